@@ -1,0 +1,48 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each does its own set-up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-hard check lint types docs-fresh format docs clean
+
+help:  ## show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(READY)  ## fine-tune MiniLM on IMDB: before, after, the picture
+	$(BIN)/lightune run --output runs/demo --overwrite
+
+test: $(READY)  ## the test suite
+	$(BIN)/python -m pytest -m "not hard"
+
+test-hard: $(READY)  ## the long tests as well
+	$(BIN)/python -m pytest
+
+check: $(READY) lint types docs-fresh test  ## everything that CI checks
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+docs-fresh: $(READY)
+	$(BIN)/python docs/generate.py --check
+
+format: $(READY)  ## format and mend what a tool can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## regenerate the generated pages and schemas
+	$(BIN)/python docs/generate.py
+
+clean:  ## forget the environment and every run
+	rm -rf .venv runs build *.egg-info src/*.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "lightune needs Python 3.11 or later; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,dev]'
+	@touch $(READY)

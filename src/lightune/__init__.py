@@ -1,0 +1,35 @@
+"""Lightweight fine-tuning of foundation models for text classification.
+
+    import lightune
+    result = lightune.run("reviews.csv")
+    lightune.Classifier.load(result.folder).predict(["Great value."])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Classifier", "GateError", "Prediction", "UserError", "run"]
+
+if TYPE_CHECKING:
+    from lightune.errors import GateError, UserError
+    from lightune.run import run
+    from lightune.use.classifier import Classifier, Prediction
+
+_HOMES = {
+    "Classifier": "lightune.use.classifier",
+    "Prediction": "lightune.use.classifier",
+    "GateError": "lightune.errors",
+    "UserError": "lightune.errors",
+    "run": "lightune.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # importing the package must stay cheap: `lightune --help` does not wait for torch
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lightune' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,7 @@
+"""`python -m lightune`."""
+
+import sys
+
+from lightune.cli import main
+
+sys.exit(main())

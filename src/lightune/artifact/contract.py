@@ -1,0 +1,82 @@
+"""What an adapter must be used with: its labels, its text, its base. Stored beside the weights and obeyed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lightune import __version__
+from lightune.data.batching import Encoder
+from lightune.errors import UserError
+from lightune.model.backbones import Base
+
+FILE = "contract.json"
+
+
+class BaseContract(BaseModel):
+    """The base model that the adapter belongs to; the digest decides, the name only finds it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Hub id, or a path relative to where the run was started")
+    revision: str | None = Field(description="commit on the Hub")
+    digest: str = Field(description="sha256 of the base's safetensors files", pattern="^[0-9a-f]{64}$")
+    beside: str | None = Field(None, description="a local base's path relative to the adapter folder")
+
+
+class Contract(BaseModel):
+    """Everything about a classifier that its weights do not say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    lightune: str = Field(description="version that wrote this")
+    labels: list[str] = Field(description="class names in the order of the logits", min_length=2)
+    text: str = Field(description="the column, or the template over columns, that makes the text")
+    max_tokens: int = Field(description="longest input, special tokens included", ge=1)
+    truncation: Literal["head", "tail", "head+tail"]
+    method: str
+    base: BaseContract
+    temperature: float = Field(1.0, description="logits are divided by it before the softmax", gt=0)
+
+
+def make_contract(
+    labels: Sequence[str], text: str, encoder: Encoder, method: str, base: Base, adapter: Path
+) -> Contract:
+    """The contract of a freshly trained classifier that will be saved in `adapter`."""
+    reference = base.reference
+    is_local = reference.why == "local folder"
+    beside = os.path.relpath(reference.folder.resolve(), adapter.resolve()) if is_local else None
+    values: dict[str, Any] = {"labels": list(labels), "text": text, "method": method}
+    return Contract(
+        **values,
+        lightune=__version__,
+        max_tokens=encoder.max_tokens,
+        truncation=encoder.truncation,
+        base=BaseContract(name=reference.name, revision=reference.revision, digest=base.digest, beside=beside),
+    )
+
+
+def write_contract(contract: Contract, adapter: Path) -> None:
+    """Writes contract.json into the adapter folder."""
+    (adapter / FILE).write_text(contract.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_contract(adapter: Path) -> Contract:
+    """The contract of an adapter folder. UserError if there is none or it is not one of ours."""
+    path = adapter / FILE
+    try:
+        return Contract.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(
+            f"{adapter}: no {FILE}, so its labels and its truncation are unknown. Give the folder of a lightune "
+            f"run, or the adapter folder in it."
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path}: {where}: {first['msg']}. It was changed, or a newer lightune wrote it.") from None

@@ -1,0 +1,176 @@
+"""The run folder: what is in it, how it comes to be all or nothing, how its adapter is loaded.
+
+    recipe.toml           the recipe with every choice filled in and each value's origin as a comment
+    adapter/              a plain PEFT folder (for `full`: a plain transformers folder) with the tokenizer,
+                          contract.json and a README.md card
+    results.json          every number of the run; its schema is schemas/results.schema.json
+    results.png           before and after, the learning curve, two confusion matrices
+    predictions.parquet   test rows: row number, label, predictions before and after, probabilities; no text
+    environment.json      versions, device and why it was chosen
+    events.jsonl          what happened when, a line of JSON each
+    trackers/             what the chosen experiment trackers wrote
+
+A run is built in `<folder>.partial` and takes the folder's name once it is complete and proved: an earlier
+run under that name stays as it is until then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightune.artifact.contract import FILE, Contract, read_contract, write_contract
+from lightune.data.batching import Encoder, find_frame
+from lightune.errors import GateError, UserError
+from lightune.model import methods
+from lightune.model.backbones import Reference, load_base, locate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ADAPTER = "adapter"
+RESULTS = "results.json"
+RECIPE = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run that is being written: files go to `partial`, `publish` gives it its name."""
+
+    final: Path
+
+    @property
+    def partial(self) -> Path:
+        """Where the files are until the run is complete."""
+        return self.final.with_name(self.final.name + ".partial")
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter folder of the run that is being written."""
+        return self.partial / ADAPTER
+
+    def create(self) -> None:
+        """Makes the empty folder that the run is built in. GateError if it cannot be written."""
+        try:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir(parents=True)
+        except OSError as error:
+            raise GateError(f"{self.final}: cannot be written ({error.strerror}). Choose another --output.") from None
+
+    def publish(self) -> None:
+        """Replaces an earlier run of this name, if there is one, by the finished one."""
+        old = self.final.with_name(self.final.name + ".old")
+        if self.final.exists():
+            os.replace(self.final, old)
+        os.replace(self.partial, self.final)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunFolder:
+    """The folder the user asked for, or the next free runs/NAME. UserError if it holds something else.
+
+    Writes nothing: a mistake found later leaves no trace.
+    """
+    final = Path(output) if output else _next_free(Path("runs") / name)
+    if final.exists() and (not final.is_dir() or (any(final.iterdir()) and not (final / RESULTS).exists())):
+        raise UserError(f"{final}: exists and is not a run of lightune. Choose another --output.")
+    if (final / RESULTS).exists() and not overwrite:
+        raise UserError(f"{final}: holds a finished run. Choose another --output, or add --overwrite.")
+    return RunFolder(final)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """`values` as JSON that a strict parser accepts (NaN is an error)."""
+    path.write_text(json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_adapter(model: nn.Module, encoder: Encoder, contract: Contract, adapter: Path) -> None:
+    """Writes weights, tokenizer and contract."""
+    methods.save(model, adapter)
+    encoder.tokenizer.save_pretrained(adapter)
+    write_contract(contract, adapter)
+    for path in adapter.iterdir():
+        # safetensors writes files that only their owner can read
+        path.chmod(0o666 & ~_umask())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A saved classifier, ready to answer: the model on the CPU in fp32, eval mode."""
+
+    model: nn.Module
+    encoder: Encoder
+    contract: Contract
+
+
+def adapter_folder(path: str | Path) -> Path:
+    """The adapter folder of a run folder, or of itself. UserError if it is neither."""
+    folder = Path(path)
+    for candidate in (folder, folder / ADAPTER):
+        if (candidate / FILE).exists():
+            return candidate
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder. Give the folder of a finished run.")
+    partial = folder.name.endswith(".partial")
+    why = "the run was not finished" if partial else f"no {FILE} in it or in its adapter folder"
+    raise UserError(f"{folder}: {why}. Give the folder of a finished run.")
+
+
+def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None = None) -> Loaded:
+    """The classifier in a run or adapter folder, on the base it was trained on.
+
+    base: where the base model is, if it moved. UserError if its weights are not the ones of the contract.
+    """
+    from transformers import AutoTokenizer
+
+    adapter = adapter_folder(path)
+    contract = read_contract(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
+    encoder = Encoder(tokenizer, find_frame(tokenizer), contract.max_tokens, contract.truncation)
+    if methods.METHODS[contract.method].is_peft:
+        reference = _find_base(contract, adapter, base)
+        made = load_base(reference, contract.labels, seed=seed)
+        _check_digest(made.digest, contract, reference)
+        model = methods.load(made.model, adapter)
+    else:
+        whole = Reference(str(adapter), adapter, None, "local folder")
+        model = load_base(whole, contract.labels, seed=seed).model
+    return Loaded(model.eval(), encoder, contract)
+
+
+def _find_base(contract: Contract, adapter: Path, base: str | None) -> Reference:
+    if base is not None:
+        return locate(base)
+    beside = contract.base.beside
+    if beside is not None:
+        for folder in (adapter / beside, Path(contract.base.name)):
+            if folder.is_dir():
+                return Reference(contract.base.name, folder, None, "local folder")
+        raise UserError(f"{adapter}: its base model {contract.base.name!r} is not there. Give it with --base.")
+    at = f"@{contract.base.revision}" if contract.base.revision else ""
+    return locate(contract.base.name + at)
+
+
+def _check_digest(digest: str, contract: Contract, reference: Reference) -> None:
+    if digest != contract.base.digest:
+        raise UserError(
+            f"{reference.name}: its weights have sha256 {digest[:12]}…, but this adapter was trained on "
+            f"{contract.base.digest[:12]}…. Give the right base with --base."
+        )
+
+
+def _next_free(path: Path) -> Path:
+    candidates = [path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000))]
+    return next(c for c in candidates if not c.exists())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+

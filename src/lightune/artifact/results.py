@@ -1,0 +1,246 @@
+"""The shape of results.json; its JSON Schema is published in schemas/results.schema.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from lightune import __version__
+from lightune.artifact.folder import RECIPE, RESULTS, write_json
+from lightune.data.prepare import Prepared
+from lightune.evidence.metrics import not_applicable
+from lightune.evidence.statistics import mcnemar, paired_difference
+from lightune.hardware import Hardware, environment, peak_memory_bytes
+from lightune.journal import Journal
+from lightune.model.backbones import FROM_HUB, Base
+from lightune.recipe import Checked, flatten, write_recipe
+from lightune.records import Evaluation, History, Proof, Rehearsal, Splits
+
+
+class Strict(BaseModel):
+    """Base of the parts: nothing unknown, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ScoreRecord(Strict):
+    """A metric with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ProofRecord(Strict):
+    """A fresh process reloaded the adapter and answered the same texts."""
+
+    rows: int
+    max_logit_difference: float
+    tolerance: float
+    passed: bool
+
+
+class DataRecord(Strict):
+    """Where the rows came from, and which columns were used."""
+
+    source: str
+    test: str | None
+    digest: str = Field(description="sha256 of the source as it was read")
+    revision: str | None
+    text: str
+    label: str
+
+
+class ModelRecord(Strict):
+    """The base model."""
+
+    name: str
+    revision: str | None
+    digest: str = Field(description="sha256 of the safetensors files")
+    architecture: str
+
+
+class DecisionRecord(Strict):
+    """A choice that was made for the user, and why."""
+
+    what: str
+    choice: str
+    why: str
+
+
+class SpeedRecord(Strict):
+    """Tokens per second, padding not counted."""
+
+    train: float
+    evaluate: float
+
+
+class GainRecord(Strict):
+    """After against before on the same rows: accuracy gain with a paired bootstrap interval, McNemar's test."""
+
+    accuracy: ScoreRecord
+    fixed: int = Field(description="rows wrong before and right after")
+    broken: int = Field(description="rows right before and wrong after")
+    p_value: float
+
+
+class Results(Strict):
+    """Everything a run measured; the pictures and the card are made from this alone."""
+
+    format_version: Literal[1] = 1
+    lightune: str
+    labels: list[str]
+    n_train: int
+    n_dev: int
+    n_test: int
+    before: dict[str, ScoreRecord]
+    after: dict[str, ScoreRecord]
+    gain: GainRecord
+    not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
+    confusion: dict[Literal["before", "after"], list[list[int]]] = Field(description="rows true, columns predicted")
+    curve: list[dict[str, float]]
+    dev_curve: list[dict[str, float]]
+    best_step: int
+    n_steps: int
+    stopped_early: bool
+    trainable_parameters: int
+    total_parameters: int
+    seconds: dict[str, float] = Field(description="wall time by phase, and total")
+    estimated_seconds: float = Field(description="what was announced before the work, for before, train and after")
+    tokens_per_second: SpeedRecord
+    peak_memory_bytes: int
+    proof: ProofRecord
+    data: DataRecord
+    model: ModelRecord
+    decisions: list[DecisionRecord]
+    recipe: dict[str, Any] = Field(description="the resolved recipe")
+
+
+def gather(
+    checked: Checked,
+    journal: Journal,
+    data: Prepared,
+    splits: Splits,
+    base: Base,
+    plan: Rehearsal,
+    history: History,
+    before: Evaluation,
+    after: Evaluation,
+    proof: Proof,
+) -> dict[str, Any]:
+    """Everything a run measured, checked against the schema, as the dictionary of results.json."""
+    seconds = {name: round(value, 3) for name, value in journal.seconds.items()}
+    training_speed = history.tokens / max(history.seconds, 1e-9)
+    results = Results(
+        lightune=__version__,
+        labels=splits.class_names,
+        n_train=len(splits.train),
+        n_dev=len(splits.dev),
+        n_test=len(splits.test),
+        before=_scores(before),
+        after=_scores(after),
+        gain=_gain(before, after, checked.recipe.seed),
+        not_applicable=not_applicable(after.y_true, len(splits.class_names)),
+        confusion={"before": before.confusion, "after": after.confusion},
+        curve=history.curve,
+        dev_curve=history.dev_curve,
+        best_step=history.best_step,
+        n_steps=history.n_steps,
+        stopped_early=history.stopped_early,
+        trainable_parameters=plan.trainable_parameters,
+        total_parameters=plan.total_parameters,
+        seconds=seconds | {"total": round(sum(journal.seconds.values()), 3)},
+        estimated_seconds=round(plan.estimate.seconds, 1),
+        tokens_per_second=SpeedRecord(
+            train=round(training_speed, 1), evaluate=round(after.tokens_per_second, 1)
+        ),
+        peak_memory_bytes=peak_memory_bytes(),
+        proof=ProofRecord(**asdict(proof)),
+        data=DataRecord(
+            source=data.corpus.source,
+            test=checked.recipe.data.test,
+            digest=data.corpus.digest,
+            revision=data.corpus.revision,
+            text=data.text,
+            label=data.label,
+        ),
+        model=ModelRecord(
+            name=base.reference.name,
+            revision=base.reference.revision,
+            digest=base.digest,
+            architecture=type(base.model).__name__,
+        ),
+        decisions=[DecisionRecord(**asdict(decision)) for decision in journal.decisions],
+        recipe=_resolved(checked, plan, data, base),
+    )
+    return results.model_dump()
+
+
+def write_run(
+    folder: Path,
+    checked: Checked,
+    results: dict[str, Any],
+    splits: Splits,
+    before: Evaluation,
+    after: Evaluation,
+    hardware: Hardware,
+) -> None:
+    """Writes recipe.toml, predictions.parquet, environment.json and, last of all, results.json."""
+    given = flatten(checked.recipe.model_dump())
+    final = {key: value for key, value in flatten(results["recipe"]).items() if value is not None}
+    chosen = {key: value for key, value in final.items() if given.get(key) != value}
+    write_recipe(checked, chosen, folder / RECIPE)
+    write_predictions(folder / "predictions.parquet", splits, before, after)
+    write_json(folder / "environment.json", environment(hardware))
+    write_json(folder / RESULTS, results)
+
+
+def write_predictions(path: Path, splits: Splits, before: Evaluation, after: Evaluation) -> None:
+    """One line per test row, without its text: row (in the source), label, before, after, p_<name> (after)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = np.array(splits.class_names, dtype=object)
+    columns: dict[str, Any] = {
+        "row": np.asarray(splits.test.rows, dtype=np.int64),
+        "label": names[after.y_true],
+        "before": names[before.proba.argmax(axis=1)],
+        "after": names[after.proba.argmax(axis=1)],
+    }
+    for i, name in enumerate(splits.class_names):
+        columns[f"p_{name}"] = after.proba[:, i]
+    pq.write_table(pa.table(list(columns.values()), names=list(columns)), path)
+
+
+def _resolved(checked: Checked, plan: Rehearsal, data: Prepared, base: Base) -> dict[str, Any]:
+    """The recipe with every choice that was made filled in, so that it runs again alike."""
+    values = checked.recipe.model_dump()
+    if base.reference.why == FROM_HUB and base.reference.revision:
+        values["model"] = f"{base.reference.name}@{base.reference.revision}"
+    values["data"] |= {"text": data.text, "label": data.label}
+    if data.corpus.revision and "@" not in values["data"]["source"]:
+        values["data"]["source"] += f"@{data.corpus.revision}"
+    values["train"] |= {
+        "epochs": plan.plan.epochs,
+        "learning_rate": plan.plan.learning_rate,
+        "memory_tokens": plan.plan.memory_tokens,
+        "gradient_checkpointing": plan.plan.checkpointing,
+    }
+    return values
+
+
+def _gain(before: Evaluation, after: Evaluation, seed: int) -> GainRecord:
+    right_before = before.proba.argmax(axis=1) == before.y_true
+    right_after = after.proba.argmax(axis=1) == after.y_true
+    test = mcnemar(right_before, right_after)
+    difference = paired_difference(right_before, right_after, 1000, np.random.default_rng(seed))
+    accuracy = ScoreRecord(**asdict(difference))
+    return GainRecord(accuracy=accuracy, fixed=test.fixed, broken=test.broken, p_value=test.p_value)
+
+
+def _scores(evaluation: Evaluation) -> dict[str, ScoreRecord]:
+    return {name: ScoreRecord(**asdict(score)) for name, score in evaluation.scores.items()}

@@ -1,0 +1,264 @@
+"""Words to calls. Every heavy import waits until a command is chosen: `lightune --help` imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from lightune import __version__
+from lightune.errors import LightuneError, near_match
+
+if TYPE_CHECKING:
+    from lightune.journal import Journal
+
+EXAMPLES = """examples:
+  lightune run                               real weights, real reviews, nothing to download
+  lightune run reviews.csv                   your own data; columns are found, choices are printed
+  lightune run amazon-distilbert --dry-run   what a recipe will cost
+  lightune predict runs/reviews-lora new.csv -o answers.csv
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with the options a user may have meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line, exit 2."""
+        wrong = next((word.strip("':") for word in message.split() if word.startswith(("--", "'"))), "")
+        self.exit(2, f"{self.prog}: {message}.{near_match(wrong, self._words())} See {self.prog} --help\n")
+
+    def _words(self) -> set[str]:
+        """Every command and option, those of the commands included."""
+        words = {text for action in self._actions for text in action.option_strings}
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                words |= {word for parser in action.choices.values() for word in parser._words()} | {*action.choices}
+        return words
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; docs/cli.md is generated from it."""
+    parser = Parser(
+        prog="lightune",
+        description="Lightweight fine-tuning of foundation models for text classification.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"lightune {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for add in (_add_run, _add_evaluate, _add_predict, _add_recipes, _add_methods, _add_metrics, _add_env):
+        add(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0, or the exit code of what went wrong (2: the input, 3: a gate said no)."""
+    arguments = build_parser().parse_args(argv)
+    from lightune.libraries import settle_libraries, silence_known_warnings
+
+    settle_libraries(offline=getattr(arguments, "offline", False))
+    silence_known_warnings()
+    try:
+        arguments.call(arguments)
+    except LightuneError as error:
+        print(f"lightune: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("lightune: interrupted; nothing was published", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _command(commands: Any, name: str, call: Callable[[argparse.Namespace], None], summary: str) -> Any:
+    parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+    parser.set_defaults(call=call)
+    parser.add_argument("--json", action="store_true", help="only JSON on standard output")
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    add = _command(commands, "run", _run, "evaluate before, fine-tune, evaluate after, prove and report").add_argument
+    add("target", nargs="?", metavar="RECIPE|DATA", help="a recipe's name or file, or labelled data; none: IMDB")
+    add("--test", metavar="FILE", help="separate test data; without it a part of DATA is held out")
+    add("--text", metavar="COLUMN|TEMPLATE", help='what to classify, e.g. review or "{title}. {content}"')
+    add("--label", metavar="COLUMN", help="the column that holds the class")
+    add("--output", metavar="FOLDER", help="where the run goes (default: runs/NAME, numbered)")
+    add("--overwrite", action="store_true", help="replace a finished run in FOLDER, once the new one is proved")
+    add("--seed", type=int, help="of the split, the head, the adapters and the order of rows")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings", help="override the recipe")
+    add("--dry-run", action="store_true", help="show the plan and its cost, and stop")
+    add("--offline", action="store_true", help="no request leaves this machine")
+
+
+def _add_evaluate(commands: Any) -> None:
+    add = _command(commands, "evaluate", _evaluate, "score a finished run on other labelled data").add_argument
+    add("run", metavar="RUN", help="folder of a run, or its adapter folder")
+    add("--data", metavar="DATA", required=True, help="labelled data")
+    add("--text", metavar="COLUMN|TEMPLATE", help="default: as in training")
+    add("--label", metavar="COLUMN", help="the column that holds the class")
+    _add_loading(add)
+
+
+def _add_predict(commands: Any) -> None:
+    add = _command(commands, "predict", _predict, "label a file or standard input").add_argument
+    add("run", metavar="RUN", help="folder of a run, or its adapter folder")
+    add("data", nargs="?", default="-", metavar="DATA", help="CSV, TSV, JSONL or Parquet; - or nothing: stdin")
+    add("-o", "--output", metavar="FILE", default="-", help="its ending says the format; -: standard output")
+    add("--text", metavar="COLUMN|TEMPLATE", help="default: as in training")
+    _add_loading(add)
+
+
+def _add_loading(add: Callable[..., Any]) -> None:
+    add("--encoding", help="of text files that are not UTF-8, e.g. cp1252")
+    add("--base", metavar="MODEL", help="where the base model is, if it moved")
+    add("--offline", action="store_true", help="no request leaves this machine")
+
+
+def _add_recipes(commands: Any) -> None:
+    _command(commands, "recipes", _recipes, "list the recipes that come with lightune")
+
+
+def _add_methods(commands: Any) -> None:
+    _command(commands, "methods", _methods, "list the fine-tuning methods and their options")
+
+
+def _add_metrics(commands: Any) -> None:
+    _command(commands, "metrics", _metrics, "list the metrics, their range and when they apply")
+
+
+def _add_env(commands: Any) -> None:
+    _command(commands, "env", _env, "show versions, the device and why it was chosen")
+
+
+def _journal(arguments: argparse.Namespace) -> Journal:
+    from lightune.journal import Journal
+
+    return Journal(sys.stderr if arguments.json else sys.stdout)
+
+
+def _print_json(values: Any) -> None:
+    print(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from lightune.run import run
+
+    names = ["target", "test", "text", "label", "seed", "settings", "output", "overwrite", "offline", "dry_run"]
+    result = run(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
+    if arguments.json:
+        _print_json(result.results)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from lightune.use.files import evaluate_file
+
+    journal = _journal(arguments)
+    results = evaluate_file(
+        arguments.run,
+        arguments.data,
+        text=arguments.text,
+        label=arguments.label,
+        encoding=arguments.encoding,
+        base=arguments.base,
+        journal=journal,
+    )
+    if arguments.json:
+        _print_json(results)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from lightune.use.files import predict_file
+
+    summary = predict_file(
+        arguments.run,
+        arguments.data,
+        arguments.output,
+        text=arguments.text,
+        encoding=arguments.encoding,
+        base=arguments.base,
+    )
+    if arguments.json and arguments.output != "-":
+        _print_json(summary)
+
+
+def _recipes(arguments: argparse.Namespace) -> None:
+    from lightune.recipe import load_recipe, shipped_recipes
+
+    rows = []
+    for name, path in shipped_recipes().items():
+        recipe = load_recipe(name).recipe
+        about = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        rows.append({"name": name, "model": recipe.model, "data": recipe.data.source, "about": about})
+    _print_rows(arguments, rows)
+
+
+def _methods(arguments: argparse.Namespace) -> None:
+    from lightune.model.methods import METHODS, option_help, options
+
+    rows = [
+        {
+            "name": name,
+            "trains": method.summary,
+            "learning_rate": method.learning_rate,
+            "merges": method.mergeable,
+            "options": {o: f"{option_help(name)[o]} (default: {p.default})" for o, p in options(name).items()},
+        }
+        for name, method in METHODS.items()
+    ]
+    _print_rows(arguments, rows)
+
+
+def _metrics(arguments: argparse.Namespace) -> None:
+    from lightune.evidence.metrics import METRICS
+
+    rows = [
+        {
+            "name": name,
+            "what": metric.summary,
+            "better": metric.direction,
+            "range": f"{metric.low:g} to {metric.high:g}",
+            "applies": metric.applies,
+        }
+        for name, metric in METRICS.items()
+    ]
+    _print_rows(arguments, rows)
+
+
+def _env(arguments: argparse.Namespace) -> None:
+    from lightune.hardware import choose_hardware, environment
+
+    values = environment(choose_hardware())
+    if arguments.json:
+        _print_json(values)
+        return
+    from lightune.recipe import flatten
+
+    for key, value in flatten(values).items():
+        print(f"{key:32} {value}")
+
+
+def _print_rows(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """A list of things: JSON, or a line each with its details below."""
+    if arguments.json:
+        _print_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows) + 2
+    for row in rows:
+        name, *rest = row.items()
+        inner = [f"{key}: {value}" for key, value in rest if not isinstance(value, dict)]
+        print(f"{name[1]:{width}}{'; '.join(inner)}")
+        for _, value in rest:
+            for key, text in value.items() if isinstance(value, dict) else ():
+                print(f"{'':{width}}  {key}: {text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

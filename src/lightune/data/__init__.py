@@ -1,0 +1,1 @@
+"""From files to batches: what the user typed, which columns, which splits, which tokens."""

@@ -1,0 +1,240 @@
+"""From texts to batches: tokenised once, cut to length, grouped so that little of a batch is padding.
+
+The only maker of `input_ids (B, T)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.errors import UserError
+from lightune.records import Decision, Splits
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+
+LENGTH_MULTIPLE = 8  # batch lengths are rounded up to it: fewer shapes, and what matrix units like
+CHUNK_STEPS = 50  # optimizer steps whose texts are sorted by length together
+TOKENISE_ROWS = 4096
+MAX_TOKENS = 256  # where the recipe does not say
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a tokenizer puts around a text, and how its batches are padded. Found by tokenising one word."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    types: tuple[tuple[int, ...], int, tuple[int, ...]] | None  # token types of prefix, text, suffix
+    pad_id: int
+    pad_type: int
+    pad_left: bool
+
+    @property
+    def n_special(self) -> int:
+        """Tokens that are not the text's own."""
+        return len(self.prefix) + len(self.suffix)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """N tokenised texts, one after the other: row i is ids[offsets[i]:offsets[i + 1]].
+
+    n_truncated: texts that were cut; lost: tokens that were cut away, all texts together.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: Ints
+    n_truncated: int
+    lost: int
+
+    @property
+    def lengths(self) -> Ints:
+        """(N,) tokens of each text, special ones included."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def find_frame(tokenizer: Any) -> Frame:
+    """The special tokens around a text, derived from the tokenizer's own output for one word."""
+    word = tokenizer("a", add_special_tokens=False)["input_ids"]
+    framed = tokenizer("a", return_token_type_ids=True)
+    ids, types = framed["input_ids"], framed["token_type_ids"]
+    starts = [i for i in range(len(ids) - len(word) + 1) if ids[i : i + len(word)] == word]
+    if not word or not starts:
+        raise UserError(f"{type(tokenizer).__name__}: cannot tell its special tokens from its text tokens.")
+    start, stop = starts[0], starts[0] + len(word)
+    uses_types = "token_type_ids" in tokenizer.model_input_names
+    return Frame(
+        prefix=tuple(ids[:start]),
+        suffix=tuple(ids[stop:]),
+        types=(tuple(types[:start]), types[start], tuple(types[stop:])) if uses_types else None,
+        pad_id=tokenizer.pad_token_id,
+        pad_type=tokenizer.pad_token_type_id,
+        pad_left=tokenizer.padding_side == "left",
+    )
+
+
+def tokenise(
+    texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: int, truncation: str
+) -> Tokens:
+    """Tokens of every text, cut to max_tokens at its end, its start or its middle, special tokens kept."""
+    room = max_tokens - frame.n_special
+    if room < 1:
+        raise UserError(f"data.max_tokens = {max_tokens}: the special tokens alone are {frame.n_special}.")
+    pieces: list[NDArray[np.int32]] = []
+    n_truncated = lost = 0
+    for start in range(0, len(texts), TOKENISE_ROWS):
+        chunk = list(texts[start : start + TOKENISE_ROWS])
+        for ids in tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]:
+            if len(ids) > room:
+                n_truncated += 1
+                lost += len(ids) - room
+            cut = truncate(ids, room, truncation)
+            pieces.append(np.array([*frame.prefix, *cut, *frame.suffix], dtype=np.int32))
+    offsets = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
+    ids_all = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+    return Tokens(ids_all, offsets, n_truncated, lost)
+
+
+def truncate(ids: Sequence[int], room: int, truncation: str) -> Sequence[int]:
+    """At most `room` of `ids`: the first (head), the last (tail), or half of each (head+tail)."""
+    if len(ids) <= room:
+        return ids
+    if truncation == "head":
+        return ids[:room]
+    head = 0 if truncation == "tail" else room // 2
+    return [*ids[:head], *ids[len(ids) - (room - head) :]]
+
+
+def epoch_steps(lengths: Ints, batch_size: int, rng: np.random.Generator) -> list[Ints]:
+    """One epoch of optimizer steps, each the rows of batch_size texts of similar length, in random order."""
+    order = rng.permutation(len(lengths))
+    steps: list[Ints] = []
+    for start in range(0, len(order), batch_size * CHUNK_STEPS):
+        chunk = order[start : start + batch_size * CHUNK_STEPS]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        batches = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+        steps += [batches[i] for i in rng.permutation(len(batches))]
+    return steps
+
+
+def within_budget(rows: Ints, lengths: Ints, max_tokens: int) -> list[Ints]:
+    """`rows` sorted by length and cut into batches of at most max_tokens padded tokens each."""
+    ordered = rows[np.argsort(lengths[rows], kind="stable")]
+    batches: list[Ints] = []
+    start = 0
+    for stop in range(1, len(ordered) + 1):
+        full = stop == len(ordered)
+        if full or (stop + 1 - start) * padded_length(int(lengths[ordered[stop]])) > max_tokens:
+            batches.append(ordered[start:stop])
+            start = stop
+    return batches
+
+
+def padded_length(length: int) -> int:
+    """`length` rounded up to LENGTH_MULTIPLE."""
+    return -(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+
+
+def collate(
+    tokens: Tokens, rows: Ints, frame: Frame, max_tokens: int, device: str
+) -> dict[str, torch.Tensor]:
+    """The model's inputs for `rows`: input_ids and attention_mask (B, T), token_type_ids where it uses them."""
+    import torch
+
+    lengths = tokens.lengths[rows]
+    width = min(padded_length(int(lengths.max())), max_tokens)
+    ids = np.full((len(rows), width), frame.pad_id, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    types = np.full_like(ids, frame.pad_type)
+    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        at = slice(width - length, width) if frame.pad_left else slice(0, length)
+        ids[i, at] = tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]]
+        mask[i, at] = 1
+        if frame.types is not None:
+            first, middle, last = frame.types
+            types[i, at] = [*first, *[middle] * (length - frame.n_special), *last]
+    arrays = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if frame.types else {})
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer with the length and the cut of one run; the contract stores what it needs to be made again."""
+
+    tokenizer: Any
+    frame: Frame
+    max_tokens: int
+    truncation: str
+
+    def tokenise(self, texts: Sequence[str]) -> Tokens:
+        """Tokens of `texts`."""
+        return tokenise(
+            texts, self.tokenizer, self.frame, max_tokens=self.max_tokens, truncation=self.truncation
+        )
+
+    def batch(self, tokens: Tokens, rows: Ints, device: str) -> dict[str, torch.Tensor]:
+        """The model's inputs for `rows` of `tokens`."""
+        return collate(tokens, rows, self.frame, self.max_tokens, device)
+
+    def batches(self, tokens: Tokens, memory_tokens: int) -> Iterator[Ints]:
+        """All rows, longest first, in batches of at most memory_tokens padded tokens."""
+        every = np.arange(len(tokens))
+        # longest first: an out-of-memory error comes at the start, not after an hour
+        yield from reversed(within_budget(every, tokens.lengths, memory_tokens))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Tokenised texts with their class ids, y (N,)."""
+
+    tokens: Tokens
+    y: Ints
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all texts together, special ones included."""
+        return int(self.tokens.lengths.sum())
+
+
+def make_encoder(tokenizer: Any, max_tokens: int | str, truncation: str, limit: int) -> Encoder:
+    """The encoder of a run. limit: the most tokens the model reads. UserError if more are asked for."""
+    if max_tokens != "auto" and int(max_tokens) > limit:
+        raise UserError(f"data.max_tokens = {max_tokens}: this model reads {limit} tokens at most. Ask for fewer.")
+    chosen = min(MAX_TOKENS, limit) if max_tokens == "auto" else int(max_tokens)
+    return Encoder(tokenizer, find_frame(tokenizer), chosen, truncation)
+
+
+def encode(encoder: Encoder, splits: Splits) -> tuple[dict[str, Labelled], list[Decision]]:
+    """Every split as tokens and class ids, and what the length limit costs."""
+    ids = {name: i for i, name in enumerate(splits.class_names)}
+    rows = {
+        name: Labelled(
+            encoder.tokenise(part.texts), np.array([ids[label] for label in part.labels or []], dtype=np.int64)
+        )
+        for name, part in splits.parts().items()
+    }
+    limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")
+    return rows, [limit, describe_cut(rows["train"].tokens, encoder)]
+
+
+def describe_cut(tokens: Tokens, encoder: Encoder) -> Decision:
+    """How much text the length limit costs, in words."""
+    whole = int(tokens.lengths.sum()) + tokens.lost
+    mean = float(tokens.lengths.mean())
+    why = f"{mean:.0f} tokens on average; {tokens.lost / whole:.0%} of all tokens are cut away"
+    share = tokens.n_truncated / len(tokens)
+    return Decision("longer texts", f"{share:.0%}, cut by {encoder.truncation}", why)

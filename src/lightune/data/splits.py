@@ -1,0 +1,204 @@
+"""Train, dev and test rows that share no text, the same for the same seed whatever the order of the file.
+
+A row's place is decided by a hash of its normalised text and the seed: copies of a text always land in the
+same split, and adding rows to a file does not reshuffle the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightune.errors import UserError, near_match
+from lightune.records import Decision, Examples, Splits
+
+TEST_SHARE, TEST_ROWS = 0.2, 2000  # of the source where it has no test split, and at most
+DEV_SHARE, DEV_ROWS = 0.1, 500
+Size = int | str
+
+
+def text_key(text: str, seed: int) -> bytes:
+    """A hash that is equal for texts that differ only in case, white space or Unicode form."""
+    normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return hashlib.blake2b(f"{seed}\0{normal}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Examples with the hash of each text; splits are lists of indices into it."""
+
+    examples: Examples
+    labels: list[str]
+    keys: list[bytes]
+
+    def pick(self, indices: Sequence[int]) -> Examples:
+        """The examples at `indices`, in that order."""
+        texts = [self.examples.texts[i] for i in indices]
+        return Examples(texts, [self.labels[i] for i in indices], [self.examples.rows[i] for i in indices])
+
+
+def split(
+    source: Examples,
+    test: Examples | None,
+    *,
+    seed: int,
+    train_rows: Size = "auto",
+    dev_rows: Size = "auto",
+    test_rows: Size = "auto",
+    most_train_rows: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Splits:
+    """Stratified splits of `source` (and of `test`, where there is a separate one) without a shared text.
+
+    Sizes are rows, "all" or "auto"; most_train_rows caps an automatic training size. class_names gives the
+    order of the class ids where the source has one. UserError if a split cannot be made.
+    """
+    pool, decisions = _without_copies(_pool(source, seed))
+    names = _order(pool.labels, class_names)
+    rest = list(range(len(pool.keys)))
+    if test is None:
+        wanted = _size("data.test_rows", test_rows, len(rest), TEST_SHARE, TEST_ROWS)
+        taken, rest = _take(pool, rest, wanted, "data.test_rows")
+        test_examples, why = pool.pick(taken), "no separate test file; stratified by class and seed"
+    else:
+        test_pool = _pool(test, seed)
+        _check_test_classes(names, test_pool.labels)
+        # leaks are looked for in the whole test split, not only in the rows that are scored
+        rest, leaks = _without(pool, rest, set(test_pool.keys))
+        decisions += leaks
+        everything = list(range(len(test_pool.keys)))
+        wanted = len(everything) if test_rows in ("auto", "all") else int(test_rows)
+        taken = (
+            _take(test_pool, everything, wanted, "data.test_rows")[0]
+            if wanted < len(everything)
+            else everything
+        )
+        test_examples, why = test_pool.pick(taken), f"of {len(everything):,} in the test split"
+    decisions.append(Decision("test rows", f"{len(test_examples):,}", why))
+    wanted = _size("data.dev_rows", dev_rows, len(rest), DEV_SHARE, DEV_ROWS)
+    dev, rest = _take(pool, rest, wanted, "data.dev_rows")
+    decisions.append(
+        Decision("dev rows", f"{len(dev):,}", "from the training rows; the best state is chosen on them")
+    )
+    train = _training_rows(pool, rest, train_rows, most_train_rows, decisions)
+    splits = Splits(pool.pick(train), pool.pick(dev), test_examples, names, decisions)
+    decisions += _absent_classes(splits)
+    return splits
+
+
+def _pool(examples: Examples, seed: int) -> Pool:
+    assert examples.labels is not None, "only labelled examples are split"
+    return Pool(examples, examples.labels, [text_key(text, seed) for text in examples.texts])
+
+
+def _without_copies(pool: Pool) -> tuple[Pool, list[Decision]]:
+    """Keeps the first row of each text and label."""
+    first: dict[tuple[bytes, str], int] = {}
+    for i, pair in enumerate(zip(pool.keys, pool.labels, strict=True)):
+        first.setdefault(pair, i)
+    kept = list(first.values())
+    copies = len(pool.keys) - len(kept)
+    found = []
+    if copies:
+        why = "same text and label as an earlier row; kept once, so that no text is in two splits"
+        found.append(Decision("duplicates", f"{copies:,} rows dropped", why))
+    contradictions = len(kept) - len({pool.keys[i] for i in kept})
+    if contradictions:
+        found.append(
+            Decision("contradictions", f"{contradictions:,} texts", "the same text under several labels")
+        )
+    return Pool(pool.pick(kept), [pool.labels[i] for i in kept], [pool.keys[i] for i in kept]), found
+
+
+def _without(pool: Pool, rest: list[int], seen: set[bytes]) -> tuple[list[int], list[Decision]]:
+    clean = [i for i in rest if pool.keys[i] not in seen]
+    leaks = len(rest) - len(clean)
+    why = "their text is in the test split too"
+    return clean, [Decision("leaks", f"{leaks:,} training rows dropped", why)] if leaks else []
+
+
+def _order(labels: Sequence[str], given: Sequence[str] | None) -> list[str]:
+    """The source's own order, else numbers by value and words by alphabet."""
+    present = set(labels)
+    if given:
+        return [name for name in given if name in present]
+    if all(name.lstrip("-").isdecimal() for name in present):
+        return sorted(present, key=lambda name: (int(name), name))
+    return sorted(present, key=lambda name: (name.casefold(), name))
+
+
+def _check_test_classes(names: Sequence[str], test_labels: Sequence[str]) -> None:
+    unseen = {name: n for name, n in Counter(test_labels).items() if name not in names}
+    if unseen:
+        seen = ", ".join(f"{name!r} ({n:,})" for name, n in sorted(unseen.items())[:10])
+        raise UserError(
+            f"the test split has {len(unseen)} label(s) that no training row has: {seen}."
+            f"{near_match(min(unseen), names)} Training labels: {', '.join(map(repr, names[:10]))}."
+        )
+
+
+def _size(key: str, asked: Size, available: int, share: float, most: int) -> int:
+    if asked == "all":
+        raise UserError(f"{key} = 'all': nothing would be left to train on. Give a number of rows.")
+    wanted = min(most, max(2, round(available * share))) if asked == "auto" else int(asked)
+    if wanted > available - 2:
+        raise UserError(f"{key} = {asked!r}: only {available:,} different rows to take from. Ask for fewer.")
+    return wanted
+
+
+def _take(pool: Pool, indices: Sequence[int], wanted: int, key: str) -> tuple[list[int], list[int]]:
+    """`wanted` of `indices`, each class in proportion, in the order of their hashes; and those that remain."""
+    by_class: dict[str, list[int]] = defaultdict(list)
+    for i in sorted(indices, key=lambda i: pool.keys[i]):
+        by_class[pool.labels[i]].append(i)
+    counts = _proportions({name: len(members) for name, members in by_class.items()}, wanted)
+    if sum(counts.values()) < 1:
+        raise UserError(f"{key}: {len(indices)} rows of {len(by_class)} classes are too few to split.")
+    taken = [i for name, members in by_class.items() for i in members[: counts[name]]]
+    keys = {pool.keys[i] for i in taken}
+    # a text under two labels can straddle the cut: its other rows go nowhere
+    rest = [
+        i for name, members in by_class.items() for i in members[counts[name] :] if pool.keys[i] not in keys
+    ]
+    return sorted(taken, key=lambda i: pool.keys[i]), sorted(rest, key=lambda i: pool.keys[i])
+
+
+def _proportions(sizes: dict[str, int], wanted: int) -> dict[str, int]:
+    """Rows of each class: in proportion, summing to `wanted`, one at least from 3 up, one at least left."""
+    total = sum(sizes.values())
+    exact = {name: wanted * size / total for name, size in sizes.items()}
+    counts = {name: min(size - 1, max(int(exact[name]), int(size >= 3))) for name, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda name: (counts[name] - exact[name], name))
+    short = wanted - sum(counts.values())
+    while short > 0 and (growable := [name for name in by_remainder if counts[name] < sizes[name] - 1]):
+        for name in growable[:short]:
+            counts[name] += 1
+            short -= 1
+    return counts
+
+
+def _training_rows(
+    pool: Pool, rest: list[int], asked: Size, most: int | None, decisions: list[Decision]
+) -> list[int]:
+    limit = len(rest) if asked == "all" else (most or len(rest)) if asked == "auto" else int(asked)
+    if asked not in ("auto", "all") and limit > len(rest):
+        raise UserError(f"data.train_rows = {asked}: only {len(rest):,} rows are left after test and dev.")
+    train = _take(pool, rest, limit, "data.train_rows")[0] if limit < len(rest) else rest
+    why = f"of {len(rest):,} that are left"
+    if asked == "auto" and limit < len(rest):
+        why += "; a first run should end in minutes: --set data.train_rows=all takes all"
+    decisions.append(Decision("training rows", f"{len(train):,}", why))
+    return train
+
+
+def _absent_classes(splits: Splits) -> list[Decision]:
+    found = []
+    for where, part in (("train", splits.train), ("test", splits.test)):
+        absent = [name for name in splits.class_names if name not in set(part.labels or [])]
+        if absent:
+            shown = ", ".join(map(repr, absent[:5]))
+            found.append(Decision(f"classes not in {where}", shown, "too few rows to be in every split"))
+    return found

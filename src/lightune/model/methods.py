@@ -1,0 +1,699 @@
+"""The fine-tuning methods: which few parameters of a network are trained, how they are saved and put back.
+
+A method is one function and one row of METHODS: its keyword arguments are its options, their types hold the
+checks, and its docstring holds their help.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from lightune.errors import UserError, near_match
+from lightune.model.anatomy import Anatomy, inside, role, text_config, top_layers
+from lightune.records import Decision
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Config = Any  # a peft.PeftConfig; None for a method that trains the plain model
+Rank = Annotated[int, Field(ge=1, le=1024)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Tokens = Annotated[int, Field(ge=1, le=256)]
+Width = Annotated[int, Field(ge=1, le=8192)]
+Seed = Annotated[int, Field(ge=0)]
+Targets = Literal["all", "attention", "qv"] | Annotated[list[str], Field(min_length=1)]
+
+# PEFT adapts no layer at all under this name, and loads such a folder like any other
+NO_TARGETS = "dummy-target-modules"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of METHODS. noop_at_start: untrained, it leaves the model's answers as they are.
+
+    mergeable: its change fits into the base weights. is_peft: saved as a PEFT folder, not as a whole model.
+    learning_rate: where to start; `build(anatomy, **options)` returns the PEFT configuration.
+    """
+
+    summary: str
+    build: Callable[..., Config]
+    learning_rate: float
+    source: str
+    noop_at_start: bool = True
+    mergeable: bool = True
+    is_peft: bool = True
+
+
+def apply(
+    model: nn.Module,
+    anatomy: Anatomy,
+    name: str,
+    options: dict[str, Any],
+    *,
+    layers: int | Literal["all"] = "all",
+    train_pooler: bool = True,
+) -> tuple[nn.Module, list[Decision]]:
+    """The model with the parameters of the method, its head and its pooler trainable, everything else frozen.
+
+    The given model is changed in place. layers: only the top blocks are adapted. New parameters draw from
+    torch's global generator. Raises UserError for a wrong option or a model that the method does not suit.
+    """
+    given = check_options(name, options)
+    scope = top_layers(anatomy, layers)
+    saved = anatomy.head_modules + (anatomy.pooler_modules if train_pooler else ())
+    config = METHODS[name].build(scope, **given)
+    if config is not None and config.is_prompt_learning and scope is not anatomy:
+        raise UserError(
+            f"train.layers = {layers}: {name} works on the whole network. Use train.layers = 'all'."
+        )
+    adapted, targets = (model, ()) if config is None else _adapt(model, config, saved)
+    if config is None:
+        _train_only(model, () if scope is anatomy else scope.layers + scope.norm_modules + saved)
+    elif config.is_prompt_learning:
+        _try_prompt(adapted, name)
+    return adapted, _decisions(name, given, _blocks_in_words(anatomy, scope), targets, saved, adapted)
+
+
+def save(model: nn.Module, folder: str | Path) -> None:
+    """Write what `load` needs for the same logits on the original base: a PEFT folder, or the whole model.
+
+    The one way to save: it also turns PiSSA and OLoRA, which change the base weights, into plain LoRA.
+    """
+    from peft import PeftModel
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if not isinstance(model, PeftModel):
+        model.save_pretrained(folder)  # type: ignore[operator]
+        return
+    # False: with "auto" PEFT asks the Hub whether the vocabulary was resized
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    start = getattr(model, "lora_at_start", None)
+    if start:
+        _save_as_plain_lora(model, Path(folder), start)
+
+
+def load(base_model: nn.Module, folder: str | Path) -> nn.Module:
+    """The frozen model, in evaluation mode, that `save` wrote into `folder`; base_model is changed in place.
+
+    Raises UserError if the folder has no safetensors weights or lacks some of them.
+    """
+    from peft import PeftModel
+
+    folder = Path(folder)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return _load_plain(base_model, folder).eval().requires_grad_(False)
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{folder}: no {ADAPTER_WEIGHTS}. Other formats can run code and are never opened.")
+    with _quiet():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            adapted = PeftModel.from_pretrained(base_model, str(folder), is_trainable=False)
+        except (UserWarning, KeyError, RuntimeError) as error:
+            raise UserError(
+                f"{folder}: this adapter does not fit the base model: {str(error)[:300]}. "
+                "Load it on the base it was trained on, with the same number of classes."
+            ) from error
+    return adapted.eval().requires_grad_(False)  # PEFT leaves prompts trainable
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """The plain model with the adapter folded into its weights; the adapted model is used up.
+
+    Raises UserError for prompts and prefixes, and for new biases in layers that have none.
+    """
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        return model
+    if model.active_peft_config.is_prompt_learning or _has_new_biases(model):
+        raise UserError(
+            f"{model.active_peft_config.peft_type.value}: cannot be merged into this base model. "
+            "Keep the adapter, or use method.name = 'lora'."
+        )
+    base: Any = model.get_base_model()
+    # before PEFT merges: several of its methods fail on a wrapped module made of more than one layer
+    for name, wrapper in _wrapped(base).items():
+        parent, _, child = name.rpartition(".")
+        setattr(base.get_submodule(parent), child, wrapper.modules_to_save["default"])
+    return model.merge_and_unload()  # type: ignore[operator, no-any-return]
+
+
+def adapter_dropout_modules(model: nn.Module) -> list[nn.Module]:
+    """The dropout modules of the adapters alone: the only ones to switch to training mode."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    found = [
+        part for layer in layers for name, part in layer.named_modules() if not inside(name, ("base_layer",))
+    ]  # type: ignore[attr-defined]
+    return [part for part in found if "dropout" in type(part).__name__.lower()]
+
+
+def extra_tokens(name: str, options: dict[str, Any]) -> int:
+    """How many of the model's positions the method uses itself: a text may have that many tokens fewer."""
+    return int(check_options(name, options).get("virtual_tokens", 0))
+
+
+def options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a method: name -> parameter with its default and its type. UserError if unknown."""
+    if name not in METHODS:
+        raise UserError(
+            f"method.name = {name!r}: no such method.{near_match(name, METHODS)} "
+            f"Choose from {', '.join(METHODS)}."
+        )
+    parameters = inspect.signature(METHODS[name].build, eval_str=True).parameters.values()
+    return {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def option_help(name: str) -> dict[str, str]:
+    """Option -> its line of help, taken from the method's docstring."""
+    lines = inspect.cleandoc(METHODS[name].build.__doc__ or "").splitlines()
+    found = dict(line.split(": ", 1) for line in lines if re.match(r"\w+: ", line))
+    return {option: found[option] for option in options(name)}
+
+
+def check_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All options of the method, those given checked, the others at their default.
+
+    Raises UserError for an unknown method or option, a wrong type, or a value out of range.
+    """
+    known = options(name)
+    for key in given:
+        if key not in known:
+            has = f"Its options: {', '.join(known)}." if known else "It has no options."
+            raise UserError(f"method.{key}: {name} has no such option.{near_match(key, known)} {has}")
+    checked = {key: _checked(name, known[key], value) for key, value in given.items()}
+    return {key: checked.get(key, parameter.default) for key, parameter in known.items()}
+
+
+def markdown_table() -> str:
+    """The table of methods for the documentation, one row each, generated from METHODS."""
+    head = "| method | what it trains, beside the head | options | rate | merges | source |"
+    rows = [
+        f"| `{name}` | {method.summary} | {_options_in_words(name)} | {method.learning_rate:g} | "
+        f"{'yes' if method.mergeable else 'no'} | {method.source} |"
+        for name, method in METHODS.items()
+    ]
+    return "\n".join([head, "|---|---|---|---|---|---|", *rows]) + "\n"
+
+
+def lora(
+    anatomy: Anatomy,
+    *,
+    rank: Rank = 8,
+    alpha: Positive | None = None,
+    dropout: Share = 0.0,
+    targets: Targets = "all",
+    use_rslora: bool = False,
+    use_dora: bool = False,
+    init: Literal["default", "gaussian", "pissa", "olora"] = "default",
+) -> Config:
+    """LoRA: a product of two thin matrices is added to linear layers.
+
+    rank: width of the two matrices; more is more capacity, and rarely better
+    alpha: strength of the update, which is scaled by alpha / rank; left out, it is 2 * rank
+    dropout: share of a layer's inputs hidden from the adapter while training
+    targets: "all" linear layers, "attention" (query, key, value), "qv", or a list of name endings
+    use_rslora: scale by alpha / sqrt(rank), which keeps high ranks learning
+    use_dora: train the length of each weight column apart from its direction; slower
+    init: start values; "pissa" and "olora" start from the base weights, saved as LoRA of twice the rank
+    """
+    from peft import LoraConfig
+
+    if init in ("pissa", "olora") and use_dora:
+        raise UserError(f"method.init = {init!r} cannot be combined with use_dora. Set use_dora = false.")
+    if anatomy.transposed and init == "olora":
+        raise UserError(
+            "method.init = 'olora' does not suit this network's Conv1D layers. Use 'pissa' or 'default'."
+        )
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]
+        lora_dropout=dropout,
+        target_modules=pick_targets(anatomy, targets),
+        use_rslora=use_rslora,
+        use_dora=use_dora,
+        init_lora_weights=True if init == "default" else init,
+        fan_in_fan_out=anatomy.transposed,
+    )
+
+
+def ia3(anatomy: Anatomy) -> Config:
+    """IA3: keys, values and the inner feed-forward activations are rescaled, one factor each."""
+    from peft import IA3Config
+
+    scaled = [name for name in anatomy.attention_inputs if role(name) in ("key", "value", "fused")]
+    inner = list(anatomy.feed_forward_outputs)
+    _require(scaled + inner, "ia3", "keys, values or feed-forward outputs")
+    return IA3Config(
+        target_modules=scaled + inner, feedforward_modules=inner, fan_in_fan_out=anatomy.transposed
+    )
+
+
+def vera(
+    anatomy: Anatomy,
+    *,
+    rank: Rank = 256,
+    d_initial: Positive = 0.1,
+    dropout: Share = 0.0,
+    targets: Targets = "all",
+    projection_seed: Seed = 0,
+) -> Config:
+    """VeRA: LoRA whose two matrices are random, frozen and shared; only scaling vectors are trained.
+
+    rank: width of the shared matrices; larger than LoRA's, as they are not trained
+    d_initial: start value of the scaling vector between the two matrices
+    dropout: share of a layer's inputs hidden from the adapter while training
+    targets: "all" linear layers, "attention" (query, key, value), "qv", or a list of name endings
+    projection_seed: makes the shared matrices, which are saved as well
+    """
+    from peft import VeraConfig
+
+    return VeraConfig(
+        r=rank,
+        d_initial=d_initial,
+        vera_dropout=dropout,
+        target_modules=pick_targets(anatomy, targets),
+        projection_prng_key=projection_seed,
+        fan_in_fan_out=anatomy.transposed,
+    )
+
+
+def oft(anatomy: Anatomy, *, block_size: Rank = 32, dropout: Share = 0.0, targets: Targets = "all") -> Config:
+    """OFT: the inputs of linear layers are rotated, block by block.
+
+    block_size: features rotated together; must divide the input width of every layer
+    dropout: share of the blocks left unrotated while training
+    targets: "all" linear layers, "attention" (query, key, value), "qv", or a list of name endings
+    """
+    from peft import OFTConfig
+
+    _refuse_transposed(anatomy, "oft")
+    names = pick_targets(anatomy, targets)
+    odd = sorted({n_in for name in names for n_in in [anatomy.linears[name][0]] if n_in % block_size})
+    if odd:
+        raise UserError(
+            f"method.block_size = {block_size} does not divide the layers' input widths {odd}. "
+            "Use a number that divides them, such as 4, 8 or 16, or method.name = 'lora'."
+        )
+    # exact: the default approximates the rotation by a short series, and then merging changes the answers
+    return OFTConfig(
+        oft_block_size=block_size, module_dropout=dropout, target_modules=names, use_cayley_neumann=False
+    )
+
+
+def ln_tuning(anatomy: Anatomy) -> Config:
+    """The scale and shift of the normalisation layers."""
+    from peft import LNTuningConfig
+
+    _require(list(anatomy.norm_modules), "ln_tuning", "normalisation layers")
+    return LNTuningConfig(target_modules=list(anatomy.norm_modules))
+
+
+def bitfit(anatomy: Anatomy, *, targets: Targets = "all") -> Config:
+    """The biases of linear layers, each as a vector added to the layer's output.
+
+    An added vector is a bias, but the base stays untouched, so that several adapters can share it. With one
+    on every linear layer, those of the norms add nothing: the biases of the next layers absorb them.
+    targets: "all" linear layers, "attention" (query, key, value), "qv", or a list of name endings
+    """
+    from peft import BeftConfig
+
+    _refuse_transposed(anatomy, "bitfit")
+    return BeftConfig(target_modules=pick_targets(anatomy, targets))
+
+
+def prompt(
+    anatomy: Anatomy,
+    *,
+    virtual_tokens: Tokens = 20,
+    init: Literal["vocabulary", "random"] = "vocabulary",
+) -> Config:
+    """Embeddings of virtual tokens put before each text.
+
+    virtual_tokens: how many; texts may be that much shorter
+    init: start from embeddings drawn from the "vocabulary", or "random"
+    """
+    from peft import PromptTuningConfig, PromptTuningInit
+
+    _refuse_decoder(anatomy, "prompt")
+    start = PromptTuningInit.SAMPLE_VOCAB if init == "vocabulary" else PromptTuningInit.RANDOM
+    return PromptTuningConfig(
+        num_virtual_tokens=virtual_tokens, prompt_tuning_init=start, token_dim=anatomy.embedding_size
+    )
+
+
+def prefix(anatomy: Anatomy, *, virtual_tokens: Tokens = 20, projection: bool = False) -> Config:
+    """Keys and values of virtual tokens put before those of each text, in every layer.
+
+    virtual_tokens: how many; texts may be that much shorter
+    projection: train them through a small network, which is dropped when saving
+    """
+    from peft import PrefixTuningConfig
+
+    if not anatomy.accepts_prefix:
+        raise UserError(
+            "method.name = 'prefix': this model's forward does not take past_key_values. "
+            "Use 'prompt' or 'lora'."
+        )
+    return PrefixTuningConfig(num_virtual_tokens=virtual_tokens, prefix_projection=projection)
+
+
+def p_tuning(
+    anatomy: Anatomy,
+    *,
+    virtual_tokens: Tokens = 20,
+    encoder: Literal["mlp", "lstm"] = "mlp",
+    hidden_size: Width | None = None,
+) -> Config:
+    """Virtual tokens before each text, made by a small network that is dropped when saving.
+
+    virtual_tokens: how many; texts may be that much shorter
+    encoder: the small network, "mlp" or "lstm"
+    hidden_size: its width; left out, that of the token embeddings
+    """
+    from peft import PromptEncoderConfig
+
+    _refuse_decoder(anatomy, "p_tuning")
+    return PromptEncoderConfig(
+        num_virtual_tokens=virtual_tokens,
+        encoder_reparameterization_type=encoder.upper(),
+        encoder_hidden_size=hidden_size or anatomy.embedding_size,  # type: ignore[arg-type]
+        token_dim=anatomy.embedding_size,
+    )
+
+
+def head(anatomy: Anatomy) -> Config:
+    """Nothing but the head: a PEFT folder without adapters, loaded as any other."""
+    from peft import LoraConfig
+
+    return LoraConfig(target_modules=NO_TARGETS)
+
+
+def full(anatomy: Anatomy) -> Config:
+    """Every parameter of the model, which is saved whole."""
+    return None
+
+
+METHODS: dict[str, Method] = {
+    "lora": Method("two thin matrices beside each linear layer", lora, 5e-4, "arXiv:2106.09685"),
+    "ia3": Method("factors on keys, values and feed-forward activations", ia3, 5e-3, "arXiv:2205.05638"),
+    "vera": Method("scaling vectors between shared random matrices", vera, 5e-3, "arXiv:2310.11454"),
+    "oft": Method("rotations of the inputs of each linear layer", oft, 1e-3, "arXiv:2306.07280"),
+    "ln_tuning": Method("scale and shift of the normalisation layers", ln_tuning, 1e-3, "arXiv:2312.11420"),
+    "bitfit": Method("biases of the linear layers", bitfit, 1e-3, "arXiv:2106.10199"),
+    "prompt": Method("virtual tokens before the text", prompt, 1e-2, "arXiv:2104.08691", False, False),
+    "prefix": Method(
+        "virtual keys and values in every layer", prefix, 5e-3, "arXiv:2101.00190", False, False
+    ),
+    "p_tuning": Method(
+        "virtual tokens made by a small network", p_tuning, 1e-3, "arXiv:2103.10385", False, False
+    ),
+    "head": Method("nothing", head, 1e-3, "arXiv:1610.01644"),
+    "full": Method("everything", full, 5e-5, "arXiv:1810.04805", is_peft=False),
+}
+
+
+def pick_targets(anatomy: Anatomy, targets: str | list[str]) -> list[str]:
+    """The full names of the linear layers meant by "all", "attention", "qv" or a list of name endings.
+
+    Raises UserError naming the endings that match nothing.
+    """
+    if isinstance(targets, list):
+        return _ending_with(anatomy, targets)
+    wanted = {"attention": ("query", "key", "value", "fused"), "qv": ("query", "value", "fused")}
+    named = [name for name in anatomy.linears if targets == "all" or role(name) in wanted[targets]]
+    if not named:
+        raise UserError(
+            f"method.targets = {targets!r}: no such layers found. "
+            f"Use 'all', or a list of {_endings(anatomy)}."
+        )
+    return named
+
+
+def _ending_with(anatomy: Anatomy, endings: Sequence[str]) -> list[str]:
+    matches = {end: [n for n in anatomy.linears if f".{n}".endswith(f".{end}")] for end in endings}
+    for ending, names in matches.items():
+        if not names:
+            close = near_match(ending, _endings(anatomy))
+            raise UserError(
+                f"method.targets: no linear layer's name ends with {ending!r}.{close} "
+                f"The blocks have: {', '.join(_endings(anatomy))}."
+            )
+    return [name for name in anatomy.linears if any(name in names for names in matches.values())]
+
+
+def _endings(anatomy: Anatomy) -> list[str]:
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in anatomy.linears))
+
+
+def _require(names: Sequence[str], method: str, what: str) -> None:
+    if not names:
+        raise UserError(f"method.name = {method!r}: no {what} found in this model. Use 'lora' or 'full'.")
+
+
+def _refuse_transposed(anatomy: Anatomy, method: str) -> None:
+    if anatomy.transposed:
+        raise UserError(
+            f"method.name = {method!r} does not suit this model's Conv1D layers. Use 'lora' or 'ia3'."
+        )
+
+
+def _refuse_decoder(anatomy: Anatomy, method: str) -> None:
+    # given embeddings in place of token ids, a decoder takes the last position, padding or not
+    if anatomy.is_decoder:
+        raise UserError(
+            f"method.name = {method!r}: with virtual tokens this model cannot tell padding from text, so its "
+            "answers would depend on the batch. Use 'prefix' or 'lora'."
+        )
+
+
+def _adapt(model: nn.Module, config: Config, saved: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """The PEFT model and the full names of its adapted modules, which are those asked for or it is a bug."""
+    from peft import get_peft_model
+
+    asked = _targets_of(config)
+    config.task_type = "SEQ_CLS"
+    config.modules_to_save = list(saved)
+    with _quiet():
+        adapted: Any = get_peft_model(model, config)  # type: ignore[arg-type]
+    targets = tuple(getattr(adapted.base_model, "targeted_module_names", ()))
+    if asked != set(targets):
+        raise RuntimeError(f"PEFT adapted {sorted(targets)}, not {sorted(asked)}")
+    _freeze_guessed(adapted, saved)
+    _make_reproducible(config, saved)
+    if getattr(config, "init_lora_weights", None) in ("pissa", "olora"):
+        adapted.lora_at_start = _lora_tensors(adapted)
+    return adapted, targets
+
+
+def _targets_of(config: Config) -> set[str]:
+    names = getattr(config, "target_modules", None)
+    return set() if names is None or names == NO_TARGETS else set(names)
+
+
+def _freeze_guessed(adapted: Any, saved: Sequence[str]) -> None:
+    """Freeze what PEFT wrapped only for a name that ends in "classifier" or "score"; saved unchanged."""
+    wrapped = _wrapped(adapted.get_base_model())
+    if lost := set(saved) - set(wrapped):
+        raise RuntimeError(f"PEFT did not make {sorted(lost)} trainable")
+    for name in set(wrapped) - set(saved):
+        wrapped[name].requires_grad_(False)
+
+
+def _wrapped(model: Any) -> dict[str, Any]:
+    """Module name -> the wrapper in which PEFT trains a copy of the module."""
+    from peft.utils import ModulesToSaveWrapper
+
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)
+    }
+
+
+def _make_reproducible(config: Config, saved: Sequence[str]) -> None:
+    """The lists of the configuration in a fixed order: PEFT keeps sets, and repeats its own guesses."""
+    config.modules_to_save = list(saved)
+    for field in ("target_modules", "feedforward_modules"):
+        names = getattr(config, field, None)
+        if isinstance(names, (set, list)):
+            setattr(config, field, sorted(names))
+
+
+def _lora_tensors(adapted: Any) -> dict[str, torch.Tensor]:
+    """Name in the adapter file -> a copy of each LoRA matrix, on the CPU."""
+    from peft import get_peft_model_state_dict
+
+    tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items() if ".lora_" in name}
+
+
+def _save_as_plain_lora(model: Any, folder: Path, start: dict[str, torch.Tensor]) -> None:
+    """Rewrite the folder as LoRA of twice the rank on the original base: B A - B0 A0 = [B, -B0] [A; A0].
+
+    PEFT's own conversion (path_initial_model_for_weight_conversion) leaves the head out of the file.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    for name, first in start.items():
+        parts = (tensors[name], first) if ".lora_A" in name else (tensors[name], -first)
+        tensors[name] = torch.cat(parts, dim=0 if ".lora_A" in name else 1).contiguous()
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    config = copy.deepcopy(model.peft_config["default"])
+    config.lora_alpha *= 2**0.5 if config.use_rslora else 2
+    config.r, config.init_lora_weights, config.inference_mode = 2 * config.r, True, True
+    config.save_pretrained(str(folder))
+
+
+def _load_plain(base_model: nn.Module, folder: Path) -> nn.Module:
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder}: neither {ADAPTER_CONFIG} nor config.json. Give the adapter folder of a run."
+        )
+    load: Any = type(base_model)
+    # the base's own configuration: a saved one leaves out "two classes", and BART's default is three
+    model, info = load.from_pretrained(
+        folder,
+        config=base_model.config,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if lacking := info["missing_keys"]:
+        raise UserError(
+            f"{folder}: the saved model lacks {sorted(lacking)}. Train it again, or use another copy."
+        )
+    return model  # type: ignore[no-any-return]
+
+
+def _has_new_biases(model: nn.Module) -> bool:
+    """Whether BitFit gave a bias to a layer that has none, which the base's configuration has no room for."""
+    from peft.tuners.beft import BeftLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BeftLayer)]
+    return any(layer.get_base_layer().bias is None for layer in layers)
+
+
+def _train_only(model: nn.Module, modules: Sequence[str]) -> None:
+    """Make what is inside the modules trainable and freeze the rest; no modules: everything trains."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not modules or inside(name, modules))
+
+
+def _try_prompt(adapted: Any, name: str) -> None:
+    """Answer one text with and without padding, and without the prompt.
+
+    Raises UserError if the model cannot, if padding changes the answer, or if the prompt does not.
+    """
+    import torch
+
+    was_training = adapted.training
+    inputs, padded = _probe(adapted)
+    try:
+        with torch.no_grad():
+            adapted.eval()
+            answers = [model(**inputs).logits for model in (adapted, adapted.base_model)]
+            in_batch = adapted(**padded).logits
+    except (TypeError, ValueError, NotImplementedError, RuntimeError, IndexError, AttributeError) as error:
+        raise UserError(f"method.name = {name!r}: this model refuses it ({error}). Use 'lora'.") from error
+    finally:
+        adapted.train(was_training)
+    if torch.equal(*answers):
+        raise UserError(f"method.name = {name!r}: this model ignores it. Use 'lora'.")
+    if not torch.allclose(answers[0], in_batch, atol=1e-4):
+        raise UserError(
+            f"method.name = {name!r}: with it this model's answers depend on padding. Use 'lora'."
+        )
+
+
+def _probe(adapted: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """One text of a few tokens (1, T), alone and with two padding tokens after it."""
+    import torch
+
+    settings = text_config(adapted)
+    pad = settings.pad_token_id or 0
+    end = [settings.eos_token_id] if settings.eos_token_id not in (None, pad) else []
+    ids = [token for token in range(5, 12) if token not in (pad, *end)] + end
+    rows = [(ids, [1] * len(ids)), ([*ids, pad, pad], [1] * len(ids) + [0, 0])]
+    device = next(adapted.parameters()).device
+    alone, padded = [[torch.tensor([part], device=device) for part in row] for row in rows]
+    return (
+        {"input_ids": alone[0], "attention_mask": alone[1]},
+        {"input_ids": padded[0], "attention_mask": padded[1]},
+    )
+
+
+# What PEFT 0.21 says about itself with transformers 5, or about things that are meant
+HARMLESS = (
+    "`is_gradient_checkpointing` is deprecated",
+    "Unsupported layer type .*[Nn]orm",  # LN tuning looks for the (in, out) features of a norm
+    "Detected that the base layer has no bias term",  # `merge` says so to whoever tries
+)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message in HARMLESS:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def _checked(name: str, parameter: inspect.Parameter, value: Any) -> Any:
+    try:
+        return TypeAdapter(parameter.annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        reasons = " or ".join(dict.fromkeys(detail["msg"].lower() for detail in error.errors()))
+        help_line = option_help(name)[parameter.name]
+        raise UserError(f"method.{parameter.name} = {value!r}: {reasons}. It is {help_line}.") from None
+
+
+def _options_in_words(name: str) -> str:
+    words = [f"`{key}` = {parameter.default!r}".replace("'", '"') for key, parameter in options(name).items()]
+    return ", ".join(words) or "none"
+
+
+def _decisions(
+    name: str,
+    given: dict[str, Any],
+    blocks: str,
+    targets: Sequence[str],
+    saved: Sequence[str],
+    model: nn.Module,
+) -> list[Decision]:
+    """What is trained, in words: the method and its layers, the modules trained whole, and how much it is."""
+    told = {key: value for key, value in given.items() if key != "targets" and value not in (None, False)}
+    settings = ", ".join(f"{key} {value}" for key, value in told.items())
+    parts = sorted({re.sub(r"^.*\.\d+\.", "", target) for target in targets})
+    where = f" on {len(targets)} layers of {blocks}: {', '.join(parts)}" if targets else ""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trained, total = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+    return [
+        Decision("method", f"{name}{f' ({settings})' if settings else ''}{where}", METHODS[name].summary),
+        Decision(
+            "trained whole", ", ".join(saved) or "nothing", "what the checkpoint lacks, and what leads to it"
+        ),
+        Decision("trainable", f"{trained:,} of {total:,} parameters", f"{trained / total:.2%}"),
+    ]
+
+
+def _blocks_in_words(anatomy: Anatomy, scope: Anatomy) -> str:
+    total = len(anatomy.layers)
+    if scope is not anatomy:
+        return f"the top {len(scope.layers)} of {total} blocks"
+    return f"all {total} blocks" if total > 1 else "the one block"

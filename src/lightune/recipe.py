@@ -1,0 +1,266 @@
+"""What a run is made of, checked: TOML and overrides in, a `Recipe` with the origin of each value out.
+
+Knows nothing of the clock, the network or the processor, and imports no torch.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lightune.errors import UserError, near_match
+
+DEFAULT_RECIPE = "imdb-minilm"
+
+Truncation = Literal["head", "tail", "head+tail"]
+Rows = Literal["auto", "all"] | Annotated[int, Field(ge=2)]
+Tokens = Literal["auto"] | Annotated[int, Field(ge=8)]
+
+
+class Section(BaseModel):
+    """Base of the recipe's tables: unknown keys are mistakes, values do not change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataRecipe(Section):
+    """Where the labelled text is and how much of it to use."""
+
+    source: str = Field("embedded:imdb", description="Hub id (with @revision), file, folder or embedded:NAME")
+    test: str | None = Field(None, description="separate test file or folder; else the source's own test split")
+    text: str | None = Field(None, description='column, or a template such as "{title}. {content}"')
+    label: str | None = Field(None, description="column that holds the class")
+    encoding: str | None = Field(None, description="of text files that are not UTF-8, e.g. cp1252")
+    delimiter: str | None = Field(None, description="of CSV files, where it is not found by itself", max_length=1)
+    train_rows: Rows = Field("auto", description="stratified subset for training")
+    dev_rows: Rows = Field("auto", description="rows to choose the best state on")
+    test_rows: Rows = Field("auto", description="rows for before and after")
+    max_tokens: Tokens = Field("auto", description="longest text, special tokens included")
+    truncation: Truncation = Field("head+tail", description="what stays of a longer text")
+
+
+class MethodRecipe(BaseModel):
+    """Which PEFT method, with its own options beside the name (`lightune methods` lists them)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field("lora", description="any row of `lightune methods`")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything in the table but the name."""
+        return dict(self.model_extra or {})
+
+
+class TrainRecipe(Section):
+    """How the few parameters are fitted."""
+
+    epochs: Literal["auto"] | Annotated[float, Field(ge=0, le=1000)] = Field(
+        "auto", description="passes over the training rows"
+    )
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0, le=1)] = Field(
+        "auto", description="peak; auto = the method's"
+    )
+    head_rate: float = Field(1.0, description="the head's learning rate as a multiple of learning_rate", gt=0)
+    batch_size: int = Field(16, description="texts per optimizer step, on all devices together", ge=1)
+    layers: Literal["all"] | Annotated[int, Field(ge=1)] = Field(
+        "all", description="adapters in the top k blocks only"
+    )
+    pooler: bool = Field(True, description="train and save a pretrained pooler along with the head")
+    warmup: float = Field(0.06, description="share of the steps with a rising learning rate", ge=0, le=1)
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="decay after the warm-up")
+    weight_decay: float = Field(0.01, description="AdamW's, on matrices", ge=0)
+    clip: float = Field(1.0, description="largest gradient norm", gt=0)
+    evaluations: int = Field(1, description="of the dev rows, per epoch", ge=1)
+    patience: int = Field(3, description="evaluations without improvement before training stops", ge=1)
+    memory_tokens: Tokens = Field("auto", description="padded tokens per forward and backward pass")
+    gradient_checkpointing: Literal["auto"] | bool = Field("auto", description="trade time for memory")
+
+
+class HardwareRecipe(Section):
+    """Which machine parts to use; auto picks and prints why."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the network runs")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="of the matrix products")
+
+
+class Recipe(Section):
+    """A whole run. Every field is read by something; `lightune run` prints the ones it chose itself."""
+
+    model: str = Field("minilm", description="Hub id (with @revision), local folder, or minilm")
+    seed: int = Field(0, description="of the split, the head, the adapters and the order of rows", ge=0)
+    trackers: list[str] = Field([], description="tensorboard, mlflow, wandb, trackio")
+    data: DataRecipe = DataRecipe()
+    method: MethodRecipe = MethodRecipe()
+    train: TrainRecipe = TrainRecipe()
+    hardware: HardwareRecipe = HardwareRecipe()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A recipe, its name, and where each value came from: `origins["train.epochs"] == "command line"`."""
+
+    recipe: Recipe
+    origins: dict[str, str]
+    name: str
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with the package."""
+    folder = Path(str(resources.files("lightune") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_recipe(
+    target: str | None = None, overrides: Mapping[str, Any] | None = None, settings: Iterable[str] = ()
+) -> Checked:
+    """The checked recipe for what the user typed: nothing, a recipe's name or file, or a data source.
+
+    overrides: dotted key -> value from the named options (None is skipped); settings: "key=value" texts.
+    Raises UserError for an unreadable file, an unknown key or a value out of range.
+    """
+    name, values = _start(target)
+    origins = dict.fromkeys(flatten(values), f"recipe {name}")
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for key, value in [*given.items(), *map(parse_setting, settings)]:
+        key = _full_key(key, values)
+        _set(values, key, value)
+        origins[key] = "command line"
+    recipe = check_recipe(values, name)
+    return Checked(recipe, {key: origins.get(key, "default") for key in flatten(recipe.model_dump())}, name)
+
+
+def check_recipe(values: Mapping[str, Any], name: str) -> Recipe:
+    """`values` as a Recipe; UserError lists every key that is unknown or out of range."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"recipe {name}: " + "\n  ".join(_explain(error.errors()))) from None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """("train.epochs", 2) for "train.epochs=2"; the value is TOML, and a bare word is a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text}: expected key=value, for example --set train.learning_rate=5e-4.")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def write_recipe(checked: Checked, chosen: Mapping[str, Any], path: Path) -> None:
+    """Writes the recipe as TOML that can be run again, with each value's origin as a comment.
+
+    chosen: dotted key -> what an "auto" became; it takes the place of "auto" and says so.
+    """
+    import tomlkit
+
+    document = tomlkit.document()
+    document.add(tomlkit.comment(f"Resolved from {checked.name}. Run it again: lightune run {path.name}"))
+    flat = flatten(checked.recipe.model_dump(exclude_none=True)) | dict(chosen)
+    for key, value in sorted(flat.items(), key=lambda item: "." in item[0]):
+        *tables, leaf = key.split(".")
+        table: Any = document
+        for part in tables:
+            table = table.setdefault(part, tomlkit.table())
+        item = tomlkit.item(value)
+        item.comment("chosen" if key in chosen else checked.origins.get(key, "default"))
+        table[leaf] = item
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"epochs": 2}} as {"train.epochs": 2}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= inner
+    return flat
+
+
+def _start(target: str | None) -> tuple[str, dict[str, Any]]:
+    recipes = shipped_recipes()
+    name = DEFAULT_RECIPE if target is None else target
+    if name in recipes:
+        return name, _read_toml(recipes[name])
+    if name.endswith(".toml"):
+        return Path(name).name, _read_toml(Path(name))
+    return "defaults", {"data": {"source": name}}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        shipped = ", ".join(shipped_recipes())
+        raise UserError(f"{path}: cannot read this recipe ({error}). Shipped recipes: {shipped}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}. Texts need quotes, tables [brackets].") from None
+
+
+def _full_key(key: str, values: dict[str, Any]) -> str:
+    """`method` is short for method.name, `lora.rank` for method.rank where the method is lora."""
+    method = values.setdefault("method", {})
+    first, _, rest = key.partition(".")
+    if key in ("method", "method.name"):
+        method.clear()  # the options belong to the method that is being replaced
+        return "method.name"
+    if rest and first not in Recipe.model_fields:
+        name = method.get("name", MethodRecipe().name)
+        if first != name:
+            raise UserError(
+                f"--set {key}: no table '{first}' in a recipe, and the method is '{name}'."
+                f"{near_match(first, [*Recipe.model_fields, name])} Set method={first} before it."
+            )
+        return f"method.{rest}"
+    return key
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *tables, leaf = key.split(".")
+    for part in tables:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {key}: '{part}' is a single value, not a table.")
+    values[leaf] = value
+
+
+def _explain(details: Iterable[Any]) -> list[str]:
+    """One line per wrong key; the branches of a union ("auto" or a number) are joined into one."""
+    reasons: dict[str, list[str]] = {}
+    values: dict[str, Any] = {}
+    for detail in details:
+        section, path = _path(detail["loc"])
+        values[path] = detail["input"]
+        if detail["type"] == "extra_forbidden":
+            reasons[path] = [f"unknown key.{near_match(path.split('.')[-1], section)} Known: {', '.join(section)}"]
+        else:
+            reasons.setdefault(path, []).append(detail["msg"].removeprefix("Input ").rstrip("."))
+    return [
+        f"{path}: {why[0]}." if why[0].startswith("unknown") else f"{path} = {values[path]!r}: {', or '.join(why)}."
+        for path, why in reasons.items()
+    ]
+
+
+def _path(location: tuple[Any, ...]) -> tuple[list[str], str]:
+    """The keys of the section that was searched, and the dotted path without the union's branch names."""
+    section: type[BaseModel] = Recipe
+    path: list[str] = []
+    for part in map(str, location):
+        path.append(part)
+        field = section.model_fields.get(part)
+        if field is None or not _is_section(field.annotation):
+            break
+        section = field.annotation  # type: ignore[assignment]
+    return list(section.model_fields), ".".join(path)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

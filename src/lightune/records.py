@@ -1,0 +1,158 @@
+"""The values that cross from one stage to the next. No logic, no input or output, no torch at import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice that was made for the user: printed while the work goes on and stored with the run."""
+
+    what: str
+    choice: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A data source as it was read: nothing dropped, nothing converted but encodings.
+
+    tables: split name -> table whose text columns are exactly the source's text. A source without splits has
+    one table, "train". class_names: column -> names, where the source itself names its integer classes.
+    digest: sha256 of what was read, or of the id and revision for a Hub data set.
+    """
+
+    source: str
+    tables: dict[str, pa.Table]
+    digest: str
+    revision: str | None = None
+    class_names: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts with the names of their classes, in source order; `labels` is None where nobody labelled them.
+
+    rows: 0-based row numbers in the source table, so that a finding can point at the user's own file.
+    """
+
+    texts: list[str]
+    labels: list[str] | None
+    rows: list[int]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train, dev and test examples that share no text, and the class names in the order of their ids."""
+
+    train: Examples
+    dev: Examples
+    test: Examples
+    class_names: list[str]
+    decisions: list[Decision]
+
+    def parts(self) -> dict[str, Examples]:
+        """The three splits by name."""
+        return {"train": self.train, "dev": self.dev, "test": self.test}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers a training needs that a recipe may leave open. memory_tokens: padded tokens per pass."""
+
+    epochs: float
+    learning_rate: float
+    memory_tokens: int
+    checkpointing: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of a run's phases from here on, and bytes of memory at the peak."""
+
+    before: float
+    train: float
+    after: float
+    rest: float
+    memory: float
+
+    @property
+    def seconds(self) -> float:
+        """The whole run."""
+        return self.before + self.train + self.after + self.rest
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What is known before the work: the filled-in plan, what trains, and the cost."""
+
+    plan: Plan
+    n_steps: int
+    trainable_parameters: int
+    total_parameters: int
+    estimate: Estimate
+    decisions: tuple[Decision, ...]
+
+
+@dataclass
+class History:
+    """What happened: points of the curves, the step whose state was kept, useful tokens and seconds."""
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    dev_curve: list[dict[str, float]] = field(default_factory=list)
+    n_steps: int = 0
+    best_step: int = 0
+    stopped_early: bool = False
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model did on N labelled rows of C classes.
+
+    y_true (N,) int class ids; proba (N, C) float64, rows sum to 1; scores: metric name -> Score.
+    """
+
+    y_true: np.ndarray
+    proba: np.ndarray
+    scores: dict[str, Score]
+    confusion: list[list[int]]
+    seconds: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far the logits of the reloaded adapter are from the trained model's, on how many texts."""
+
+    rows: int
+    max_logit_difference: float
+    tolerance: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run returns: its folder (None after a dry run) and results.json as a dictionary."""
+
+    folder: str | None
+    results: dict[str, Any]

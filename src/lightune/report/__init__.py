@@ -1,0 +1,1 @@
+"""Show what a run did, from its results.json alone: pictures, page, card."""

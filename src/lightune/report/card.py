@@ -1,0 +1,94 @@
+"""The model card in the adapter folder: what it is, how good it is, and the lines that load it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lightune.artifact.contract import Contract
+
+HEADLINE = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss")
+
+
+def write_card(results: dict[str, Any], contract: Contract, *, is_peft: bool) -> str:
+    """The card's text, a Hub model card with metadata, from results.json and the contract."""
+    return "\n".join([_metadata(results, contract, is_peft), _facts(results), _loading(contract, is_peft)])
+
+
+def _metadata(results: dict[str, Any], contract: Contract, is_peft: bool) -> str:
+    # JSON is YAML, and quotes whatever a name may contain
+    values = {
+        "base_model": contract.base.name,
+        "library_name": "peft" if is_peft else "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["lightune", "text-classification", contract.method],
+        "metrics": [name for name in HEADLINE if name in results["after"]],
+    }
+    return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in values.items()), "---"])
+
+
+def _facts(results: dict[str, Any]) -> str:
+    rows = [
+        f"| {name} | {_score(results['before'][name])} | {_score(results['after'][name])} |"
+        for name in HEADLINE
+        if name in results["after"]
+    ]
+    return f"""
+# {len(results["labels"])}-class text classifier on {results["model"]["name"]}
+
+Fine-tuned with `{results["recipe"]["method"]["name"]}` by lightune {results["lightune"]}:
+{results["trainable_parameters"]:,} of {results["total_parameters"]:,} parameters were trained on
+{results["n_train"]:,} rows of `{results["data"]["source"]}`.
+
+On {results["n_test"]:,} test rows that share no text with the training rows, with 95 % intervals:
+
+| metric | before | after |
+|---|---|---|
+{chr(10).join(rows)}
+
+Reloaded in a fresh process, it gave the same logits within {results["proof"]["max_logit_difference"]:.1e} on
+{results["proof"]["rows"]} texts.
+"""
+
+
+def _score(score: dict[str, float]) -> str:
+    return f"{score['value']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
+
+
+def _loading(contract: Contract, is_peft: bool) -> str:
+    return f"""## Use it
+
+With lightune, which obeys labels, template, length and truncation by itself:
+
+```python
+import lightune
+
+classifier = lightune.Classifier.load("adapter")
+print(classifier.predict(["A text to classify."]))
+```
+
+{_plain_loading(contract, is_peft)}
+Labels, in the order of the logits: {json.dumps(contract.labels, ensure_ascii=False)}. Texts are made as
+`{contract.text}`, read up to {contract.max_tokens} tokens, and cut by `{contract.truncation}`; a pipeline cuts
+by head only.
+"""
+
+
+def _plain_loading(contract: Contract, is_peft: bool) -> str:
+    module = "peft" if is_peft else "transformers"
+    name = "AutoPeftModelForSequenceClassification" if is_peft else "AutoModelForSequenceClassification"
+    return f"""Without lightune, with the libraries it is made of:
+
+```python
+import json
+from {module} import {name}
+from transformers import AutoTokenizer, pipeline
+
+labels = json.load(open("adapter/contract.json"))["labels"]
+names = dict(enumerate(labels))
+model = {name}.from_pretrained("adapter", num_labels=len(labels), id2label=names)
+tokenizer = AutoTokenizer.from_pretrained("adapter")
+classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
+print(classify("A text to classify.", truncation=True, max_length={contract.max_tokens}))
+```
+"""

@@ -1,0 +1,457 @@
+"""Draw results.png, 1600 x 1100 pixels, from the dictionary of results.json alone.
+
+All places are in points on a sheet of 720 x 495, origin at the lower left.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, HEIGHT, DPI = 720, 495, 160  # points, points, pixels per inch
+LEFT, RIGHT, PANEL = 100, 430, 240  # left edges of the plots in the two columns, their width
+HEAD = 76  # how far the headings stand to the left of the plots
+INK, SOFT, FAINT = "#1F2933", "#66717D", "#DDE2E7"
+BEFORE, AFTER, DEV = "#D17A00", "#0067A5", "#00805E"  # orange, blue, green: apart for every colour vision
+WHEN = (("before", BEFORE, LEFT + PANEL - 56), ("after", AFTER, LEFT + PANEL))  # right edges of the numbers
+HEADLINE = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "f1_macro": "F1 macro",
+    "f1_weighted": "F1 weighted",
+    "mcc": "MCC",
+    "roc_auc": "ROC AUC",
+}
+MOST_ROWS = 5  # metrics
+MOST_COUNTED_CLASSES, MOST_PERCENT_CLASSES = 12, 6
+# For scripts that DejaVu Sans lacks; those that are installed are used.
+OTHER_FONTS = (
+    "Noto Sans CJK SC,Noto Sans CJK JP,WenQuanYi Micro Hei,Microsoft YaHei,Hiragino Sans GB,Malgun Gothic"
+)
+
+
+def draw_results(results: dict[str, Any], path: Path) -> None:
+    """Write the picture of `results` to `path` as a PNG of 1600 x 1100 pixels; equal results, equal bytes."""
+    from matplotlib import style
+
+    part = path.with_name(path.name + ".part")
+    with style.context(_style(), after_reset=True):
+        figure(results).savefig(part, format="png", metadata={"Software": None})
+    os.replace(part, path)
+
+
+def figure(results: dict[str, Any]) -> Figure:
+    """The picture of `results`; axes by gid: scores, loss, dev_accuracy, confusion_before, …_after."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(_style(), after_reset=True):
+        sheet = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=DPI)
+        _draw_title(sheet, results)
+        _draw_scores(sheet, results)
+        _draw_curves(sheet, results)
+        _draw_confusions(sheet, results)
+    return sheet
+
+
+def _style() -> dict[str, Any]:
+    """The house style, on top of matplotlib's defaults: the user's matplotlibrc has no say."""
+    both = {"color": SOFT, "labelsize": 7.5, "major.width": 0.6, "major.size": 2.5}
+    return {
+        "font.family": _fonts(),
+        "font.size": 8,
+        "text.color": INK,
+        "text.parse_math": False,
+        "axes.edgecolor": SOFT,
+        "axes.labelcolor": SOFT,
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.formatter.useoffset": False,
+        **{f"{axis}tick.{key}": value for axis in "xy" for key, value in both.items()},
+    }
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+@cache
+def _fonts() -> list[str]:
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in OTHER_FONTS.split(",") if name in installed)]
+
+
+@cache
+def _drawable(character: str) -> bool:
+    from matplotlib.font_manager import findfont, get_font
+
+    return any(get_font(findfont(name)).get_char_index(ord(character)) for name in _fonts())
+
+
+def shown(text: str) -> str:
+    """`text` as it can be drawn: control and bidi characters as escapes, what no font has as an empty box."""
+    return "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return character.encode("unicode_escape").decode()
+    return character if _drawable(character) else "□"
+
+
+@cache
+def _text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Width in points of `text`, which is already `shown`, at font size `size` points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    prop = FontProperties(family=_fonts(), size=size, weight=weight)
+    return float(text_to_path.get_text_width_height_descent(text, prop, ismath=False)[0])
+
+
+def fit(text: str, width: float, size: float, tail: int = 0) -> str:
+    """`text` as it can be drawn in `width` points at font size `size`; … is where it was cut.
+
+    tail: how many of the last characters stay, after the ….
+    """
+    whole = shown(text[: int(8 * width / size)])  # more characters than can fit, however thin
+    if len(text) * size <= 8 * width and _text_width(whole, size) <= width:
+        return whole
+    end = "…" + shown(text[len(text) - tail :])
+    kept = bisect_right(range(1, len(whole)), width, key=lambda n: _text_width(whole[:n] + end, size))
+    return whole[:kept].rstrip() + end
+
+
+def fit_names(labels: Sequence[str], width: float, size: float) -> list[str]:
+    """The class names, each in `width` points. Those that look alike keep their ends, or get their ids."""
+    names = [fit(label, width, size) for label in labels]
+    names = _where_equal(names, [fit(label, width, size, tail=6) for label in labels])
+    return _where_equal(names, [fit(f"{i}: {label}", width, size) for i, label in enumerate(labels)])
+
+
+def _where_equal(names: list[str], others: list[str]) -> list[str]:
+    seen = Counter(names)
+    return [other if seen[name] > 1 else name for name, other in zip(names, others, strict=True)]
+
+
+def _write(sheet: Figure, x: float, y: float, text: str, **look: Any) -> None:
+    """Put `text` on the sheet with the start (or other `ha`) of its baseline at (x, y) points."""
+    sheet.text(x / WIDTH, y / HEIGHT, text, parse_math=False, va="baseline", **look)
+
+
+def _heading(sheet: Figure, x: float, y: float, title: str, note: str) -> None:
+    """A panel's title and a quiet note behind it, over the plot whose left edge is at `x`."""
+    _write(sheet, x - HEAD, y, title, size=9.5, weight="bold")
+    _write(sheet, x - HEAD + _text_width(title, 9.5, "bold") + 8, y, note, size=7.5, color=SOFT)
+
+
+def _axes(sheet: Figure, x: float, y: float, width: float, height: float, gid: str) -> Axes:
+    axes = sheet.add_axes((x / WIDTH, y / HEIGHT, width / WIDTH, height / HEIGHT))
+    axes.set_gid(gid)
+    return axes
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=SOFT, size=9)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+# ----------------------------------------------------------------------------------------------- title
+
+
+def _draw_title(sheet: Figure, results: dict[str, Any]) -> None:
+    title = "Before and after fine-tuning"
+    if "accuracy" in _scores(results):
+        before, after = (results[when]["accuracy"]["value"] for when in ("before", "after"))
+        title = f"accuracy {_change(before, after)}"
+    _write(sheet, LEFT - HEAD, HEIGHT - 33, title, size=17, weight="bold")
+    _write(sheet, LEFT - HEAD, HEIGHT - 50, _facts(results), size=8.5, color=SOFT)
+
+
+def _change(before: float, after: float) -> str:
+    """'0.50 → 0.89', with as many decimals as it takes to tell the two apart, up to four."""
+    digits = next((n for n in (2, 3, 4) if f"{before:.{n}f}" != f"{after:.{n}f}"), 2)
+    return f"{before:.{digits}f} → {after:.{digits}f}"
+
+
+def _facts(results: dict[str, Any]) -> str:
+    """One line: model, data, method, sizes, trained share, time; the first two get the room that is left."""
+    rest = [
+        fit(str(results["recipe"]["method"]["name"]), 60, 8.5),
+        f"{results['n_train']:,} training and {results['n_test']:,} test texts",
+        _share(results["trainable_parameters"], results["total_parameters"]),
+        _duration(results["seconds"]["train"]),
+    ]
+    room = WIDTH - 2 * (LEFT - HEAD) - _text_width(" · ".join(["", "", *rest]), 8.5)
+    data = fit(_base_name(results["data"]["source"]), 0.45 * room, 8.5)
+    model = fit(_base_name(results["model"]["name"]), room - _text_width(data, 8.5), 8.5)
+    return " · ".join([model, data, *rest])
+
+
+def _base_name(name: str) -> str:
+    """The last part of an absolute path, since pictures are passed around; anything else as it is."""
+    if PureWindowsPath(name).is_absolute():
+        return PureWindowsPath(name).name
+    return PurePosixPath(name).name if PurePosixPath(name).is_absolute() else name
+
+
+def _share(part: int, total: int) -> str:
+    percent = 100 * part / max(1, total)
+    return f"{percent:.{1 if percent >= 0.1 or part == 0 else 3}f} % of {_millions(total)} parameters trained"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f}M" if count < 1e9 else f"{count / 1e9:.1f}B"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+# ---------------------------------------------------------------------------------------------- scores
+
+
+def _scores(results: dict[str, Any]) -> list[str]:
+    """The headline metrics that have a finite value before and after, at most MOST_ROWS."""
+    values = [{name: score["value"] for name, score in results[when].items()} for when, *_ in WHEN]
+    return [name for name in HEADLINE if all(_is_number(value.get(name)) for value in values)][:MOST_ROWS]
+
+
+def _draw_scores(sheet: Figure, results: dict[str, Any]) -> None:
+    """A row per metric: before and after as points on their 95 % intervals, the same numbers beside them."""
+    names = _scores(results)
+    axes = _axes(sheet, LEFT, 290, PANEL - 110, 110, "scores")
+    _heading(sheet, LEFT, 416, f"Scores on {results['n_test']:,} test texts", "with 95 % intervals")
+    for y, name in enumerate(names):
+        axes.plot([results[when][name]["value"] for when, *_ in WHEN], [y, y], color=FAINT, lw=2, zorder=1)
+        for when, colour, right in WHEN:
+            _draw_score(axes, y, results[when][name], colour)
+            _write_score(axes, y, results[when][name], right)
+    if names:
+        _dress_scores(sheet, axes, names, results)
+    else:
+        _say(axes, "no scores")
+
+
+def _draw_score(axes: Axes, y: float, score: dict[str, Any], colour: str) -> None:
+    axes.plot(_interval(score), [y, y], color=colour, lw=9, alpha=0.3, solid_capstyle="butt", zorder=2)
+    axes.plot([score["value"]], [y], "o", color=colour, ms=4, mew=0, zorder=3)
+
+
+def _write_score(axes: Axes, y: float, score: dict[str, Any], right: float) -> None:
+    """The value over its interval, with their right edge at `right` points from the left of the sheet."""
+    place = ((right / WIDTH - axes.get_position().x0) / axes.get_position().width, y)
+    look: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    look |= {"ha": "right", "annotation_clip": False}
+    low, high = (_decimal(end) for end in _interval(score))
+    axes.annotate(_decimal(score["value"]), place, (0, 1), size=8.5, color=INK, **look)
+    axes.annotate(f"{low} to {high}", place, (0, -8), size=6, color=SOFT, **look)
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _interval(score: dict[str, Any]) -> tuple[float, float]:
+    """The score's interval, or the value itself where there is none."""
+    if _is_number(score.get("low")) and _is_number(score.get("high")):
+        return score["low"], score["high"]
+    return score["value"], score["value"]
+
+
+def _dress_scores(sheet: Figure, axes: Axes, names: list[str], results: dict[str, Any]) -> None:
+    lows = [_interval(results[when][name])[0] for name in names for when, *_ in WHEN]
+    axes.set_xlim(min([0.0, *(low - 0.03 for low in lows)]), 1.03)
+    axes.set_ylim(max(3, len(names)) - 0.4, -0.6)  # the first metric on top
+    axes.set_yticks(range(len(names)), [HEADLINE[name] for name in names], color=INK)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.grid(True, color=FAINT, lw=0.5)
+    axes.set_axisbelow(True)
+    for when, colour, right in WHEN:
+        _write(sheet, right, 402, when, size=8, color=colour, weight="bold", ha="right")
+
+
+# ---------------------------------------------------------------------------------------------- curves
+
+
+def _draw_curves(sheet: Figure, results: dict[str, Any]) -> None:
+    """Training loss (every step faint, a moving mean over it) and dev accuracy against optimizer steps."""
+    loss = _axes(sheet, RIGHT, 290, PANEL, 110, "loss")
+    dev = loss.twinx()
+    dev.set_gid("dev_accuracy")
+    dev.set_visible(bool(results["dev_curve"]))
+    _heading(sheet, RIGHT, 416, "Learning curve", _curve_note(results))
+    if results["curve"]:
+        _draw_loss(loss, results["curve"])
+    if results["dev_curve"]:
+        _draw_dev(dev, results["dev_curve"], results["best_step"])
+    _dress_curves(loss, dev, results)
+
+
+def _curve_note(results: dict[str, Any]) -> str:
+    best = [point for point in results["dev_curve"] if point["step"] == results["best_step"]]
+    if not best or not _is_number(best[0]["accuracy"]):
+        return ""
+    return f"best on {results['n_dev']:,} dev texts: {best[0]['accuracy']:.3f} at step {best[0]['step']:,}"
+
+
+def _draw_loss(axes: Axes, curve: list[dict[str, Any]]) -> None:
+    steps, losses = _points(curve, "train_loss")
+    axes.plot(steps, losses, color=SOFT, lw=0.6, alpha=0.35, label="train_loss")
+    axes.plot(steps, moving_mean(losses), color=SOFT, lw=1.6, label="moving mean")
+
+
+def _draw_dev(axes: Axes, curve: list[dict[str, Any]], best_step: int) -> None:
+    steps, accuracies = _points(curve, "accuracy")
+    axes.plot(steps, accuracies, "o-", color=DEV, lw=1.4, ms=3.5 if len(steps) <= 30 else 2, label="accuracy")
+    if best_step in steps:
+        best = accuracies[steps.index(best_step)]
+        axes.axvline(best_step, color=DEV, lw=0.7, ls=(0, (2, 2)))
+        axes.plot([best_step], [best], "o", ms=9, mfc="none", mec=DEV, mew=1.2, label="best")
+
+
+def _points(curve: list[dict[str, Any]], key: str) -> tuple[list[int], np.ndarray]:
+    """Steps and the values (N,) of one key; NaN where the run has no finite number."""
+    values = [point[key] if _is_number(point[key]) else math.nan for point in curve]
+    return [point["step"] for point in curve], np.array(values)
+
+
+def moving_mean(values: np.ndarray) -> np.ndarray:
+    """Centred mean over a twentieth of the (N,) values, fewer at the ends; NaN values do not count."""
+    kernel = np.ones(2 * (len(values) // 40) + 1)
+    known = np.isfinite(values)
+    total = np.convolve(np.where(known, values, 0.0), kernel, mode="same")
+    count = np.convolve(known.astype(float), kernel, mode="same")
+    return np.where(count > 0.5, total / np.maximum(count, 1.0), np.nan)
+
+
+def _dress_curves(loss: Axes, dev: Axes, results: dict[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    last = max([1, *(point["step"] for point in results["curve"] + results["dev_curve"])])
+    loss.set_xlim(0, last * 1.03)
+    loss.set_xlabel("optimizer step", labelpad=2)
+    loss.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    loss.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    loss.set_ylabel("training loss")
+    dev.set_ylabel("dev accuracy", color=DEV)
+    dev.tick_params(axis="y", colors=DEV)
+    dev.spines["right"].set_visible(True)
+    if not results["curve"]:
+        _say(loss, "no training step was taken")
+
+
+# ------------------------------------------------------------------------------------ confusion matrices
+
+
+def _draw_confusions(sheet: Figure, results: dict[str, Any]) -> None:
+    """The matrices before and after on one colour scale: the share of each true class, 0 to 100 %."""
+    rows, columns, turn = _names_on_axes(results["labels"])
+    bottom = 28 + _height_of(columns, turn)
+    both = {when: np.array(results["confusion"][when]) for when in ("before", "after")}
+    size = _count_size(len(rows), f"{max(counts.max() for counts in both.values()):,}")
+    for (when, counts), x in zip(both.items(), (LEFT, RIGHT), strict=True):
+        axes = _axes(sheet, x, bottom, PANEL, 228 - bottom, f"confusion_{when}")
+        _heading(sheet, x, 238, when.capitalize(), f"{np.trace(counts):,} of {counts.sum():,} right")
+        _draw_matrix(axes, counts, size)
+        _dress_matrix(axes, rows, columns, turn)
+    _draw_colour_bar(sheet, axes, bottom)
+    key = "rows: the true class · columns: what was predicted · colour: share of the row"
+    _write(sheet, LEFT - HEAD, 10, key, size=7, color=SOFT)
+
+
+def _names_on_axes(labels: Sequence[str]) -> tuple[list[str], list[str], int]:
+    """Names beside the rows and under the columns, and the angle of the latter in degrees."""
+    size = _name_size(len(labels))
+    rows = fit_names(labels, 64, size)
+    if max(_text_width(name, size) for name in rows) <= PANEL / len(labels) - 5:
+        return rows, rows, 0
+    return rows, fit_names(labels, 46, size), 35 if len(labels) <= MOST_COUNTED_CLASSES else 90
+
+
+def _name_size(n_classes: int) -> float:
+    return 7.5 if n_classes <= MOST_COUNTED_CLASSES else 6.0
+
+
+def _height_of(columns: Sequence[str], turn: int) -> float:
+    """Points that the names under the columns take."""
+    size, angle = _name_size(len(columns)), math.radians(turn)
+    return max(_text_width(name, size) for name in columns) * math.sin(angle) + size * math.cos(angle)
+
+
+def _draw_matrix(axes: Axes, counts: np.ndarray, size: float) -> None:
+    """counts (C, C): colours are shares of the row, numbers of font size `size` are counts."""
+    n_classes, share = len(counts), row_shares(counts)
+    axes.imshow(share, cmap=_colours(), vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    if n_classes > MOST_COUNTED_CLASSES:
+        return
+    for (i, j), count in np.ndenumerate(counts):
+        # Where the two meet, at 57 %, both have a contrast of 4.6 to 1.
+        look: dict[str, Any] = {"color": "white" if share[i, j] > 0.57 else "black", "ha": "center"}
+        look |= {"va": "center", "textcoords": "offset points"}
+        percent = n_classes <= MOST_PERCENT_CLASSES
+        axes.annotate(f"{count:,}", (j, i), (0, 0.4 * size if percent else 0), size=size, **look)
+        if percent:
+            axes.annotate(f"{100 * share[i, j]:.0f} %", (j, i), (0, -0.6 * size), size=0.65 * size, **look)
+
+
+def row_shares(counts: np.ndarray) -> np.ndarray:
+    """counts (C, C) -> shares (C, C) of each true class; a class without rows stays 0."""
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+
+
+def _count_size(n_classes: int, widest: str) -> float:
+    """Font size in points at which the widest count still fits into its cell."""
+    return min(11.0, 76 / n_classes, 0.85 * PANEL / n_classes / _text_width(widest, 1.0))
+
+
+@cache
+def _colours() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("lightune", ["#F3F6F9", "#7FB2D6", AFTER, "#003B66"])
+
+
+def _dress_matrix(axes: Axes, rows: list[str], columns: list[str], turn: int) -> None:
+    size = _name_size(len(rows))
+    every = math.ceil(len(rows) * (size + 1.2) / (axes.get_position().height * HEIGHT))
+    ticks = range(0, len(rows), every)
+    look: dict[str, Any] = {"size": size, "color": INK, "parse_math": False}
+    axes.set_yticks(ticks, rows[::every], **look)
+    if turn:
+        look |= {"rotation": turn, "rotation_mode": "anchor", "ha": "right", "va": "center"}
+    axes.set_xticks(ticks, columns[::every], **look)
+    axes.tick_params(length=0 if every == 1 else 2, pad=3)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_colour_bar(sheet: Figure, matrix: Axes, bottom: float) -> None:
+    bar = _axes(sheet, RIGHT + PANEL + 8, bottom, 6, 228 - bottom, "colour_bar")
+    sheet.colorbar(matrix.images[0], cax=bar, ticks=[0, 0.5, 1])
+    bar.set_yticklabels(["0 %", "50 %", "100 %"], size=6.5)
+    bar.tick_params(length=0, pad=2)
+    bar.spines[:].set_visible(False)

@@ -1,0 +1,73 @@
+"""What a run shows on the terminal: the plan before the work, the table after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightune.hardware import GIB
+from lightune.journal import Journal, duration
+from lightune.records import Rehearsal, Splits
+
+HEADLINE = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss")
+
+
+def show_plan(journal: Journal, plan: Rehearsal, splits: Splits) -> None:
+    """Rows, steps, parameters, memory, and how long it will take."""
+    cost = plan.estimate
+    rows = f"{len(splits.train):,} training, {len(splits.dev):,} dev and {len(splits.test):,} test rows"
+    journal.say(f"  {rows}, {len(splits.class_names)} classes; {plan.n_steps:,} steps of training")
+    parts = f"before {duration(cost.before)}, training {duration(cost.train)}, after {duration(cost.after)}"
+    journal.say(f"  about {duration(cost.seconds)} from here ({parts}), {cost.memory / GIB:.1f} GiB of memory")
+    journal.event("plan", **plan_as_dict(plan, splits))
+
+
+def plan_as_dict(plan: Rehearsal, splits: Splits) -> dict[str, Any]:
+    """The plan as `lightune run --dry-run --json` prints it."""
+    return {
+        "labels": splits.class_names,
+        "n_train": len(splits.train),
+        "n_dev": len(splits.dev),
+        "n_test": len(splits.test),
+        "n_steps": plan.n_steps,
+        "epochs": plan.plan.epochs,
+        "learning_rate": plan.plan.learning_rate,
+        "trainable_parameters": plan.trainable_parameters,
+        "total_parameters": plan.total_parameters,
+        "estimated_memory_bytes": round(plan.estimate.memory),
+        "estimated_seconds": round(plan.estimate.seconds, 1),
+    }
+
+
+def show_scores(journal: Journal, columns: dict[str, dict[str, Any]]) -> None:
+    """A table of the headline metrics: column title -> metric -> value, low, high."""
+    from rich.table import Table
+
+    table = Table("metric", box=None, padding=(0, 3), header_style="bold")
+    for title in columns:
+        table.add_column(title, justify="right")
+        table.add_column("95 % interval", style="dim")
+    for name in HEADLINE:
+        if all(name in scores for scores in columns.values()):
+            cells = [cell for scores in columns.values() for cell in _cells(scores[name])]
+            table.add_row(name, *cells)
+    journal.show(table)
+
+
+def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None:
+    """Before and after side by side, what changed, how long it took, where it is."""
+    rows = f"{results['n_test']:,} test rows that share no text with the {results['n_train']:,} for training"
+    journal.say(f"\n{rows}\n")
+    show_scores(journal, {"before": results["before"], "after": results["after"]})
+    gain = results["gain"]
+    low, high = gain["accuracy"]["low"], gain["accuracy"]["high"]
+    journal.say(
+        f"\naccuracy {gain['accuracy']['value']:+.1%} (95 % CI {low:+.1%} to {high:+.1%}): "
+        f"{gain['fixed']:,} rows fixed, {gain['broken']:,} broken"
+    )
+    seconds = results["seconds"]
+    journal.say(f"{duration(seconds['total'])} in all, {duration(seconds['train'])} of it training")
+    journal.say(f"run folder: {folder}   (predict with it: lightune predict {folder} FILE)")
+
+
+def _cells(score: dict[str, float]) -> list[str]:
+    return [f"{score['value']:.4f}", f"{score['low']:.4f} to {score['high']:.4f}"]

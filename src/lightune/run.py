@@ -1,0 +1,162 @@
+"""READ THIS FIRST: the whole journey of a run, from labelled text to a proved adapter.
+
+    read → plan → evaluate BEFORE → fine-tune a few parameters → evaluate AFTER → save and prove → report
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterable
+
+from lightune import trackers
+from lightune.artifact.contract import make_contract
+from lightune.artifact.folder import choose_run_folder, save_adapter
+from lightune.artifact.proof import prove
+from lightune.artifact.results import gather, write_run
+from lightune.data.batching import encode, make_encoder
+from lightune.data.prepare import prepare, split_prepared
+from lightune.evidence.evaluate import evaluate, predict_logits
+from lightune.hardware import choose_hardware
+from lightune.journal import Journal
+from lightune.libraries import settle_libraries
+from lightune.model import methods
+from lightune.model.anatomy import inspect
+from lightune.model.backbones import load_base, locate, share_with_hub_cache
+from lightune.recipe import Checked, load_recipe
+from lightune.records import Result
+from lightune.report.card import write_card
+from lightune.report.pictures import draw_results
+from lightune.report.screen import plan_as_dict, show_plan, show_results
+from lightune.training.plan import rehearse
+from lightune.training.train import train
+
+PROOF_ROWS = 32
+
+
+def run(
+    target: str | None = None,
+    *,
+    test: str | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    seed: int | None = None,
+    settings: Iterable[str] = (),
+    output: str | None = None,
+    overwrite: bool = False,
+    offline: bool = False,
+    dry_run: bool = False,
+    journal: Journal | None = None,
+) -> Result:
+    """Measures, fine-tunes and measures again; returns the run's folder and the contents of its results.json.
+
+    target: a data source, a recipe's name or file, or None for the embedded default. settings: "key=value"
+    texts that override the recipe. dry_run: only the plan and its cost; no folder is made.
+    Raises UserError for a mistake in what was given, GateError if a check fails.
+    """
+    given = {"data.test": test, "data.text": text, "data.label": label, "seed": seed}
+    checked = load_recipe(target, given, settings)
+    settle_libraries(offline=offline)
+    return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
+
+
+def follow(
+    checked: Checked,
+    journal: Journal,
+    *,
+    output: str | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> Result:
+    """The journey of one checked recipe."""
+    recipe, seed = checked.recipe, checked.recipe.seed
+    method, options = recipe.method.name, methods.check_options(recipe.method.name, recipe.method.options)
+    trackers.check(recipe.trackers)
+    folder = choose_run_folder(output, f"{checked.name}-{method}", overwrite=overwrite)
+
+    with journal.phase("read", "Reading the data"):
+        data = prepare(recipe.data)
+        journal.decide(*data.decisions)
+        hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
+        splits = split_prepared(data, recipe.data, seed=seed, device=hardware.device)
+        journal.decide(*splits.decisions)
+
+    with journal.phase("load", "Loading the model"):
+        journal.decide(*hardware.decisions)
+        reference = locate(recipe.model)
+        base = load_base(reference, splits.class_names, seed=seed)
+        journal.decide(*base.decisions)
+
+    with journal.phase("tokenise", "Tokenising"):
+        limit = base.max_tokens - methods.extra_tokens(method, options)
+        encoder = make_encoder(base.tokenizer, recipe.data.max_tokens, recipe.data.truncation, limit)
+        rows, decisions = encode(encoder, splits)
+        journal.decide(*decisions)
+
+    with journal.phase("plan", "Planning"):
+        plan = rehearse(base, recipe, options, encoder, rows, hardware)
+        journal.decide(*plan.decisions)
+        show_plan(journal, plan, splits)
+    if dry_run:
+        return Result(None, plan_as_dict(plan, splits))
+
+    folder.create()
+    journal.write_events_to(folder.partial / "events.jsonl")
+    watchers = trackers.start(recipe.trackers, folder.partial, checked.name, recipe.model_dump(), journal.warn)
+
+    with journal.phase("before", "Before: the base model with an untrained head"):
+        base = load_base(reference, splits.class_names, seed=seed)  # the rehearsal used the first one up
+        anatomy = inspect(base.model, base.missing_keys)
+        model = base.model.to(hardware.device)
+        with journal.progress("before", rows["test"].n_tokens, "tokens") as progress:
+            before = evaluate(model, encoder, rows["test"], hardware, seed=seed, advance=progress.advance)
+
+    with journal.phase("train", f"Fine-tuning with {method}"):
+        layers, pooler = recipe.train.layers, recipe.train.pooler
+        model, _ = methods.apply(model, anatomy, method, options, layers=layers, train_pooler=pooler)
+        history = train(
+            model.to(hardware.device),
+            encoder,
+            rows["train"],
+            rows["dev"],
+            recipe.train,
+            plan.plan,
+            hardware,
+            seed=seed,
+            journal=journal,
+            on_log=watchers.log,
+        )
+
+    with journal.phase("after", "After: the same rows again"):  # noqa: SIM117
+        with journal.progress("after", rows["test"].n_tokens, "tokens") as progress:
+            after = evaluate(model, encoder, rows["test"], hardware, seed=seed, advance=progress.advance)
+
+    with journal.phase("proof", "Saving, and proving that it reloads"):
+        contract = make_contract(splits.class_names, data.text, encoder, method, base, folder.adapter)
+        save_adapter(model, encoder, contract, folder.adapter)
+        journal.decide(*share_with_hub_cache(base))
+        texts = splits.test.texts[:PROOF_ROWS]
+        logits = predict_logits(model, encoder, encoder.tokenise(texts), hardware)
+        proof = prove(folder.adapter, texts, logits, hardware, seed=seed)
+        journal.say(f"  {proof.rows} texts in a fresh process: logits differ by {proof.max_logit_difference:.1e}")
+
+    with journal.phase("report", "Reporting"):
+        results = gather(checked, journal, data, splits, base, plan, history, before, after, proof)
+        watchers.log({f"test_{name}": score["value"] for name, score in results["after"].items()}, history.n_steps)
+        watchers.finish()
+        draw_results(results, folder.partial / "results.png")
+        card = write_card(results, contract, is_peft=methods.METHODS[method].is_peft)
+        (folder.adapter / "README.md").write_text(card, encoding="utf-8")
+        write_run(folder.partial, checked, results, splits, before, after, hardware)
+    folder.publish()
+    show_results(journal, results, folder.final)
+    return Result(str(folder.final), results)
+
+
+class _CallableModule(types.ModuleType):
+    """Lets `lightune.run(…)` work although `lightune.run` is also this module, which importing it makes so."""
+
+    __call__ = staticmethod(run)
+
+
+sys.modules[__name__].__class__ = _CallableModule

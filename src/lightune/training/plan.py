@@ -1,0 +1,182 @@
+"""The numbers a recipe leaves open, and what a run will cost: a short measurement before the work starts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.data.batching import Encoder, Labelled, Tokens
+from lightune.evidence.evaluate import MEMORY_TOKENS
+from lightune.hardware import GIB, Hardware
+from lightune.model.anatomy import inspect
+from lightune.model.backbones import Base
+from lightune.model.methods import METHODS, apply
+from lightune.recipe import Recipe, TrainRecipe
+from lightune.records import Decision, Estimate, Plan, Rehearsal
+from lightune.training.train import count_steps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Ints = NDArray[np.int64]
+
+SAMPLE_TOKENS = 2048
+AUTO_TOKENS = {"cpu": 500_000, "mps": 2_000_000, "cuda": 5_000_000}  # seen in training where epochs are ours
+AUTO_EPOCHS = 6
+OVERHEAD_SECONDS = 20.0  # the proof's fresh process, the pictures
+BYTES_PER_ACTIVATION = 4 * 34  # fp32 numbers a transformer block keeps per hidden unit (Korthikanti 2022, eq. 2)
+RUNTIME_BYTES = 0.6 * GIB  # Python, torch and transformers themselves, measured on Linux
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Useful tokens per second of this model on this machine, in a forward pass and in a training step."""
+
+    predict: float
+    train: float
+
+
+def rehearse(
+    base: Base,
+    recipe: Recipe,
+    options: dict[str, Any],
+    encoder: Encoder,
+    rows: Mapping[str, Labelled],
+    hardware: Hardware,
+) -> Rehearsal:
+    """Adapts a base model that is thrown away afterwards, and times a few passes on rows of this data.
+
+    rows: those of the splits train, dev and test.
+    """
+    anatomy = inspect(base.model, base.missing_keys)
+    train = recipe.train
+    n_tokens = {name: int(part.tokens.lengths.sum()) for name, part in rows.items()}
+    plan, decisions = make_plan(
+        train,
+        hardware,
+        learning_rate=METHODS[recipe.method.name].learning_rate,
+        train_tokens=n_tokens["train"],
+        max_tokens=encoder.max_tokens,
+        hidden_size=anatomy.hidden_size,
+        n_layers=anatomy.n_layers,
+    )
+    model, adapted = apply(
+        base.model, anatomy, recipe.method.name, options, layers=train.layers, train_pooler=train.pooler
+    )
+    model = model.to(hardware.device)
+    speed = measure_speed(model, encoder, rows["train"].tokens, hardware)
+    n_dev = math.ceil(plan.epochs * train.evaluations)
+    training = n_tokens["train"] * plan.epochs / speed.train + n_dev * n_tokens["dev"] / speed.predict
+    evaluation = n_tokens["test"] / speed.predict
+    memory = memory_needed(model, anatomy.hidden_size, anatomy.n_layers, plan.memory_tokens)
+    return Rehearsal(
+        plan=plan,
+        n_steps=count_steps(len(rows["train"]), train.batch_size, plan.epochs),
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        total_parameters=sum(p.numel() for p in model.parameters()),
+        estimate=Estimate(evaluation, training, evaluation, OVERHEAD_SECONDS, memory),
+        decisions=(*adapted, *decisions),
+    )
+
+
+def make_plan(
+    recipe: TrainRecipe,
+    hardware: Hardware,
+    *,
+    learning_rate: float,
+    train_tokens: int,
+    max_tokens: int,
+    hidden_size: int,
+    n_layers: int,
+) -> tuple[Plan, list[Decision]]:
+    """Fills in what the recipe leaves to us. learning_rate: the method's own; train_tokens: of one epoch."""
+    decisions = []
+    epochs = recipe.epochs
+    if epochs == "auto":
+        wanted = AUTO_TOKENS[hardware.device]
+        epochs = float(min(AUTO_EPOCHS, max(1, round(wanted / max(1, train_tokens)))))
+        why = f"{train_tokens:,} tokens an epoch; about {wanted:,} in all on {hardware.device}"
+        decisions.append(Decision("epochs", f"{epochs:g}", why))
+    rate = recipe.learning_rate
+    if rate == "auto":
+        rate = learning_rate
+        decisions.append(Decision("learning rate", f"{rate:g}", "the method's own"))
+    fits = _tokens_that_fit(hidden_size, n_layers, hardware)
+    memory_tokens = recipe.memory_tokens
+    if memory_tokens == "auto":
+        memory_tokens = max(max_tokens, min(MEMORY_TOKENS[hardware.device], fits))
+        decisions.append(Decision("tokens per pass", f"{memory_tokens:,}", f"{fits:,} would fit in half the memory"))
+    checkpointing = recipe.gradient_checkpointing
+    if checkpointing == "auto":
+        checkpointing = memory_tokens > fits
+        why = "activations fit in memory" if not checkpointing else "one text alone would not fit in memory"
+        decisions.append(Decision("gradient checkpointing", "on" if checkpointing else "off", why))
+    return Plan(epochs, rate, memory_tokens, checkpointing), decisions
+
+
+def measure_speed(model: nn.Module, encoder: Encoder, tokens: Tokens, hardware: Hardware) -> Speed:
+    """Times a forward pass and a step on texts of middling length; changes no parameter and no random state."""
+    import torch
+
+    rows = _typical_rows(tokens)
+    n_tokens = float(tokens.lengths[rows].sum())
+    inputs = encoder.batch(tokens, rows, hardware.device)
+    model.eval()
+
+    def forward() -> None:
+        with torch.inference_mode(), hardware.autocast():
+            model(**inputs)
+        _wait(hardware)
+
+    def step() -> None:
+        with hardware.autocast():
+            loss = model(**inputs).logits.float().square().sum()
+        if loss.requires_grad:
+            loss.backward()
+        model.zero_grad(set_to_none=True)
+        _wait(hardware)
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        return Speed(n_tokens / _seconds(forward), n_tokens / _seconds(step))
+
+
+def memory_needed(model: nn.Module, hidden_size: int, n_layers: int, memory_tokens: int) -> float:
+    """Bytes at the peak: weights, gradients and AdamW's two moments of what trains, kept activations."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    activations = memory_tokens * n_layers * hidden_size * BYTES_PER_ACTIVATION
+    return RUNTIME_BYTES + weights + 3 * trained + activations
+
+
+def _tokens_that_fit(hidden_size: int, n_layers: int, hardware: Hardware) -> int:
+    return int(hardware.memory * 0.5 / (n_layers * hidden_size * BYTES_PER_ACTIVATION))
+
+
+def _typical_rows(tokens: Tokens) -> Ints:
+    middle = np.argsort(tokens.lengths, kind="stable")
+    wanted = max(1, int(SAMPLE_TOKENS / max(1.0, float(np.mean(tokens.lengths)))))
+    start = max(0, len(middle) // 2 - wanted // 2)
+    return middle[start : start + wanted]
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    work()  # the first call builds kernels and fills caches
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _wait(hardware: Hardware) -> None:
+    import torch
+
+    if hardware.device == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,259 @@
+"""The one training loop: AdamW on what is trainable, on one process or many, the best state kept.
+
+The network runs without dropout except in the adapters: noise in frozen layers slows the step and teaches
+nothing that can be kept.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.data.batching import Encoder, Labelled, epoch_steps, within_budget
+from lightune.errors import GateError, UserError
+from lightune.evidence.evaluate import predict_logits, softmax
+from lightune.hardware import Hardware
+from lightune.journal import Journal
+from lightune.model.methods import adapter_dropout_modules
+from lightune.recipe import TrainRecipe
+from lightune.records import History, Plan
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Ints = NDArray[np.int64]
+
+CURVE_POINTS = 200
+
+
+def train(
+    model: nn.Module,
+    encoder: Encoder,
+    train_rows: Labelled,
+    dev_rows: Labelled,
+    recipe: TrainRecipe,
+    plan: Plan,
+    hardware: Hardware,
+    *,
+    seed: int,
+    journal: Journal,
+    on_log: Callable[[dict[str, float], int], None] = lambda values, step: None,
+) -> History:
+    """Fits the trainable parameters of `model` in place and leaves it in its best state on the dev rows.
+
+    on_log gets each point of the curves and its step. Raises GateError if the loss stops being a number.
+    """
+    lengths = train_rows.tokens.lengths
+    n_steps = count_steps(len(lengths), recipe.batch_size, plan.epochs)
+    history = History(n_steps=n_steps)
+    loop = Loop(model, encoder, train_rows, recipe, plan, hardware, n_steps)
+    best = Best(model)
+    log_every = max(1, n_steps // CURVE_POINTS)
+    evaluate_every = max(1, round(n_steps / max(1.0, plan.epochs * recipe.evaluations)))
+    losses: list[torch.Tensor] = []
+    started = time.monotonic()
+    with journal.progress("training", int(lengths.sum() * plan.epochs), "tokens") as progress:
+        for step, rows in enumerate(_steps(lengths, recipe.batch_size, n_steps, seed), start=1):
+            losses.append(loop.step(rows))
+            history.tokens += int(lengths[rows].sum())
+            where = {"step": step, "epoch": round(plan.epochs * step / n_steps, 4)}
+            if step % log_every == 0 or step == n_steps:
+                point = where | {"train_loss": _mean(losses, step), "learning_rate": loop.learning_rate}
+                history.curve.append(point)
+                journal.event("step", **point)
+                on_log(point, step)
+                losses.clear()
+            note = f"loss {history.curve[-1]['train_loss']:.3f}" if history.curve else ""
+            progress.advance(int(lengths[rows].sum()), note)
+            if (step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2) or step == n_steps:
+                point = where | score_dev(model, encoder, dev_rows, hardware)
+                history.dev_curve.append(point)
+                journal.event("dev", **point)
+                on_log({"dev_loss": point["loss"], "dev_accuracy": point["accuracy"]}, step)
+                journal.say(f"  step {step}: dev accuracy {point['accuracy']:.3f}, loss {point['loss']:.3f}")
+                if best.offer(point) >= recipe.patience and step < n_steps:
+                    history.stopped_early = True
+                    break
+    best.restore()
+    history.best_step, history.seconds = best.step, time.monotonic() - started
+    return history
+
+
+class Loop:
+    """One optimizer step after another; everything that differs between devices and process counts is here."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        encoder: Encoder,
+        rows: Labelled,
+        recipe: TrainRecipe,
+        plan: Plan,
+        hardware: Hardware,
+        n_steps: int,
+    ):
+        import torch
+        from accelerate import Accelerator
+        from transformers import get_scheduler
+
+        # precision is ours, not Accelerator's: its state is one per process and refuses a second precision
+        self.accelerator = Accelerator(cpu=hardware.device == "cpu")
+        if recipe.batch_size < self.accelerator.num_processes:
+            n_processes = self.accelerator.num_processes
+            raise UserError(f"train.batch_size = {recipe.batch_size}: {n_processes} processes need a text each.")
+        self.model, self.encoder, self.rows, self.plan, self.hardware = model, encoder, rows, plan, hardware
+        self.clip = recipe.clip
+        self.trainable = [p for p in model.parameters() if p.requires_grad]
+        optimizer = make_optimizer(model, recipe, plan.learning_rate, hardware.fused_optimizer)
+        warmup = math.ceil(recipe.warmup * n_steps)
+        self.scheduler = get_scheduler(recipe.schedule, optimizer, warmup, n_steps)
+        self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")
+        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.y = torch.from_numpy(rows.y).to(hardware.device)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the adapters, at the step just made."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, rows: Ints) -> torch.Tensor:
+        """One optimizer step on `rows`, in as many passes as memory asks for; their mean loss, ()."""
+        import torch
+
+        set_training_mode(self.model, self.plan.checkpointing)
+        mine, weight = self._my_share(rows)
+        batches = within_budget(mine, self.rows.tokens.lengths, self.plan.memory_tokens)
+        total = torch.zeros((), device=self.hardware.device)
+        for batch in batches:
+            waits = batch is not batches[-1]  # processes exchange gradients once a step, with its last batch
+            with self.accelerator.no_sync(self.wrapped) if waits else nullcontext():
+                loss = self._loss(batch) * (weight / len(rows))
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.trainable, self.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.scheduler.step()
+        return total
+
+    def _loss(self, batch: Ints) -> torch.Tensor:
+        import torch
+
+        with self.hardware.autocast():
+            inputs = self.encoder.batch(self.rows.tokens, batch, self.hardware.device)
+            logits = self.wrapped(**inputs).logits  # (B, C)
+        return torch.nn.functional.cross_entropy(logits.float(), self.y[batch], reduction="sum")
+
+    def _my_share(self, rows: Ints) -> tuple[Ints, int]:
+        """This process's part of a step, and the factor that undoes the averaging of gradients."""
+        world = self.accelerator.num_processes
+        mine = rows[self.accelerator.process_index :: world]
+        # the last step of an epoch can be smaller than the number of processes; all must still take part
+        return (mine, world) if len(mine) else (rows[:1], 0)
+
+
+class Best:
+    """The trainable parameters at the best evaluation so far: highest dev accuracy, then lowest dev loss."""
+
+    def __init__(self, model: nn.Module):
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.rank: tuple[float, float] | None = None
+        self.step = self.waited = 0
+        self.state: list[torch.Tensor] = []
+
+    def offer(self, point: dict[str, float]) -> int:
+        """Keeps the state if `point` is the best so far; returns the evaluations since the best."""
+        rank = (point["accuracy"], -point["loss"])
+        if self.rank is None or rank > self.rank:
+            self.rank, self.step, self.waited = rank, int(point["step"]), 0
+            self.state = [p.detach().clone() for p in self.parameters]
+        else:
+            self.waited += 1
+        return self.waited
+
+    def restore(self) -> None:
+        """Puts the best state back."""
+        import torch
+
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, self.state, strict=bool(self.state)):
+                parameter.copy_(value)
+
+
+def count_steps(n_rows: int, batch_size: int, epochs: float) -> int:
+    """Optimizer steps of a training; the last step of each epoch may be smaller than batch_size."""
+    return math.ceil(epochs * math.ceil(n_rows / batch_size))
+
+
+def make_optimizer(
+    model: nn.Module, recipe: TrainRecipe, learning_rate: float, fused: bool
+) -> torch.optim.Optimizer:
+    """AdamW over the trainable parameters: the head at its own rate, decay on matrices only."""
+    import torch
+
+    groups: dict[tuple[bool, bool], list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_head = "modules_to_save" in name
+            groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        raise UserError("nothing to train: this method leaves no parameter trainable.")
+    options = [
+        {
+            "params": parameters,
+            "lr": learning_rate * (recipe.head_rate if is_head else 1.0),
+            "weight_decay": recipe.weight_decay if is_matrix else 0.0,
+        }
+        for (is_head, is_matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+    return torch.optim.AdamW(options, lr=learning_rate, fused=fused)
+
+
+def set_training_mode(model: nn.Module, checkpointing: bool) -> None:
+    """No dropout in the network, dropout in the adapters; recomputed blocks if `checkpointing`."""
+    model.eval()
+    for module in adapter_dropout_modules(model):
+        module.train()
+    if checkpointing:
+        for module in model.modules():
+            # transformers recomputes a block only while the block itself says it is training
+            if hasattr(module, "gradient_checkpointing"):
+                module.training = True
+
+
+def score_dev(model: nn.Module, encoder: Encoder, rows: Labelled, hardware: Hardware) -> dict[str, float]:
+    """Accuracy and mean cross-entropy on the dev rows."""
+    logits = predict_logits(model, encoder, rows.tokens, hardware)
+    own = softmax(logits)[np.arange(len(rows.y)), rows.y]
+    accuracy = float((logits.argmax(axis=1) == rows.y).mean())
+    return {"accuracy": accuracy, "loss": float(-np.log(np.maximum(own, 1e-12)).mean())}
+
+
+def _steps(lengths: Ints, batch_size: int, n_steps: int, seed: int) -> Iterator[Ints]:
+    """The rows of each of n_steps steps, epoch after epoch in a new order."""
+    rng = np.random.default_rng(seed)
+    while n_steps > 0:
+        for rows in epoch_steps(lengths, batch_size, rng)[:n_steps]:
+            n_steps -= 1
+            yield rows
+
+
+def _mean(losses: list[torch.Tensor], step: int) -> float:
+    import torch
+
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        raise GateError(
+            f"the loss is {mean} at step {step}: training has diverged. Lower train.learning_rate "
+            f"(a third is a good next try) or set hardware.precision=fp32."
+        )
+    return mean

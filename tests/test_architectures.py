@@ -194,10 +194,25 @@ def test_prefix_works_or_is_refused_before_training(root, runs, name):
 
 
 @pytest.mark.parametrize("name", ["albert", "electra"])
-def test_prompts_have_the_width_of_the_token_embeddings(root, runs, name):
+@pytest.mark.parametrize(("method", "options"), [("prompt", {"init": "random"}), ("p_tuning", {})])
+def test_prompts_have_the_width_of_the_token_embeddings(root, runs, name, method, options):
     model, missing, _, _ = load(root / name)
-    adapted = methods.apply(model, anatomies.inspect(model, missing), "prompt", {"virtual_tokens": 4})[0]
+    anatomy = anatomies.inspect(model, missing)
+    adapted = methods.apply(model, anatomy, method, {"virtual_tokens": 4, **options})[0]
     assert adapted.prompt_encoder["default"].embedding.weight.shape == (4, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("xlnet", "'prompt': with it this model's answers depend on padding"),
+        ("bart", r"'prompt': this model refuses it \(Passing input embeddings is currently not supported"),
+    ],
+)
+def test_a_prompt_is_tried_before_training(root, runs, name, message):
+    model, missing, _, _ = load(root / name)
+    with pytest.raises(UserError, match=message):
+        methods.apply(model, anatomies.inspect(model, missing), "prompt", {"virtual_tokens": 4})
 
 
 def test_attention_and_feed_forward_are_told_apart(runs):
@@ -216,9 +231,7 @@ def test_one_shared_block_counts_once_and_runs_many_times(runs):
 
 def test_norms_leave_out_embeddings_and_head(runs):
     assert runs["gpt2"]["anatomy"].norm_modules[-1] == "transformer.ln_f"
-    assert not any(
-        "embed" in name or "head" in name for run in runs.values() for name in run["anatomy"].norm_modules
-    )
+    assert not any("embed" in name or "head" in name for run in runs.values() for name in run["anatomy"].norm_modules)
 
 
 def test_targets_that_an_architecture_lacks_are_refused(root, runs):

@@ -276,6 +276,7 @@ BAD_FILES = {
     "key twice": ("a.jsonl", b'{"a": 1, "a": 2}', r":1: broken JSON: the key 'a' stands there twice.*Correct it"),
     "deep": ("a.jsonl", b'{"a":' + b"[" * 200_000, r":1: broken JSON: .*Correct it"),
     "half a character": ("a.jsonl", rb'{"a": "\ud800"}', r"column 'a' holds '\\ud800', half of a .*Write the whole"),
+    "half a key": ("a.jsonl", rb'{"a\ud800": "b"}', r"column 'a\\ud800' holds '\\ud800', half of a .*Write the whole"),
     "text as parquet": ("a.parquet", GOOD, r"not Parquet, it starts with b'text'\. Rename"),
     "empty parquet": ("a.parquet", b"", r"the file is empty \(0 bytes\)"),
     "cut parquet": ("a.parquet", b"PAR1" + b"\0" * 50, r"truncated Parquet.*Copy or download"),

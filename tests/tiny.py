@@ -92,9 +92,7 @@ def _wrap(core: Any, inputs: list[str], **special: str) -> Any:
 
 
 def _inputs(token_types: bool) -> list[str]:
-    return (
-        ["input_ids", "token_type_ids", "attention_mask"] if token_types else ["input_ids", "attention_mask"]
-    )
+    return ["input_ids", "token_type_ids", "attention_mask"] if token_types else ["input_ids", "attention_mask"]
 
 
 def _wordpiece(token_types: bool = True) -> Any:
@@ -212,12 +210,8 @@ ARCHITECTURES: dict[str, Callable[[Path], None]] = {
     "mpnet": partial(_bert_like, model_type="mpnet", token_types=False),
     "modernbert": _modernbert,
     "albert": partial(_unigram_like, model_type="albert", embedding_size=16),
-    "deberta": partial(
-        _bert_like, model_type="deberta", relative_attention=True, pos_att_type=["c2p", "p2c"]
-    ),
-    "deberta-v2": partial(
-        _unigram_like, model_type="deberta-v2", relative_attention=True, share_att_key=True
-    ),
+    "deberta": partial(_bert_like, model_type="deberta", relative_attention=True, pos_att_type=["c2p", "p2c"]),
+    "deberta-v2": partial(_unigram_like, model_type="deberta-v2", relative_attention=True, share_att_key=True),
     "xlnet": _xlnet,
     "gpt2": _gpt2,
     "llama": partial(_llama_like, model_type="llama"),

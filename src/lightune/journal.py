@@ -51,6 +51,8 @@ class Journal:
         self.console: Console = Console(
             file=stream or sys.stdout, quiet=quiet, highlight=False, soft_wrap=True, emoji=False
         )
+        if not self.console.is_terminal:
+            self.console.width = 120
         self.decisions: list[Decision] = []
         self.seconds: dict[str, float] = {}
         self._events: Path | None = None

@@ -601,6 +601,7 @@ def _json_array(path: Path, name: str, values: list[Any], kinds: dict[str, str])
     import pyarrow as pa
 
     try:
+        name.encode()  # a key may hold half a character too
         if set(kinds) in ({"list"}, {"object"}):
             return pa.array(values), ""
         mixed = " and ".join(f"{kind} ({where})" for kind, where in kinds.items()) if len(kinds) > 1 else ""

@@ -76,9 +76,7 @@ def apply(
     saved = anatomy.head_modules + (anatomy.pooler_modules if train_pooler else ())
     config = METHODS[name].build(scope, **given)
     if config is not None and config.is_prompt_learning and scope is not anatomy:
-        raise UserError(
-            f"train.layers = {layers}: {name} works on the whole network. Use train.layers = 'all'."
-        )
+        raise UserError(f"train.layers = {layers}: {name} works on the whole network. Use train.layers = 'all'.")
     adapted, targets = (model, ()) if config is None else _adapt(model, config, saved)
     if config is None:
         _train_only(model, () if scope is anatomy else scope.layers + scope.norm_modules + saved)
@@ -156,9 +154,7 @@ def adapter_dropout_modules(model: nn.Module) -> list[nn.Module]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    found = [
-        part for layer in layers for name, part in layer.named_modules() if not inside(name, ("base_layer",))
-    ]  # type: ignore[attr-defined]
+    found = [part for layer in layers for name, part in layer.named_modules() if not inside(name, ("base_layer",))]  # type: ignore[attr-defined]
     return [part for part in found if "dropout" in type(part).__name__.lower()]
 
 
@@ -171,8 +167,7 @@ def options(name: str) -> dict[str, inspect.Parameter]:
     """The options of a method: name -> parameter with its default and its type. UserError if unknown."""
     if name not in METHODS:
         raise UserError(
-            f"method.name = {name!r}: no such method.{near_match(name, METHODS)} "
-            f"Choose from {', '.join(METHODS)}."
+            f"method.name = {name!r}: no such method.{near_match(name, METHODS)} Choose from {', '.join(METHODS)}."
         )
     parameters = inspect.signature(METHODS[name].build, eval_str=True).parameters.values()
     return {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
@@ -236,9 +231,7 @@ def lora(
     if init in ("pissa", "olora") and use_dora:
         raise UserError(f"method.init = {init!r} cannot be combined with use_dora. Set use_dora = false.")
     if anatomy.transposed and init == "olora":
-        raise UserError(
-            "method.init = 'olora' does not suit this network's Conv1D layers. Use 'pissa' or 'default'."
-        )
+        raise UserError("method.init = 'olora' does not suit this network's Conv1D layers. Use 'pissa' or 'default'.")
     return LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]
@@ -258,9 +251,7 @@ def ia3(anatomy: Anatomy) -> Config:
     scaled = [name for name in anatomy.attention_inputs if role(name) in ("key", "value", "fused")]
     inner = list(anatomy.feed_forward_outputs)
     _require(scaled + inner, "ia3", "keys, values or feed-forward outputs")
-    return IA3Config(
-        target_modules=scaled + inner, feedforward_modules=inner, fan_in_fan_out=anatomy.transposed
-    )
+    return IA3Config(target_modules=scaled + inner, feedforward_modules=inner, fan_in_fan_out=anatomy.transposed)
 
 
 def vera(
@@ -309,7 +300,7 @@ def oft(anatomy: Anatomy, *, block_size: Rank = 32, dropout: Share = 0.0, target
             f"method.block_size = {block_size} does not divide the layers' input widths {odd}. "
             "Use a number that divides them, such as 4, 8 or 16, or method.name = 'lora'."
         )
-    # exact: the default approximates the rotation by a short series, and then merging changes the answers
+    # exact: PEFT's default is a short series, which is no longer a rotation far from where it started
     return OFTConfig(
         oft_block_size=block_size, module_dropout=dropout, target_modules=names, use_cayley_neumann=False
     )
@@ -366,8 +357,7 @@ def prefix(anatomy: Anatomy, *, virtual_tokens: Tokens = 20, projection: bool = 
 
     if not anatomy.accepts_prefix:
         raise UserError(
-            "method.name = 'prefix': this model's forward does not take past_key_values. "
-            "Use 'prompt' or 'lora'."
+            "method.name = 'prefix': this model's forward does not take past_key_values. Use 'prompt' or 'lora'."
         )
     return PrefixTuningConfig(num_virtual_tokens=virtual_tokens, prefix_projection=projection)
 
@@ -416,12 +406,8 @@ METHODS: dict[str, Method] = {
     "ln_tuning": Method("scale and shift of the normalisation layers", ln_tuning, 1e-3, "arXiv:2312.11420"),
     "bitfit": Method("biases of the linear layers", bitfit, 1e-3, "arXiv:2106.10199"),
     "prompt": Method("virtual tokens before the text", prompt, 1e-2, "arXiv:2104.08691", False, False),
-    "prefix": Method(
-        "virtual keys and values in every layer", prefix, 5e-3, "arXiv:2101.00190", False, False
-    ),
-    "p_tuning": Method(
-        "virtual tokens made by a small network", p_tuning, 1e-3, "arXiv:2103.10385", False, False
-    ),
+    "prefix": Method("virtual keys and values in every layer", prefix, 5e-3, "arXiv:2101.00190", False, False),
+    "p_tuning": Method("virtual tokens made by a small network", p_tuning, 1e-3, "arXiv:2103.10385", False, False),
     "head": Method("nothing", head, 1e-3, "arXiv:1610.01644"),
     "full": Method("everything", full, 5e-5, "arXiv:1810.04805", is_peft=False),
 }
@@ -438,8 +424,7 @@ def pick_targets(anatomy: Anatomy, targets: str | list[str]) -> list[str]:
     named = [name for name in anatomy.linears if targets == "all" or role(name) in wanted[targets]]
     if not named:
         raise UserError(
-            f"method.targets = {targets!r}: no such layers found. "
-            f"Use 'all', or a list of {_endings(anatomy)}."
+            f"method.targets = {targets!r}: no such layers found. Use 'all', or a list of {_endings(anatomy)}."
         )
     return named
 
@@ -467,9 +452,7 @@ def _require(names: Sequence[str], method: str, what: str) -> None:
 
 def _refuse_transposed(anatomy: Anatomy, method: str) -> None:
     if anatomy.transposed:
-        raise UserError(
-            f"method.name = {method!r} does not suit this model's Conv1D layers. Use 'lora' or 'ia3'."
-        )
+        raise UserError(f"method.name = {method!r} does not suit this model's Conv1D layers. Use 'lora' or 'ia3'.")
 
 
 def _refuse_decoder(anatomy: Anatomy, method: str) -> None:
@@ -518,9 +501,7 @@ def _wrapped(model: Any) -> dict[str, Any]:
     """Module name -> the wrapper in which PEFT trains a copy of the module."""
     from peft.utils import ModulesToSaveWrapper
 
-    return {
-        name: module for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)
-    }
+    return {name: module for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)}
 
 
 def _make_reproducible(config: Config, saved: Sequence[str]) -> None:
@@ -543,7 +524,8 @@ def _lora_tensors(adapted: Any) -> dict[str, torch.Tensor]:
 def _save_as_plain_lora(model: Any, folder: Path, start: dict[str, torch.Tensor]) -> None:
     """Rewrite the folder as LoRA of twice the rank on the original base: B A - B0 A0 = [B, -B0] [A; A0].
 
-    PEFT's own conversion (path_initial_model_for_weight_conversion) leaves the head out of the file.
+    As it was, every load would decompose the base's weights again, change them, and trust that the result is
+    the same. PEFT's own conversion (path_initial_model_for_weight_conversion) leaves the head out of the file.
     """
     import torch
     from safetensors.torch import load_file, save_file
@@ -561,9 +543,7 @@ def _save_as_plain_lora(model: Any, folder: Path, start: dict[str, torch.Tensor]
 
 def _load_plain(base_model: nn.Module, folder: Path) -> nn.Module:
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder}: neither {ADAPTER_CONFIG} nor config.json. Give the adapter folder of a run."
-        )
+        raise UserError(f"{folder}: neither {ADAPTER_CONFIG} nor config.json. Give the adapter folder of a run.")
     load: Any = type(base_model)
     # the base's own configuration: a saved one leaves out "two classes", and BART's default is three
     model, info = load.from_pretrained(
@@ -575,9 +555,7 @@ def _load_plain(base_model: nn.Module, folder: Path) -> nn.Module:
         output_loading_info=True,
     )
     if lacking := info["missing_keys"]:
-        raise UserError(
-            f"{folder}: the saved model lacks {sorted(lacking)}. Train it again, or use another copy."
-        )
+        raise UserError(f"{folder}: the saved model lacks {sorted(lacking)}. Train it again, or use another copy.")
     return model  # type: ignore[no-any-return]
 
 
@@ -616,9 +594,7 @@ def _try_prompt(adapted: Any, name: str) -> None:
     if torch.equal(*answers):
         raise UserError(f"method.name = {name!r}: this model ignores it. Use 'lora'.")
     if not torch.allclose(answers[0], in_batch, atol=1e-4):
-        raise UserError(
-            f"method.name = {name!r}: with it this model's answers depend on padding. Use 'lora'."
-        )
+        raise UserError(f"method.name = {name!r}: with it this model's answers depend on padding. Use 'lora'.")
 
 
 def _probe(adapted: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -685,9 +661,7 @@ def _decisions(
     trained, total = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
     return [
         Decision("method", f"{name}{f' ({settings})' if settings else ''}{where}", METHODS[name].summary),
-        Decision(
-            "trained whole", ", ".join(saved) or "nothing", "what the checkpoint lacks, and what leads to it"
-        ),
+        Decision("trained whole", ", ".join(saved) or "nothing", "what the checkpoint lacks, and what leads to it"),
         Decision("trainable", f"{trained:,} of {total:,} parameters", f"{trained / total:.2%}"),
     ]
 

@@ -42,14 +42,14 @@ def show_scores(journal: Journal, columns: dict[str, dict[str, Any]]) -> None:
     """A table of the headline metrics: column title -> metric -> value, low, high."""
     from rich.table import Table
 
-    table = Table("metric", box=None, padding=(0, 3), header_style="bold")
+    table = Table("  metric", box=None, padding=(0, 3, 0, 0), header_style="bold")
     for title in columns:
-        table.add_column(title, justify="right")
-        table.add_column("95 % interval", style="dim")
+        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("95 % interval", style="dim", no_wrap=True)
     for name in HEADLINE:
         if all(name in scores for scores in columns.values()):
             cells = [cell for scores in columns.values() for cell in _cells(scores[name])]
-            table.add_row(name, *cells)
+            table.add_row(f"  {name}", *cells)
     journal.show(table)
 
 
@@ -70,4 +70,4 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
 
 
 def _cells(score: dict[str, float]) -> list[str]:
-    return [f"{score['value']:.4f}", f"{score['low']:.4f} to {score['high']:.4f}"]
+    return [f"{score['value']:.4f}", f"{score['low']:.3f} to {score['high']:.3f}"]

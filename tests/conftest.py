@@ -1,0 +1,57 @@
+"""No network, no home, two threads; tiny models and a small data file made once for all tests."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+# before any library is imported: they read these once
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lightune-tests-")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from lightune.journal import Journal
+from lightune.records import Result
+from tests import tiny
+
+TINY_SETTINGS = ["train.epochs=4", "train.learning_rate=1e-2", "data.max_tokens=32", "data.dev_rows=8"]
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory) -> Path:
+    """A CSV of short made-up reviews, columns text, sentiment and shop, which tiny models can learn."""
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    names = {0: "negative", 1: "positive"}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "sentiment", "shop"])
+        for place in ("here", "there", "at home"):
+            writer.writerows([f"{text} {place}", names[y], "web"] for text, y in tiny.EXAMPLES[2])
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory) -> Path:
+    return tiny.make("bert", tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def journal() -> Journal:
+    return Journal(io.StringIO())
+
+
+@pytest.fixture(scope="session")
+def tiny_run(reviews, tiny_bert, tmp_path_factory) -> Result:
+    """A finished run of tiny BERT on the reviews; nobody may change it."""
+    import lightune
+
+    output = tmp_path_factory.mktemp("runs") / "tiny"
+    settings = [f'model="{tiny_bert}"', *TINY_SETTINGS]
+    return lightune.run(str(reviews), settings=settings, output=str(output), journal=Journal(io.StringIO()))

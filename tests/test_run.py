@@ -1,0 +1,179 @@
+"""The journey as a whole, on a tiny model: what it leaves behind, that it is repeatable, that it proves itself."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tests.conftest import TINY_SETTINGS
+
+import lightune
+from lightune.artifact import proof
+from lightune.errors import GateError, UserError
+from lightune.journal import Journal
+
+SCHEMAS = Path(lightune.__file__).parent / "schemas"
+
+
+def again(reviews, tiny_bert, output, *more: str, **options):
+    settings = [f'model="{tiny_bert}"', *TINY_SETTINGS, *more]
+    return lightune.run(str(reviews), settings=settings, output=str(output), journal=Journal(io.StringIO()), **options)
+
+
+def digest(folder) -> str:
+    return hashlib.sha256((Path(folder) / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def test_tuning_learns_the_task(tiny_run):
+    assert tiny_run.results["before"]["accuracy"]["value"] < 0.8
+    assert tiny_run.results["after"]["accuracy"]["value"] > 0.9
+    assert tiny_run.results["gain"]["fixed"] > tiny_run.results["gain"]["broken"]
+
+
+def test_the_folder_holds_what_its_documentation_lists(tiny_run):
+    from lightune.artifact import folder
+
+    listed = [line.split()[0] for line in folder.__doc__.splitlines() if line.startswith("    ") and line[4] != " "]
+    present = {path.name for path in Path(tiny_run.folder).iterdir()}
+    assert present == {name.rstrip("/") for name in listed} - {"trackers"}
+
+
+def test_results_json_is_what_run_returns_and_fits_the_published_schema(tiny_run):
+    stored = json.loads((Path(tiny_run.folder) / "results.json").read_text())
+    assert stored == tiny_run.results
+    jsonschema.validate(stored, json.loads((SCHEMAS / "results.schema.json").read_text()))
+
+
+def test_results_have_every_promised_key(tiny_run):
+    results = tiny_run.results
+    for side in ("before", "after"):
+        for score in results[side].values():
+            assert score["low"] <= score["value"] <= score["high"]
+    assert {"read", "load", "before", "train", "after", "proof", "total"} <= set(results["seconds"])
+    assert results["tokens_per_second"]["train"] > 0
+    assert results["proof"]["passed"]
+    assert len(results["data"]["digest"]) == len(results["model"]["digest"]) == 64
+    assert results["recipe"]["train"]["epochs"] == 4
+    assert 0 < results["trainable_parameters"] < results["total_parameters"]
+
+
+def test_the_same_seed_gives_the_same_bytes(tiny_run, reviews, tiny_bert, tmp_path):
+    second = again(reviews, tiny_bert, tmp_path / "second")
+    assert digest(second.folder) == digest(tiny_run.folder)
+    other = again(reviews, tiny_bert, tmp_path / "other", "seed=1")
+    assert digest(other.folder) != digest(tiny_run.folder)
+
+
+def test_the_resolved_recipe_gives_the_same_adapter(tiny_run, tmp_path):
+    recipe = Path(tiny_run.folder) / "recipe.toml"
+    second = lightune.run(str(recipe), output=str(tmp_path / "again"), journal=Journal(io.StringIO()))
+    assert digest(second.folder) == digest(tiny_run.folder)
+
+
+def test_predictions_agree_with_the_accuracy(tiny_run):
+    table = pq.read_table(Path(tiny_run.folder) / "predictions.parquet").to_pandas()
+    assert (table["label"] == table["after"]).mean() == tiny_run.results["after"]["accuracy"]["value"]
+    assert np.allclose(table[["p_negative", "p_positive"]].sum(axis=1), 1)
+    assert "text" not in table.columns
+
+
+def test_no_text_and_no_absolute_path_is_left_in_the_folder(tiny_run, reviews):
+    for path in Path(tiny_run.folder).rglob("*"):
+        if path.suffix in (".json", ".jsonl", ".md", ".toml") and not path.name.startswith("tokenizer"):
+            assert "kettle" not in path.read_text(), path
+    for name in ("adapter_config.json", "contract.json", "README.md"):
+        assert str(Path.home()) not in (Path(tiny_run.folder) / "adapter" / name).read_text()
+
+
+def test_events_tell_the_phases_in_order(tiny_run):
+    lines = (Path(tiny_run.folder) / "events.jsonl").read_text().splitlines()
+    phases = [event["name"] for event in map(json.loads, lines) if event["event"] == "phase"]
+    assert phases == ["before", "train", "after", "proof", "report"]
+
+
+def test_an_adapter_that_reloads_differently_fails_the_run(reviews, tiny_bert, tmp_path, monkeypatch):
+    save = proof.load_adapter.__globals__["methods"].save
+
+    def save_and_spoil(model, folder):
+        from safetensors.torch import load_file, save_file
+
+        save(model, folder)
+        path = Path(folder) / "adapter_model.safetensors"
+        tensors = load_file(path)
+        head = next(name for name in tensors if "classifier" in name and name.endswith("weight"))
+        tensors[head] = tensors[head] + 0.01
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    monkeypatch.setattr("lightune.model.methods.save", save_and_spoil)
+    with pytest.raises(GateError, match=r"logits differ by 0\.\d+ .*do not use it"):
+        again(reviews, tiny_bert, tmp_path / "spoiled")
+    assert not (tmp_path / "spoiled").exists()
+
+
+def test_a_finished_run_is_replaced_only_on_request_and_only_by_a_proved_one(reviews, tiny_bert, tmp_path):
+    first = again(reviews, tiny_bert, tmp_path / "run")
+    before = digest(first.folder)
+    with pytest.raises(UserError, match="holds a finished run.*--overwrite"):
+        again(reviews, tiny_bert, tmp_path / "run", "seed=1")
+    with pytest.raises(UserError, match="no column 'verdict'"):
+        again(reviews, tiny_bert, tmp_path / "run", "data.label=verdict", overwrite=True)
+    assert digest(first.folder) == before
+    again(reviews, tiny_bert, tmp_path / "run", "seed=1", overwrite=True)
+    assert digest(first.folder) != before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_of_something_else_is_never_replaced(reviews, tiny_bert, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(UserError, match="not a run of lightune"):
+        again(reviews, tiny_bert, tmp_path / "thesis", overwrite=True)
+
+
+def test_dry_run_tells_the_cost_and_writes_nothing(reviews, tiny_bert, tmp_path):
+    planned = again(reviews, tiny_bert, tmp_path / "run", dry_run=True)
+    assert planned.folder is None
+    assert planned.results["n_steps"] > 0
+    assert planned.results["estimated_seconds"] > 0
+    assert planned.results["estimated_memory_bytes"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["full", "head", "prompt"])
+def test_other_kinds_of_artifact_make_the_same_journey(method, reviews, tiny_bert, tmp_path):
+    result = again(reviews, tiny_bert, tmp_path / method, f"method={method}")
+    assert result.results["proof"]["max_logit_difference"] <= 1e-4
+    classifier = lightune.Classifier.load(result.folder)
+    assert classifier.labels == ["negative", "positive"]
+
+
+def test_a_test_file_that_shares_texts_with_training_costs_those_training_rows(reviews, tiny_bert, tmp_path):
+    lines = reviews.read_text().splitlines()
+    test = tmp_path / "test.csv"
+    test.write_text("\n".join([lines[0], *lines[1:21]]) + "\n")
+    result = again(reviews, tiny_bert, tmp_path / "run", test=str(test))
+    assert result.results["n_test"] == 20
+    leaks = [d for d in result.results["decisions"] if d["what"] == "leaks"]
+    assert leaks[0]["choice"] == "20 training rows dropped"
+
+
+def test_three_classes_with_text_from_a_template(tmp_path, tiny_bert):
+    from tests import tiny
+
+    rows = [{"title": text.split()[0], "body": text, "stars": y + 1} for text, y in tiny.EXAMPLES[3]]
+    data = tmp_path / "three.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    settings = [f'model="{tiny_bert}"', *TINY_SETTINGS]
+    result = lightune.run(
+        str(data), text="{title}. {body}", settings=settings, output=str(tmp_path / "run"), journal=Journal(io.StringIO())
+    )
+    assert result.results["labels"] == ["1", "2", "3"]
+    assert result.results["data"]["text"] == "{title}. {body}"
+    predictions = lightune.Classifier.load(result.folder).predict([rows[0]["body"]])
+    assert set(predictions[0].probabilities) == {"1", "2", "3"}

@@ -21,7 +21,7 @@ from lightune.journal import Journal
 from lightune.records import Result
 from tests import tiny
 
-TINY_SETTINGS = ["train.epochs=4", "train.learning_rate=1e-2", "data.max_tokens=32", "data.dev_rows=8"]
+TINY_SETTINGS = ["train.epochs=12", "train.learning_rate=1e-2", "data.max_tokens=32", "data.dev_rows=8"]
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-import tiny
 from lightune.errors import UserError
+from lightune.model import adapters, methods
 from lightune.model import anatomy as anatomies
-from lightune.model import methods
+from tests import tiny
 
 N_CLASSES = 3
 NAMES = list(tiny.ARCHITECTURES)
@@ -64,8 +64,8 @@ import torch
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import save_file
 sys.path.insert(0, sys.argv[1])
-import tiny
-from lightune.model import anatomy, methods
+from tests import tiny
+from lightune.model import adapters, anatomy
 root, answers = Path(sys.argv[2]), {}
 for name in sys.argv[3:]:
     tokenizer = tiny.load_tokenizer(root / name)
@@ -73,7 +73,7 @@ for name in sys.argv[3:]:
     anatomy.ensure_pad_token(tokenizer, base)
     inputs, _ = tiny.batch(tokenizer, 3, n_rows=6)
     folder = root / f"{name}-adapter"
-    ours = methods.load(base, folder)
+    ours = adapters.load(base, folder)
     stock = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=3).eval()
     anatomy.ensure_pad_token(tokenizer, stock.get_base_model())
     with torch.no_grad():
@@ -103,7 +103,7 @@ def train_one(root: Path, name: str) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
     moved = {key: bool(p.abs().sum() > 0) for key, p in adapted.named_parameters() if "lora_B" in key}
-    methods.save(adapted, root / f"{name}-adapter")
+    adapters.save(adapted, root / f"{name}-adapter")
     with torch.no_grad():
         logits = adapted(**inputs).logits
     seen = {"anatomy": anatomy, "missing": missing, "decision": decision, "moved": moved, "logits": logits}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hub_server import (
+from tests.hub_server import (
     DATASET_ID,
     MODEL_ID,
     Hub,

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-import tiny
 from lightune.errors import UserError
+from lightune.model import adapters, methods
 from lightune.model import anatomy as anatomies
-from lightune.model import methods
 from lightune.model.methods import METHODS
+from tests import tiny
 
 N_CLASSES, STEPS = 3, 8
 MODELS = ("bert", "llama")
@@ -96,7 +96,7 @@ def trained(bases, tmp_path_factory):
         at_start = answer(model, inputs)
         before = {key: value.detach().clone() for key, value in model.named_parameters()}
         losses = train(model, inputs, labels, rate=3 * METHODS[name].learning_rate)
-        methods.save(model, folder)
+        adapters.save(model, folder)
         return Trained(model, untuned, at_start, answer(model, inputs), losses, before, folder)
 
     return make
@@ -159,7 +159,7 @@ def test_reload_on_a_fresh_base_gives_the_same_logits(trained, bases, model, nam
     import torch
 
     base = fresh(bases[model], seed=99)[0]
-    reloaded = methods.load(base, trained(model, name).folder)
+    reloaded = adapters.load(base, trained(model, name).folder)
     assert not any(parameter.requires_grad for parameter in reloaded.parameters())
     answers = answer(reloaded, inputs_of(bases[model])[0])
     torch.testing.assert_close(answers, trained(model, name).answers, atol=1e-6, rtol=0)
@@ -181,9 +181,9 @@ def test_mergeable_is_what_the_table_says(trained, bases, name):
     model = copy.deepcopy(trained("bert", name).model)
     if not METHODS[name].mergeable:
         with pytest.raises(UserError, match=r"cannot be merged.*method.name = 'lora'"):
-            methods.merge(model)
+            adapters.merge(model)
         return
-    merged = methods.merge(model)
+    merged = adapters.merge(model)
     assert {key for key, _ in merged.named_parameters()} == {
         key for key, _ in fresh(bases["bert"])[0].named_parameters()
     }
@@ -193,7 +193,7 @@ def test_mergeable_is_what_the_table_says(trained, bases, name):
 
 def test_a_new_bias_is_not_merged_into_layers_that_have_none(bases):
     with pytest.raises(UserError, match="BEFT: cannot be merged"):
-        methods.merge(adapt(bases["llama"], "bitfit"))
+        adapters.merge(adapt(bases["llama"], "bitfit"))
 
 
 @pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.is_peft])
@@ -204,7 +204,7 @@ def test_the_adapter_is_a_plain_peft_folder_without_regular_expressions(trained,
     assert config["modules_to_save"] == ["classifier", "bert.pooler"]
     for key in {"target_modules", "feedforward_modules"} & config.keys():
         names = config[key]
-        assert names == methods.NO_TARGETS or (names == sorted(names) and "*" not in "".join(names))
+        assert names == adapters.NO_TARGETS or (names == sorted(names) and "*" not in "".join(names))
     assert not (folder / "config.json").exists()
 
 
@@ -226,8 +226,8 @@ def test_lora_variants_reload_on_the_original_base(bases, tmp_path, options):
     model = adapt(bases["bert"], "lora", options)
     torch.testing.assert_close(answer(model, inputs), answer(fresh(bases["bert"])[0], inputs), atol=1e-5, rtol=0)
     train(model, inputs, labels, rate=1e-3)
-    methods.save(model, tmp_path)
-    reloaded = methods.load(fresh(bases["bert"], seed=99)[0], tmp_path)
+    adapters.save(model, tmp_path)
+    reloaded = adapters.load(fresh(bases["bert"], seed=99)[0], tmp_path)
     # pissa and olora: W' + BA and W + (BA - B0A0) round differently in fp32
     exact = 1e-5 if options.get("init") in ("pissa", "olora") else 1e-6
     torch.testing.assert_close(answer(reloaded, inputs), answer(model, inputs), atol=exact, rtol=0)
@@ -400,13 +400,13 @@ def test_extra_tokens_counts_the_positions_that_texts_lose():
 
 @pytest.mark.parametrize(("name", "count"), [("lora", 12), ("vera", 12), ("oft", 12)])
 def test_the_adapters_dropout_is_found_and_the_networks_is_not(bases, name, count):
-    found = methods.adapter_dropout_modules(adapt(bases["bert"], name, {"dropout": 0.25}))
+    found = adapters.adapter_dropout_modules(adapt(bases["bert"], name, {"dropout": 0.25}))
     assert len(found) == count
     assert all(part.p == 0.25 for part in found)
 
 
 def test_without_dropout_there_is_nothing_to_switch_on(bases):
-    assert methods.adapter_dropout_modules(adapt(bases["bert"], "lora")) == []
+    assert adapters.adapter_dropout_modules(adapt(bases["bert"], "lora")) == []
 
 
 def test_prefix_through_a_small_network_reloads_without_it(bases, tmp_path):
@@ -414,8 +414,8 @@ def test_prefix_through_a_small_network_reloads_without_it(bases, tmp_path):
 
     model = adapt(bases["bert"], "prefix", {"projection": True, "virtual_tokens": 4})
     inputs, _ = inputs_of(bases["bert"])
-    methods.save(model, tmp_path)
-    reloaded = methods.load(fresh(bases["bert"], seed=99)[0], tmp_path)
+    adapters.save(model, tmp_path)
+    reloaded = adapters.load(fresh(bases["bert"], seed=99)[0], tmp_path)
     torch.testing.assert_close(answer(reloaded, inputs), answer(model, inputs), atol=1e-6, rtol=0)
 
 
@@ -437,7 +437,7 @@ def test_weights_that_are_not_safetensors_are_never_opened(bases, tmp_path, trai
     (tmp_path / "adapter_config.json").write_text(config)
     (tmp_path / "adapter_model.bin").write_bytes(b"cos\nsystem\n")
     with pytest.raises(UserError, match=r"no adapter_model.safetensors. Other formats can run code"):
-        methods.load(fresh(bases["bert"])[0], tmp_path)
+        adapters.load(fresh(bases["bert"])[0], tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["classifier.weight", "0.output.dense.lora_B.weight"])
@@ -454,18 +454,18 @@ def test_an_adapter_that_lacks_a_weight_is_refused(bases, tmp_path, trained, los
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as a user's Python would: PEFT only warns
         with pytest.raises(UserError, match="does not fit the base model"):
-            methods.load(base, tmp_path)
+            adapters.load(base, tmp_path)
 
 
 def test_an_adapter_for_three_classes_is_refused_by_a_base_with_two(bases, trained):
     base, _ = tiny.load_base(bases["bert"], 2, seed=1)
     with pytest.raises(UserError, match="the same number of classes"):
-        methods.load(base, trained("bert", "lora").folder)
+        adapters.load(base, trained("bert", "lora").folder)
 
 
 def test_a_folder_that_holds_no_model_is_refused(bases, tmp_path):
     with pytest.raises(UserError, match=r"neither adapter_config.json nor config.json"):
-        methods.load(fresh(bases["bert"])[0], tmp_path)
+        adapters.load(fresh(bases["bert"])[0], tmp_path)
 
 
 def test_the_table_lists_every_method_and_option():

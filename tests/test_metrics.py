@@ -14,7 +14,9 @@ import sklearn.metrics as sk
 
 from lightune.errors import UserError
 from lightune.evidence import metrics
-from lightune.evidence.metrics import METRICS, Metric, hub_metric, local_module, not_applicable, score_all
+from lightune.evidence.metrics import METRICS, Metric
+from lightune.evidence.modules import hub_metric, local_module
+from lightune.evidence.score import not_applicable, score_all
 from lightune.evidence.statistics import wilson
 
 
@@ -179,7 +181,7 @@ def test_fast_and_slow_intervals_agree(name, monkeypatch):
     fast = score_all(y_true, proba, names=[name], seed=5, n_resamples=1000)[name]
     row = dataclasses.replace(METRICS[name], replicate=None, reweigh=None, is_proportion=False)
     monkeypatch.setitem(METRICS, name, row)
-    monkeypatch.setattr(metrics, "SLOW_RESAMPLES", 80)
+    monkeypatch.setattr("lightune.evidence.score.SLOW_RESAMPLES", 80)
     slow = score_all(y_true, proba, names=[name], seed=5, n_resamples=1000)[name]
     # an end of the interval from 80 resamples has a standard error of 8 % of the width
     width = slow.high - slow.low
@@ -382,7 +384,7 @@ def test_runs_at_the_same_time_do_not_collide():
 
 def test_importing_the_metrics_imports_nothing_heavy():
     heavy = "{'torch', 'evaluate', 'datasets', 'sklearn', 'scipy', 'pandas', 'pyarrow'}"
-    code = f"import sys, lightune.evidence.metrics; print({heavy} & set(sys.modules))"
+    code = f"import sys, lightune.evidence.score; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

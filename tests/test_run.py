@@ -11,19 +11,21 @@ import jsonschema
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tests.conftest import TINY_SETTINGS
 
 import lightune
 from lightune.artifact import proof
 from lightune.errors import GateError, UserError
 from lightune.journal import Journal
+from tests.conftest import TINY_SETTINGS
 
 SCHEMAS = Path(lightune.__file__).parent / "schemas"
 
 
 def again(reviews, tiny_bert, output, *more: str, **options):
     settings = [f'model="{tiny_bert}"', *TINY_SETTINGS, *more]
-    return lightune.run(str(reviews), settings=settings, output=str(output), journal=Journal(io.StringIO()), **options)
+    return lightune.run(
+        str(reviews), settings=settings, output=str(output), journal=Journal(io.StringIO()), **options
+    )
 
 
 def digest(folder) -> str:
@@ -39,7 +41,8 @@ def test_tuning_learns_the_task(tiny_run):
 def test_the_folder_holds_what_its_documentation_lists(tiny_run):
     from lightune.artifact import folder
 
-    listed = [line.split()[0] for line in folder.__doc__.splitlines() if line.startswith("    ") and line[4] != " "]
+    lines = folder.__doc__.splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("    ") and line[4] != " "]
     present = {path.name for path in Path(tiny_run.folder).iterdir()}
     assert present == {name.rstrip("/") for name in listed} - {"trackers"}
 
@@ -59,7 +62,7 @@ def test_results_have_every_promised_key(tiny_run):
     assert results["tokens_per_second"]["train"] > 0
     assert results["proof"]["passed"]
     assert len(results["data"]["digest"]) == len(results["model"]["digest"]) == 64
-    assert results["recipe"]["train"]["epochs"] == 4
+    assert results["recipe"]["train"]["epochs"] == 12
     assert 0 < results["trainable_parameters"] < results["total_parameters"]
 
 
@@ -98,7 +101,7 @@ def test_events_tell_the_phases_in_order(tiny_run):
 
 
 def test_an_adapter_that_reloads_differently_fails_the_run(reviews, tiny_bert, tmp_path, monkeypatch):
-    save = proof.load_adapter.__globals__["methods"].save
+    save = proof.load_adapter.__globals__["adapters"].save
 
     def save_and_spoil(model, folder):
         from safetensors.torch import load_file, save_file
@@ -110,7 +113,7 @@ def test_an_adapter_that_reloads_differently_fails_the_run(reviews, tiny_bert, t
         tensors[head] = tensors[head] + 0.01
         save_file(tensors, path, metadata={"format": "pt"})
 
-    monkeypatch.setattr("lightune.model.methods.save", save_and_spoil)
+    monkeypatch.setattr("lightune.model.adapters.save", save_and_spoil)
     with pytest.raises(GateError, match=r"logits differ by 0\.\d+ .*do not use it"):
         again(reviews, tiny_bert, tmp_path / "spoiled")
     assert not (tmp_path / "spoiled").exists()
@@ -119,9 +122,9 @@ def test_an_adapter_that_reloads_differently_fails_the_run(reviews, tiny_bert, t
 def test_a_finished_run_is_replaced_only_on_request_and_only_by_a_proved_one(reviews, tiny_bert, tmp_path):
     first = again(reviews, tiny_bert, tmp_path / "run")
     before = digest(first.folder)
-    with pytest.raises(UserError, match="holds a finished run.*--overwrite"):
+    with pytest.raises(UserError, match=r"holds a finished run.*--overwrite"):
         again(reviews, tiny_bert, tmp_path / "run", "seed=1")
-    with pytest.raises(UserError, match="no column 'verdict'"):
+    with pytest.raises(UserError, match=r"verdict"):
         again(reviews, tiny_bert, tmp_path / "run", "data.label=verdict", overwrite=True)
     assert digest(first.folder) == before
     again(reviews, tiny_bert, tmp_path / "run", "seed=1", overwrite=True)
@@ -171,7 +174,11 @@ def test_three_classes_with_text_from_a_template(tmp_path, tiny_bert):
     data.write_text("\n".join(map(json.dumps, rows)))
     settings = [f'model="{tiny_bert}"', *TINY_SETTINGS]
     result = lightune.run(
-        str(data), text="{title}. {body}", settings=settings, output=str(tmp_path / "run"), journal=Journal(io.StringIO())
+        str(data),
+        text="{title}. {body}",
+        settings=settings,
+        output=str(tmp_path / "run"),
+        journal=Journal(io.StringIO()),
     )
     assert result.results["labels"] == ["1", "2", "3"]
     assert result.results["data"]["text"] == "{title}. {body}"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lightune.data import sources
+from lightune.data import csv_tables, files, sources
 from lightune.data.sources import SOURCES, read
 from lightune.errors import UserError
 
@@ -127,7 +127,7 @@ def test_a_cell_longer_than_a_block_is_read(tmp_path):
 
 
 def test_a_newline_in_a_cell_at_the_edge_of_a_block_splits_no_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(csv_tables, "MAX_LINE_BYTES", 100)
     texts = [f"{i}\n" * 9 for i in range(50)]
     path = put(tmp_path / "a.csv", "text,label\n" + "".join(f'"{text}",x\n' for text in texts))
     assert table_of(path)["text"] == texts
@@ -314,16 +314,16 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_a_long_line_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MIB", 1000)
+    monkeypatch.setattr(files, "MIB", 1000)
     with pytest.raises(UserError, match=r"a line is longer than 5 MiB"):
-        sources._check_text(tmp_path / put(tmp_path / "a.csv", "a" * 5500), None, max_line=5000)
-    sources._check_text(tmp_path / put(tmp_path / "a.csv", ("a" * 900 + "\n") * 20), None, max_line=5000)
+        files.check_text(tmp_path / put(tmp_path / "a.csv", "a" * 5500), None, max_line=5000)
+    files.check_text(tmp_path / put(tmp_path / "a.csv", ("a" * 900 + "\n") * 20), None, max_line=5000)
 
 
 def test_more_than_the_budget_is_refused(tmp_path):
     path = tmp_path / put(tmp_path / "a.csv", GOOD * 100)
     with pytest.raises(UserError, match=r"more than .* GiB of text\. Split it"):
-        sources._check_text(path, None, max_bytes=1000)
+        files.check_text(path, None, max_bytes=1000)
 
 
 def test_what_is_no_file_is_never_opened(tmp_path):
@@ -547,7 +547,7 @@ def test_online_the_commit_behind_a_branch_is_pinned(monkeypatch):
 
     def info(self, name, *, revision):
         asked["branch"] = revision
-        return type("Info", (), {"sha": COMMIT})
+        return type("Info", (), {"sha": COMMIT, "id": name})
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
     monkeypatch.setattr(datasets, "load_dataset_builder", load)

@@ -82,17 +82,13 @@ def row_of(start: Any) -> trackers.TrackerRow:
 
 
 def test_import_of_the_module_imports_no_tracker_and_no_torch() -> None:
-    code = (
-        "import sys, lightune.trackers; print(*{'torch', 'accelerate', 'mlflow', 'wandb'} & set(sys.modules))"
-    )
+    code = "import sys, lightune.trackers; print(*{'torch', 'accelerate', 'mlflow', 'wandb'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 
 def test_unknown_name_is_the_users_error_with_the_nearest_one(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"'tensorbord'. Did you mean 'tensorboard'\? Known: tensorboard, mlflow"
-    ):
+    with pytest.raises(UserError, match=r"'tensorbord'. Did you mean 'tensorboard'\? Known: tensorboard, mlflow"):
         trackers.start(["tensorbord"], tmp_path, "run", {})
 
 
@@ -134,9 +130,7 @@ def test_numbers_reach_every_tracker_as_floats(rows: dict[str, trackers.TrackerR
         assert tracker.finished == 1
 
 
-def test_a_row_gets_its_own_folder_and_a_flat_config(
-    rows: dict[str, trackers.TrackerRow], tmp_path: Path
-) -> None:
+def test_a_row_gets_its_own_folder_and_a_flat_config(rows: dict[str, trackers.TrackerRow], tmp_path: Path) -> None:
     seen: list[Any] = []
     rows["one"] = row_of(lambda *arguments: seen.append(arguments) or Recorder())
     trackers.start(["one"], tmp_path, "a run", CONFIG)
@@ -175,14 +169,10 @@ def test_a_tracker_that_cannot_start_is_reported_and_the_others_go_on(
     rows["bad"], rows["good"] = row_of(broken), row_of(lambda *_: Recorder())
     running = trackers.start(["bad", "good"], tmp_path, "run", {}, said.append)
     assert list(running.active) == ["good"]
-    assert said == [
-        "Tracker bad failed in start and was dropped; the run goes on without it: RuntimeError: no login"
-    ]
+    assert said == ["Tracker bad failed in start and was dropped; the run goes on without it: RuntimeError: no login"]
 
 
-def test_without_a_callback_the_message_is_a_warning(
-    rows: dict[str, trackers.TrackerRow], tmp_path: Path
-) -> None:
+def test_without_a_callback_the_message_is_a_warning(rows: dict[str, trackers.TrackerRow], tmp_path: Path) -> None:
     rows["bad"] = row_of(lambda *_: Recorder(fails_in="log"))
     running = trackers.start(["bad"], tmp_path, "run", {})
     with pytest.warns(UserWarning, match="Tracker bad failed in log .* ConnectionError: server is down"):
@@ -238,9 +228,7 @@ def fake_mlflow(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, list[Any]]
 
     def set_tracking_uri(uri: str | None) -> None:
         calls.append(("uri", uri))
-        os.environ.pop("MLFLOW_TRACKING_URI", None) if uri is None else os.environ.update(
-            MLFLOW_TRACKING_URI=uri
-        )
+        os.environ.pop("MLFLOW_TRACKING_URI", None) if uri is None else os.environ.update(MLFLOW_TRACKING_URI=uri)
 
     limits = SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100)
     module = fake_module(

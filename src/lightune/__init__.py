@@ -1,8 +1,8 @@
 """Lightweight fine-tuning of foundation models for text classification.
 
-    import lightune
-    result = lightune.run("reviews.csv")
-    lightune.Classifier.load(result.folder).predict(["Great value."])
+import lightune
+result = lightune.run("reviews.csv")
+lightune.Classifier.load(result.folder).predict(["Great value."])
 """
 
 from __future__ import annotations

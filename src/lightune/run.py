@@ -1,6 +1,6 @@
 """READ THIS FIRST: the whole journey of a run, from labelled text to a proved adapter.
 
-    read → plan → evaluate BEFORE → fine-tune a few parameters → evaluate AFTER → save and prove → report
+read → plan → evaluate BEFORE → fine-tune a few parameters → evaluate AFTER → save and prove → report
 """
 
 from __future__ import annotations
@@ -102,7 +102,14 @@ def follow(
 
     folder.create()
     journal.write_events_to(folder.partial / "events.jsonl")
-    watchers = trackers.start(recipe.trackers, folder.partial, checked.name, recipe.model_dump(), journal.warn)
+    watchers = trackers.start(
+        recipe.trackers,
+        folder.partial,
+        checked.name,
+        recipe.model_dump(),
+        journal.warn,
+        cpu=hardware.device == "cpu",
+    )
 
     with journal.phase("before", "Before: the base model with an untrained head"):
         base = load_base(reference, splits.class_names, seed=seed)  # the rehearsal used the first one up

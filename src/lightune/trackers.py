@@ -75,9 +75,7 @@ class Trackers:
             with _contained():
                 call()
         except Exception as error:
-            self.warn(
-                f"Tracker {name} failed in {what} and was dropped; the run goes on without it: {_line(error)}"
-            )
+            self.warn(f"Tracker {name} failed in {what} and was dropped; the run goes on without it: {_line(error)}")
             return False
         return True
 
@@ -102,16 +100,18 @@ def start(
     run_name: str,
     config: Mapping[str, Any],
     warn: Callable[[str], None] = warnings.warn,
+    *,
+    cpu: bool = False,
 ) -> Trackers:
     """Start the named trackers, each in `folder`/trackers/<name>, with `config` as the run's parameters.
 
     folder: the run folder. config: nested settings; they are logged as train.epochs, data.source, …
-    warn: told, in one line, why a tracker was dropped. Make the Accelerator first: only its main process
-    tracks, the others get an empty `Trackers`. Raises UserError as `check` does, before anything starts.
+    warn: told, in one line, why a tracker was dropped; cpu: the run uses no GPU. Of several processes only the
+    main one tracks, the others get an empty `Trackers`. Raises UserError as `check` does, before anything starts.
     """
     check(names)
     trackers = Trackers({}, warn)
-    if not names or not _is_main_process():
+    if not names or not _is_main_process(cpu):
         return trackers
     for name in dict.fromkeys(names):
         trackers._try(name, "start", partial(_start_one, trackers, name, folder, run_name, config))
@@ -142,11 +142,11 @@ def _text(value: Any) -> str:
     return text if len(text) <= 500 else text[:499] + "…"
 
 
-def _is_main_process() -> bool:
+def _is_main_process(cpu: bool) -> bool:
     from accelerate import PartialState
 
-    # accelerate's loggers and its `on_main_process` need this state in any case.
-    return bool(PartialState().is_main_process)
+    # accelerate's loggers need this state in any case; whoever makes it first fixes the device
+    return bool(PartialState(cpu=cpu).is_main_process)
 
 
 @contextmanager
@@ -232,9 +232,7 @@ TRACKERS: dict[str, TrackerRow] = {
     "tensorboard": TrackerRow(
         "event files; `tensorboard --logdir RUN/trackers`", "tensorboard", "tensorboard", _tensorboard
     ),
-    "mlflow": TrackerRow(
-        "a SQLite store in the run folder, or MLFLOW_TRACKING_URI", "mlflow", "mlflow", _mlflow
-    ),
+    "mlflow": TrackerRow("a SQLite store in the run folder, or MLFLOW_TRACKING_URI", "mlflow", "mlflow", _mlflow),
     "wandb": TrackerRow("Weights & Biases, offline unless WANDB_MODE says online", "wandb", "wandb", _wandb),
     "trackio": TrackerRow(
         "trackio's local store; one folder for all runs of a process", "trackio", "trackio", _trackio

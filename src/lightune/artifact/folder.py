@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from lightune.artifact.contract import FILE, Contract, read_contract, write_contract
 from lightune.data.batching import Encoder, find_frame
 from lightune.errors import GateError, UserError
-from lightune.model import methods
+from lightune.model import adapters, methods
 from lightune.model.backbones import Reference, load_base, locate
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def write_json(path: Path, values: Any) -> None:
 
 def save_adapter(model: nn.Module, encoder: Encoder, contract: Contract, adapter: Path) -> None:
     """Writes weights, tokenizer and contract."""
-    methods.save(model, adapter)
+    adapters.save(model, adapter)
     encoder.tokenizer.save_pretrained(adapter)
     write_contract(contract, adapter)
     for path in adapter.iterdir():
@@ -135,7 +135,7 @@ def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None 
         reference = _find_base(contract, adapter, base)
         made = load_base(reference, contract.labels, seed=seed)
         _check_digest(made.digest, contract, reference)
-        model = methods.load(made.model, adapter)
+        model = adapters.load(made.model, adapter)
     else:
         whole = Reference(str(adapter), adapter, None, "local folder")
         model = load_base(whole, contract.labels, seed=seed).model
@@ -172,5 +172,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-

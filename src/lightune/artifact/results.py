@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lightune import __version__
 from lightune.artifact.folder import RECIPE, RESULTS, write_json
 from lightune.data.prepare import Prepared
-from lightune.evidence.metrics import not_applicable
+from lightune.evidence.score import not_applicable
 from lightune.evidence.statistics import mcnemar, paired_difference
 from lightune.hardware import Hardware, environment, peak_memory_bytes
 from lightune.journal import Journal
@@ -155,9 +155,7 @@ def gather(
         total_parameters=plan.total_parameters,
         seconds=seconds | {"total": round(sum(journal.seconds.values()), 3)},
         estimated_seconds=round(plan.estimate.seconds, 1),
-        tokens_per_second=SpeedRecord(
-            train=round(training_speed, 1), evaluate=round(after.tokens_per_second, 1)
-        ),
+        tokens_per_second=SpeedRecord(train=round(training_speed, 1), evaluate=round(after.tokens_per_second, 1)),
         peak_memory_bytes=peak_memory_bytes(),
         proof=ProofRecord(**asdict(proof)),
         data=DataRecord(
@@ -222,8 +220,8 @@ def _resolved(checked: Checked, plan: Rehearsal, data: Prepared, base: Base) -> 
     if base.reference.why == FROM_HUB and base.reference.revision:
         values["model"] = f"{base.reference.name}@{base.reference.revision}"
     values["data"] |= {"text": data.text, "label": data.label}
-    if data.corpus.revision and "@" not in values["data"]["source"]:
-        values["data"]["source"] += f"@{data.corpus.revision}"
+    if data.corpus.revision:
+        values["data"]["source"] = f"{data.corpus.source}@{data.corpus.revision}"
     values["train"] |= {
         "epochs": plan.plan.epochs,
         "learning_rate": plan.plan.learning_rate,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.errors import UserError
+from lightune.recipe import Truncation
 from lightune.records import Decision, Splits
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ def find_frame(tokenizer: Any) -> Frame:
     )
 
 
-def tokenise(
-    texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: int, truncation: str
-) -> Tokens:
+def tokenise(texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: int, truncation: str) -> Tokens:
     """Tokens of every text, cut to max_tokens at its end, its start or its middle, special tokens kept."""
     room = max_tokens - frame.n_special
     if room < 1:
@@ -146,9 +145,7 @@ def padded_length(length: int) -> int:
     return -(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
-def collate(
-    tokens: Tokens, rows: Ints, frame: Frame, max_tokens: int, device: str
-) -> dict[str, torch.Tensor]:
+def collate(tokens: Tokens, rows: Ints, frame: Frame, max_tokens: int, device: str) -> dict[str, torch.Tensor]:
     """The model's inputs for `rows`: input_ids and attention_mask (B, T), token_type_ids where it uses them."""
     import torch
 
@@ -175,13 +172,11 @@ class Encoder:
     tokenizer: Any
     frame: Frame
     max_tokens: int
-    truncation: str
+    truncation: Truncation
 
     def tokenise(self, texts: Sequence[str]) -> Tokens:
         """Tokens of `texts`."""
-        return tokenise(
-            texts, self.tokenizer, self.frame, max_tokens=self.max_tokens, truncation=self.truncation
-        )
+        return tokenise(texts, self.tokenizer, self.frame, max_tokens=self.max_tokens, truncation=self.truncation)
 
     def batch(self, tokens: Tokens, rows: Ints, device: str) -> dict[str, torch.Tensor]:
         """The model's inputs for `rows` of `tokens`."""
@@ -210,7 +205,7 @@ class Labelled:
         return int(self.tokens.lengths.sum())
 
 
-def make_encoder(tokenizer: Any, max_tokens: int | str, truncation: str, limit: int) -> Encoder:
+def make_encoder(tokenizer: Any, max_tokens: int | str, truncation: Truncation, limit: int) -> Encoder:
     """The encoder of a run. limit: the most tokens the model reads. UserError if more are asked for."""
     if max_tokens != "auto" and int(max_tokens) > limit:
         raise UserError(f"data.max_tokens = {max_tokens}: this model reads {limit} tokens at most. Ask for fewer.")

@@ -8,6 +8,7 @@ from lightune.data.columns import choose_columns, examples
 from lightune.data.sources import read
 from lightune.data.splits import split
 from lightune.errors import UserError
+from lightune.libraries import is_offline
 from lightune.recipe import DataRecipe
 from lightune.records import Corpus, Decision, Examples, Splits
 
@@ -29,28 +30,28 @@ class Prepared:
     decisions: tuple[Decision, ...]
 
 
-def prepare(recipe: DataRecipe, *, offline: bool = False) -> Prepared:
+def prepare(recipe: DataRecipe) -> Prepared:
     """Reads the source (and the test file), picks the columns, renders the texts."""
-    corpus = read(recipe.source, encoding=recipe.encoding, delimiter=recipe.delimiter, offline=offline)
+    corpus = read(recipe.source, encoding=recipe.encoding, delimiter=recipe.delimiter, offline=is_offline())
     train_name = next((name for name in TRAIN_NAMES if name in corpus.tables), next(iter(corpus.tables)))
     table = corpus.tables[train_name]
     text, label, decisions = choose_columns(table, text=recipe.text, label=recipe.label)
     rows = Decision("rows", f"{table.num_rows:,}", f"{recipe.source}, split {train_name}")
     names = corpus.class_names.get(label)
     source, dropped = examples(table, text=text, label=label, class_names=names)
-    test, test_decisions = _test_examples(recipe, corpus, train_name, text, label, offline)
+    test, test_decisions = _test_examples(recipe, corpus, train_name, text, label)
     every = [rows, *decisions, *dropped, *test_decisions]
     return Prepared(corpus, source, test, text, label, names, tuple(every))
 
 
 def _test_examples(
-    recipe: DataRecipe, corpus: Corpus, train_name: str, text: str, label: str, offline: bool
+    recipe: DataRecipe, corpus: Corpus, train_name: str, text: str, label: str
 ) -> tuple[Examples | None, list[Decision]]:
     """The separate test rows: the named file's, or the source's own test split; None if there are none."""
     if recipe.test is not None:
         if recipe.test == recipe.source:
             raise UserError(f"data.test = {recipe.test!r}: the same as data.source. Leave it out to split by itself.")
-        other = read(recipe.test, encoding=recipe.encoding, delimiter=recipe.delimiter, offline=offline)
+        other = read(recipe.test, encoding=recipe.encoding, delimiter=recipe.delimiter, offline=is_offline())
         name = next((n for n in TEST_NAMES if n in other.tables), next(iter(other.tables)))
         tables, where = other.tables, recipe.test
         class_names = other.class_names.get(label)

@@ -71,11 +71,7 @@ def split(
         decisions += leaks
         everything = list(range(len(test_pool.keys)))
         wanted = len(everything) if test_rows in ("auto", "all") else int(test_rows)
-        taken = (
-            _take(test_pool, everything, wanted, "data.test_rows")[0]
-            if wanted < len(everything)
-            else everything
-        )
+        taken = _take(test_pool, everything, wanted, "data.test_rows")[0] if wanted < len(everything) else everything
         test_examples, why = test_pool.pick(taken), f"of {len(everything):,} in the test split"
     decisions.append(Decision("test rows", f"{len(test_examples):,}", why))
     wanted = _size("data.dev_rows", dev_rows, len(rest), DEV_SHARE, DEV_ROWS)
@@ -107,9 +103,7 @@ def _without_copies(pool: Pool) -> tuple[Pool, list[Decision]]:
         found.append(Decision("duplicates", f"{copies:,} rows dropped", why))
     contradictions = len(kept) - len({pool.keys[i] for i in kept})
     if contradictions:
-        found.append(
-            Decision("contradictions", f"{contradictions:,} texts", "the same text under several labels")
-        )
+        found.append(Decision("contradictions", f"{contradictions:,} texts", "the same text under several labels"))
     return Pool(pool.pick(kept), [pool.labels[i] for i in kept], [pool.keys[i] for i in kept]), found
 
 
@@ -160,9 +154,7 @@ def _take(pool: Pool, indices: Sequence[int], wanted: int, key: str) -> tuple[li
     taken = [i for name, members in by_class.items() for i in members[: counts[name]]]
     keys = {pool.keys[i] for i in taken}
     # a text under two labels can straddle the cut: its other rows go nowhere
-    rest = [
-        i for name, members in by_class.items() for i in members[counts[name] :] if pool.keys[i] not in keys
-    ]
+    rest = [i for name, members in by_class.items() for i in members[counts[name] :] if pool.keys[i] not in keys]
     return sorted(taken, key=lambda i: pool.keys[i]), sorted(rest, key=lambda i: pool.keys[i])
 
 

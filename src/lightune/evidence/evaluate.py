@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightune.data.batching import Encoder, Labelled, Tokens
-from lightune.evidence.metrics import score_all
+from lightune.evidence.score import score_all
 from lightune.hardware import Hardware
 from lightune.records import Evaluation
 
@@ -43,13 +43,15 @@ def predict_logits(
         rows_done.append(rows)
         advance(int(tokens.lengths[rows].sum()))
     order = np.argsort(np.concatenate(rows_done))
-    return np.concatenate(outputs)[order]
+    logits_all: Floats = np.concatenate(outputs)[order]
+    return logits_all
 
 
 def softmax(logits: Floats) -> Floats:
     """Probabilities (N, C) of logits (N, C)."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    proba: Floats = shifted / shifted.sum(axis=1, keepdims=True)
+    return proba
 
 
 def evaluate(

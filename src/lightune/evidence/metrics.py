@@ -1,4 +1,4 @@
-"""METRICS: what a classifier is scored by, computed by Hugging Face Evaluate modules that need no network.
+"""METRICS: what a classifier is scored by, with what there is to know about each score.
 
 To add a metric, write one function `compute(y_true, y_pred or proba) -> float` and one row in METRICS. Its
 interval, its Evaluate module, its docs and its error messages follow. A vectorised form of the bootstrap
@@ -8,36 +8,18 @@ interval, its Evaluate module, its docs and its error messages follow. A vectori
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
 from lightune.errors import UserError, near_match
-from lightune.evidence.statistics import (
-    confusion_draws,
-    percentile_interval,
-    require_rows,
-    weight_draws,
-    weighted_auc,
-    wilson,
-)
-from lightune.records import Score
-
-if TYPE_CHECKING:
-    import datasets
-    import evaluate
-
-SLOW_RESAMPLES = 200  # the most without a vectorised form: scikit-learn needs milliseconds for each
+from lightune.evidence.statistics import weighted_auc
 
 Compute = Callable[[np.ndarray, np.ndarray], float]
 Replicate = Callable[[np.ndarray], np.ndarray]
 Reweigh = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-Draw = TypeVar("Draw")
 
 
 def _no_obstacle(y_true: np.ndarray, n_classes: int) -> str:
@@ -72,67 +54,16 @@ class Metric:
 # ---- what callers use
 
 
-def score_all(
-    y_true: np.ndarray,
-    proba: np.ndarray,
-    *,
-    names: Sequence[str] | None = None,
-    seed: int,
-    n_resamples: int = 1000,
-) -> dict[str, Score]:
-    """Every metric that applies (or those of `names` that do), each with its 95 % interval.
-
-    y_true (N,) int in [0, C); proba (N, C) float, rows sum to 1. Intervals are Wilson's for a proportion and
-    the percentile bootstrap over rows for the rest: they cover the choice of test rows, not of the training
-    seed, and shrink to a point when no row is wrong. `not_applicable` says what was left out and why.
-    Raises UserError if N == 0, a name is unknown or a probability is not a number.
-    """
-    metrics = {name: _row(name) for name in (METRICS if names is None else names)}
-    y_true, proba = _checked(y_true, proba)
-    absent = not_applicable(y_true, proba.shape[1])
-    metrics = {name: metric for name, metric in metrics.items() if name not in absent}
-    intervals = _intervals(metrics, y_true, proba, seed, n_resamples)
-    values = {name: _value(name, metric, y_true, proba) for name, metric in metrics.items()}
-    return {name: Score(value, *intervals[name]) for name, value in values.items()}
+def find_metric(name: str) -> Metric:
+    """The row of METRICS. Raises UserError if there is no such metric."""
+    if name not in METRICS:
+        raise UserError(f"No metric {name!r}.{near_match(name, METRICS)} There are: {', '.join(METRICS)}.")
+    return METRICS[name]
 
 
-def not_applicable(y_true: np.ndarray, n_classes: int) -> dict[str, str]:
-    """The metrics that cannot be computed on these labels (N,), each with the reason."""
-    reasons = {name: metric.obstacle(np.asarray(y_true), n_classes) for name, metric in METRICS.items()}
-    return {name: reason for name, reason in reasons.items() if reason}
-
-
-def local_module(name: str, n_classes: int) -> evaluate.EvaluationModule:
-    """The metric as a Hugging Face Evaluate module that needs no network and leaves no file behind.
-
-    `module.compute(predictions=…, references=…)` takes class ids (N,) or probabilities (N, C), and only the
-    latter if the metric needs them; so `evaluate.combine([...])` works, on probabilities for any mixture.
-    Raises UserError if there is no such metric.
-    """
-    module = _module_class(name, _row(name), n_classes)
-    with TemporaryDirectory() as scratch:  # Evaluate makes a folder even when it keeps the rows in memory
-        return module(cache_dir=scratch, keep_in_memory=True)
-
-
-def hub_metric(name: str, *, revision: str | None = None) -> evaluate.EvaluationModule:
-    """Any metric of the Hugging Face Hub, "meteor" or "someone/their-metric", ready to compute.
-
-    This downloads the metric's Python code and runs it: pin `revision` to the commit that was read.
-    Raises UserError offline (unless it was used before and is in the cache), or if it does not load.
-    """
-    import evaluate
-    from huggingface_hub import is_offline_mode
-
-    _require_hub_name(name)
-    # Evaluate has an offline switch of its own and does not look at HF_HUB_OFFLINE.
-    offline = evaluate.config.HF_EVALUATE_OFFLINE = is_offline_mode() or evaluate.config.HF_EVALUATE_OFFLINE
-    try:
-        return evaluate.load(name, module_type="metric", revision=revision, keep_in_memory=True)
-    except (FileNotFoundError, ConnectionError):
-        reason = "offline mode is on and it is not in the cache" if offline else "no connection, or no such name"
-        raise _no_hub_metric(name, reason) from None
-    except ImportError as error:
-        raise _no_hub_metric(name, str(error)) from error
+def prediction_of(metric: Metric, proba: np.ndarray) -> np.ndarray:
+    """What the metric's compute takes: class ids (N,) or proba (N, C)."""
+    return proba.argmax(axis=1) if metric.needs == "labels" else proba
 
 
 def markdown_table() -> str:
@@ -140,148 +71,6 @@ def markdown_table() -> str:
     head = ["Metric", "What it is", "Better", "Range", "Needs", "95 % interval", "Applies", "Source"]
     rows = [[f"`{name}`", *_table_cells(metric)] for name, metric in METRICS.items()]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *rows])
-
-
-# ---- values and intervals
-
-
-def _row(name: str) -> Metric:
-    if name not in METRICS:
-        raise UserError(f"No metric {name!r}.{near_match(name, METRICS)} There are: {', '.join(METRICS)}.")
-    return METRICS[name]
-
-
-def _checked(y_true: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As int64 and float64. Raises UserError for no rows or for NaN, and ValueError for a bug of ours."""
-    y_true, proba = np.asarray(y_true, dtype=np.int64), np.asarray(proba, dtype=np.float64)
-    require_rows(len(y_true))
-    _require_finite(proba)
-    if y_true.shape != proba.shape[:1] or y_true.min() < 0 or y_true.max() >= proba.shape[1]:
-        raise ValueError(f"class ids {y_true.shape} in [{y_true.min()}, {y_true.max()}] for {proba.shape}")
-    if not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
-        raise ValueError(f"rows of proba sum to {proba.sum(axis=1).min()} … {proba.sum(axis=1).max()}, not 1")
-    return y_true, proba
-
-
-def _require_finite(proba: np.ndarray) -> None:
-    n_broken = int((~np.isfinite(proba)).any(axis=-1).sum())
-    if n_broken:
-        raise UserError(
-            f"The model's probabilities are not numbers for {n_broken} of {len(proba)} rows: training "
-            "diverged, or 16-bit numbers overflowed. Lower train.learning_rate, or use 32-bit precision."
-        )
-
-
-def _value(name: str, metric: Metric, y_true: np.ndarray, proba: np.ndarray) -> float:
-    module = local_module(name, proba.shape[1])
-    result = module.compute(predictions=_prediction(metric, proba), references=y_true)
-    return float(result[name])
-
-
-def _prediction(metric: Metric, proba: np.ndarray) -> np.ndarray:
-    """What the metric's compute takes: class ids (N,) or proba (N, C)."""
-    return proba.argmax(axis=1) if metric.needs == "labels" else proba
-
-
-def _intervals(
-    metrics: Mapping[str, Metric], y_true: np.ndarray, proba: np.ndarray, seed: int, n_resamples: int
-) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each metric, all of one seed."""
-    shares = {name: metric for name, metric in metrics.items() if metric.is_proportion}
-    others = {name: metric for name, metric in metrics.items() if not metric.is_proportion}
-    samples = _samples(others, y_true, proba, seed, n_resamples)
-    intervals = {name: _proportion_interval(metric, y_true, proba) for name, metric in shares.items()}
-    return intervals | {name: percentile_interval(values) for name, values in samples.items()}
-
-
-def _proportion_interval(metric: Metric, y_true: np.ndarray, proba: np.ndarray) -> tuple[float, float]:
-    share = metric.compute(y_true, _prediction(metric, proba))
-    return wilson(round(share * len(y_true)), len(y_true))
-
-
-def _samples(
-    metrics: Mapping[str, Metric], y_true: np.ndarray, proba: np.ndarray, seed: int, n_resamples: int
-) -> dict[str, np.ndarray]:
-    """name -> (B,) values on resampled rows, by each metric's fastest form."""
-    replicates = {name: metric.replicate for name, metric in metrics.items() if metric.replicate}
-    reweighs = {name: partial(m.reweigh, y_true, proba) for name, m in metrics.items() if m.reweigh}
-    slow = {name: metric for name, metric in metrics.items() if not (metric.replicate or metric.reweigh)}
-    n_rows, n_classes = proba.shape
-    confusions = confusion_draws(y_true, proba.argmax(axis=1), n_classes, n_resamples, _rng(seed))
-    weights = weight_draws(n_rows, n_resamples, _rng(seed))
-    samples = _apply(replicates, confusions) | _apply(reweighs, weights)
-    n_slow = min(n_resamples, SLOW_RESAMPLES)
-    return samples | {name: _slow_samples(m, y_true, proba, n_slow, _rng(seed)) for name, m in slow.items()}
-
-
-def _rng(seed: int) -> np.random.Generator:
-    """A fresh generator: a metric's interval does not depend on which others were asked for."""
-    return np.random.default_rng(seed)
-
-
-def _apply(forms: Mapping[str, Callable[[Draw], np.ndarray]], draws: Iterable[Draw]) -> dict[str, np.ndarray]:
-    """Each form on every chunk of draws, which are made once for all of them and one chunk at a time."""
-    if not forms:
-        return {}
-    parts = [{name: form(draw) for name, form in forms.items()} for draw in draws]
-    return {name: np.concatenate([part[name] for part in parts]) for name in forms}
-
-
-def _slow_samples(
-    metric: Metric, y_true: np.ndarray, proba: np.ndarray, n_resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """(B,) values of `compute` on resampled rows; NaN where the metric does not apply to a resample."""
-    prediction, samples = _prediction(metric, proba), np.full(n_resamples, np.nan)
-    for i in range(n_resamples):
-        rows = rng.integers(0, len(y_true), len(y_true))
-        if not metric.obstacle(y_true[rows], proba.shape[1]):
-            samples[i] = metric.compute(y_true[rows], prediction[rows])
-    return samples
-
-
-# ---- Evaluate modules
-
-
-def _module_class(name: str, metric: Metric, n_classes: int) -> type[evaluate.Metric]:
-    import evaluate
-
-    class LocalMetric(evaluate.Metric):  # type: ignore[misc]  # Evaluate ships no types
-        def _info(self) -> evaluate.MetricInfo:
-            return evaluate.MetricInfo(metric.summary, metric.source, _features(metric, n_classes))
-
-        def _compute(self, predictions: list[Any], references: list[int]) -> dict[str, float]:
-            given = np.asarray(predictions)
-            prediction = _prediction(metric, given) if given.ndim == 2 else given
-            return {name: metric.compute(np.asarray(references), prediction)}
-
-    LocalMetric.__name__ = name  # Evaluate names a module after its class
-    return LocalMetric
-
-
-def _features(metric: Metric, n_classes: int) -> list[datasets.Features]:
-    """The forms of input that the module takes: class ids if they will do, and probabilities."""
-    from datasets import ClassLabel, Features, List, Value
-
-    ids = ClassLabel(num_classes=n_classes)
-    proba = List(Value("float64"), length=n_classes)
-    forms = [ids, proba] if metric.needs == "labels" else [proba]
-    return [Features(predictions=form, references=ids) for form in forms]
-
-
-def _require_hub_name(name: str) -> None:
-    """Raises UserError for what Evaluate would take for a Python file on this machine, and run."""
-    if name.endswith(".py") or (Path(name) / f"{Path(name).name}.py").is_file():
-        raise UserError(
-            f"{name!r} is a Python file here, not a metric of the Hub, and loading it would run it. "
-            "Give a name like 'meteor' or 'owner/metric', or rename the file."
-        )
-
-
-def _no_hub_metric(name: str, reason: str) -> UserError:
-    return UserError(
-        f"Hub metric {name!r} did not load: {reason}.{near_match(name, METRICS)} "
-        f"Go online, or use a metric that needs no network: {', '.join(METRICS)}."
-    )
 
 
 def _table_cells(metric: Metric) -> list[str]:

@@ -39,9 +39,7 @@ HEADLINE = {
 MOST_ROWS = 5  # metrics
 MOST_COUNTED_CLASSES, MOST_PERCENT_CLASSES = 12, 6
 # For scripts that DejaVu Sans lacks; those that are installed are used.
-OTHER_FONTS = (
-    "Noto Sans CJK SC,Noto Sans CJK JP,WenQuanYi Micro Hei,Microsoft YaHei,Hiragino Sans GB,Malgun Gothic"
-)
+OTHER_FONTS = "Noto Sans CJK SC,Noto Sans CJK JP,WenQuanYi Micro Hei,Microsoft YaHei,Hiragino Sans GB,Malgun Gothic"
 
 
 def draw_results(results: dict[str, Any], path: Path) -> None:
@@ -75,7 +73,6 @@ def _style() -> dict[str, Any]:
         "font.family": _fonts(),
         "font.size": 8,
         "text.color": INK,
-        "text.parse_math": False,
         "axes.edgecolor": SOFT,
         "axes.labelcolor": SOFT,
         "axes.linewidth": 0.6,

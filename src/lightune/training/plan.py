@@ -108,9 +108,10 @@ def make_plan(
         rate = learning_rate
         decisions.append(Decision("learning rate", f"{rate:g}", "the method's own"))
     fits = _tokens_that_fit(hidden_size, n_layers, hardware)
-    memory_tokens = recipe.memory_tokens
-    if memory_tokens == "auto":
-        memory_tokens = max(max_tokens, min(MEMORY_TOKENS[hardware.device], fits))
+    memory_tokens = max(max_tokens, min(MEMORY_TOKENS[hardware.device], fits))
+    if recipe.memory_tokens != "auto":
+        memory_tokens = recipe.memory_tokens
+    else:
         decisions.append(Decision("tokens per pass", f"{memory_tokens:,}", f"{fits:,} would fit in half the memory"))
     checkpointing = recipe.gradient_checkpointing
     if checkpointing == "auto":

@@ -19,7 +19,7 @@ from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware
 from lightune.journal import Journal
-from lightune.model.methods import adapter_dropout_modules
+from lightune.model.adapters import adapter_dropout_modules
 from lightune.recipe import TrainRecipe
 from lightune.records import History, Plan
 
@@ -135,7 +135,7 @@ class Loop:
             waits = batch is not batches[-1]  # processes exchange gradients once a step, with its last batch
             with self.accelerator.no_sync(self.wrapped) if waits else nullcontext():
                 loss = self._loss(batch) * (weight / len(rows))
-                self.scaler.scale(loss).backward()
+                torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.trainable, self.clip)
@@ -194,9 +194,7 @@ def count_steps(n_rows: int, batch_size: int, epochs: float) -> int:
     return math.ceil(epochs * math.ceil(n_rows / batch_size))
 
 
-def make_optimizer(
-    model: nn.Module, recipe: TrainRecipe, learning_rate: float, fused: bool
-) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: TrainRecipe, learning_rate: float, fused: bool) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters: the head at its own rate, decay on matrices only."""
     import torch
 

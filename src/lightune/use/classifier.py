@@ -14,7 +14,7 @@ from lightune.artifact.folder import Loaded, load_adapter
 from lightune.errors import UserError
 from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware, choose_hardware
-from lightune.model import methods
+from lightune.model import adapters, methods
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Classifier:
         """
         loaded = load_adapter(folder, base=base)
         if merge and methods.METHODS[loaded.contract.method].mergeable:
-            loaded = Loaded(methods.merge(loaded.model), loaded.encoder, loaded.contract)
+            loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)
         return cls(loaded, choose_hardware(device))
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:

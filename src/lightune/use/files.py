@@ -22,6 +22,7 @@ from lightune.data.sources import read
 from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import evaluate
 from lightune.journal import Journal
+from lightune.libraries import is_offline
 from lightune.report.screen import show_scores
 from lightune.use.classifier import Classifier
 
@@ -43,19 +44,18 @@ def evaluate_file(
 
     UserError if the data has a class that the classifier does not know.
     """
-    corpus = read(data, encoding=encoding)
+    corpus = read(data, encoding=encoding, offline=is_offline())
     name = next((n for n in ("test", "validation") if n in corpus.tables), next(iter(corpus.tables)))
     classifier = Classifier.load(run, base=base)
     text = text or classifier.contract.text
     text, label, decisions = choose_columns(corpus.tables[name], text=text, label=label)
-    rows, dropped = examples(
-        corpus.tables[name], text=text, label=label, class_names=corpus.class_names.get(label)
-    )
+    rows, dropped = examples(corpus.tables[name], text=text, label=label, class_names=corpus.class_names.get(label))
     journal.decide(*decisions, *dropped)
     labels = rows.labels or []
     unknown = sorted(set(labels) - set(classifier.labels))
     if unknown:
-        raise UserError(f"{data}: labels {unknown[:5]} are unknown to this classifier. It knows: {classifier.labels}.")
+        known = ", ".join(map(repr, classifier.labels[:20]))
+        raise UserError(f"{data}: labels {unknown[:5]} are unknown to this classifier. It knows {known}.")
     ids = {name: i for i, name in enumerate(classifier.labels)}
     labelled = Labelled(classifier.encoder.tokenise(rows.texts), np.array([ids[name] for name in labels]))
     with journal.progress("evaluating", labelled.n_tokens, "tokens") as progress:
@@ -150,8 +150,9 @@ def open_rows(data: str, encoding: str | None) -> Iterator[Rows]:
     if start == b"PAR1":
         yield Rows("parquet", _parquet_rows(path))
         return
-    opened: IO[bytes] = gzip.open(path) if start[:2] == b"\x1f\x8b" else path.open("rb")  # type: ignore[assignment]
-    with opened, io.TextIOWrapper(opened, encoding=encoding or "utf-8-sig", newline="") as lines:
+    is_gzip = start[:2] == b"\x1f\x8b"
+    with gzip.open(path) if is_gzip else path.open("rb") as opened:
+        lines = io.TextIOWrapper(opened, encoding=encoding or "utf-8-sig", newline="")  # type: ignore[arg-type]
         suffixes = [suffix.lower() for suffix in path.suffixes]
         try:
             if ".jsonl" in suffixes or ".ndjson" in suffixes:
@@ -159,7 +160,7 @@ def open_rows(data: str, encoding: str | None) -> Iterator[Rows]:
             else:
                 yield _csv_rows(lines, data, "\t" if ".tsv" in suffixes else None)
         except UnicodeDecodeError as error:
-            raise UserError(f"{data}: not {error.encoding} at byte {error.start}. Say which with --encoding.") from None
+            raise UserError(f"{data}: not valid {error.encoding}. Say what it is with --encoding.") from None
 
 
 @contextmanager
@@ -219,7 +220,7 @@ def _csv_rows(lines: Any, name: str, delimiter: str | None) -> Rows:
 
 def _dictionaries(reader: Any, name: str) -> Iterator[Row]:
     try:
-        header = next(reader, [])
+        header: list[str] = next(reader, [])
         if len(set(header)) < len(header) or not header:
             raise UserError(f"{name}: its header {header} is empty or names a column twice.")
         for row in reader:
@@ -239,7 +240,8 @@ def _jsonl_rows(lines: Any, name: str) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{name}:{number}:{error.colno}: {error.msg}. Every line must be a JSON object.") from None
+            where = f"{name}:{number}:{error.colno}"
+            raise UserError(f"{where}: {error.msg}. Every line must be a JSON object.") from None
         if not isinstance(row, dict):
             raise UserError(f"{name}:{number}: {type(row).__name__}, not a JSON object.")
         yield row

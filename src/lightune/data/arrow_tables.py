@@ -1,0 +1,125 @@
+"""What every table must have, Parquet, and Arrow tables from wherever with their plain values made text."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightune.data.files import MAX_BYTES, MAX_LINE_BYTES, check_size, first_bytes
+from lightune.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def check_names(path: Path, names: list[str]) -> list[str]:
+    """The column names; a nameless one is called unnamed_3 after its place, so that it can be chosen."""
+    named = [name if name.strip() else f"unnamed_{place}" for place, name in enumerate(names, 1)]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: two columns have the same name: {twice}. Rename one of each pair.")
+    return named
+
+
+def check_rows(path: Path, table: pa.Table) -> pa.Table:
+    """The table itself. Raises UserError if it has no rows."""
+    if not table.num_rows:
+        raise UserError(f"{path}: no rows, only the column names {table.column_names}. Add labelled rows.")
+    return table
+
+
+# Parquet
+
+
+def accepts_parquet(source: str) -> bool:
+    named = Path(source).suffix.lower() == ".parquet" and os.path.isfile(source)
+    return named or first_bytes(source).startswith(b"PAR1")
+
+
+def parquet_table(path: Path) -> pa.Table:
+    """The table as it was written, types and schema notes included."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    _check_parquet(path)
+    try:
+        with parquet.ParquetFile(path) as file:
+            _check_parquet_size(path, file.metadata)
+            raw = file.read()
+        raw.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        seen = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: damaged Parquet ({seen}). Write or copy it again.") from None
+    check_names(path, raw.column_names)
+    return raw
+
+
+def _check_parquet(path: Path) -> None:
+    with path.open("rb") as file:
+        first = file.read(4)
+        file.seek(max(0, path.stat().st_size - 4))
+        last = file.read(4)
+    if not first:
+        raise UserError(f"{path}: the file is empty (0 bytes). Write it again.")
+    if first != b"PAR1":
+        raise UserError(f"{path}: not Parquet, it starts with {first!r}. Rename it after what it is, or unzip it.")
+    if last != b"PAR1":
+        raise UserError(f"{path}: truncated Parquet, the end is missing. Copy or download it again.")
+
+
+def _check_parquet_size(path: Path, metadata: Any) -> None:
+    total = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    check_size(path, total, 0, MAX_BYTES, MAX_LINE_BYTES)
+
+
+# Plain values as text
+
+
+def class_names_of(schema: pa.Schema) -> dict[str, list[str]]:
+    """Column -> names of its integer classes, as the `datasets` library notes them in a schema."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        labels = {name: f for name, f in features.items() if f.get("_type") == "ClassLabel" and name in schema.names}
+        return {name: [str(label) for label in feature["names"]] for name, feature in labels.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # a note by another tool, or none: the column stays what it is
+
+
+def plain_table(source: str, table: pa.Table, class_names: dict[str, list[str]]) -> pa.Table:
+    """The table with numbers, booleans, dates and named classes as text; nested and binary columns stay."""
+    import pyarrow as pa
+
+    columns = []
+    for name in table.column_names:
+        column = table.column(name)
+        named = name in class_names and pa.types.is_integer(column.type)
+        columns.append(_named(source, column, class_names[name]) if named else _text(column))
+    return pa.table(columns, names=table.column_names)
+
+
+def _named(source: str, column: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pc.if_else(pc.less(column, 0), None, column)  # -1 is how `datasets` writes "no label"
+    high = pc.max(ids).as_py()
+    if high is not None and high >= len(names):
+        raise UserError(f"{source}: class id {high}, but only {len(names)} class names: {names}. Correct the file.")
+    return pa.chunked_array([pa.array(names, pa.string()).take(ids.combine_chunks())])
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return column
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column.cast(kind)), None, column.cast(kind))
+    try:
+        return column.cast(kind).cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return column

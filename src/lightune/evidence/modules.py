@@ -1,0 +1,91 @@
+"""METRICS as Hugging Face Evaluate modules that need no network, and any metric of the Hub by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.errors import UserError, near_match
+from lightune.evidence.metrics import METRICS, Metric, find_metric, prediction_of
+
+if TYPE_CHECKING:
+    import datasets
+    import evaluate
+
+
+def local_module(name: str, n_classes: int) -> evaluate.EvaluationModule:
+    """The metric as a Hugging Face Evaluate module that needs no network and leaves no file behind.
+
+    `module.compute(predictions=…, references=…)` takes class ids (N,) or probabilities (N, C), and only the
+    latter if the metric needs them; so `evaluate.combine([...])` works, on probabilities for any mixture.
+    Raises UserError if there is no such metric.
+    """
+    module = _module_class(name, find_metric(name), n_classes)
+    with TemporaryDirectory() as scratch:  # Evaluate makes a folder even when it keeps the rows in memory
+        return module(cache_dir=scratch, keep_in_memory=True)
+
+
+def hub_metric(name: str, *, revision: str | None = None) -> evaluate.EvaluationModule:
+    """Any metric of the Hugging Face Hub, "meteor" or "someone/their-metric", ready to compute.
+
+    This downloads the metric's Python code and runs it: pin `revision` to the commit that was read.
+    Raises UserError offline (unless it was used before and is in the cache), or if it does not load.
+    """
+    import evaluate
+    from huggingface_hub import is_offline_mode
+
+    _require_hub_name(name)
+    # Evaluate has an offline switch of its own and does not look at HF_HUB_OFFLINE.
+    offline = evaluate.config.HF_EVALUATE_OFFLINE = is_offline_mode() or evaluate.config.HF_EVALUATE_OFFLINE
+    try:
+        return evaluate.load(name, module_type="metric", revision=revision, keep_in_memory=True)
+    except (FileNotFoundError, ConnectionError):
+        reason = "offline mode is on and it is not in the cache" if offline else "no connection, or no such name"
+        raise _no_hub_metric(name, reason) from None
+    except ImportError as error:
+        raise _no_hub_metric(name, str(error)) from error
+
+
+def _module_class(name: str, metric: Metric, n_classes: int) -> type[evaluate.Metric]:
+    import evaluate
+
+    class LocalMetric(evaluate.Metric):  # type: ignore[misc]  # Evaluate ships no types
+        def _info(self) -> evaluate.MetricInfo:
+            return evaluate.MetricInfo(metric.summary, metric.source, _features(metric, n_classes))
+
+        def _compute(self, predictions: list[Any], references: list[int]) -> dict[str, float]:
+            given = np.asarray(predictions)
+            prediction = prediction_of(metric, given) if given.ndim == 2 else given
+            return {name: metric.compute(np.asarray(references), prediction)}
+
+    LocalMetric.__name__ = name  # Evaluate names a module after its class
+    return LocalMetric
+
+
+def _features(metric: Metric, n_classes: int) -> list[datasets.Features]:
+    """The forms of input that the module takes: class ids if they will do, and probabilities."""
+    from datasets import ClassLabel, Features, List, Value
+
+    ids = ClassLabel(num_classes=n_classes)
+    proba = List(Value("float64"), length=n_classes)
+    forms = [ids, proba] if metric.needs == "labels" else [proba]
+    return [Features(predictions=form, references=ids) for form in forms]
+
+
+def _require_hub_name(name: str) -> None:
+    """Raises UserError for what Evaluate would take for a Python file on this machine, and run."""
+    if name.endswith(".py") or (Path(name) / f"{Path(name).name}.py").is_file():
+        raise UserError(
+            f"{name!r} is a Python file here, not a metric of the Hub, and loading it would run it. "
+            "Give a name like 'meteor' or 'owner/metric', or rename the file."
+        )
+
+
+def _no_hub_metric(name: str, reason: str) -> UserError:
+    return UserError(
+        f"Hub metric {name!r} did not load: {reason}.{near_match(name, METRICS)} "
+        f"Go online, or use a metric that needs no network: {', '.join(METRICS)}."
+    )

@@ -1,0 +1,132 @@
+"""The scores of a classifier: each metric's value, from its Evaluate module, and its 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from lightune.errors import UserError
+from lightune.evidence.metrics import METRICS, Metric, find_metric, prediction_of
+from lightune.evidence.modules import local_module
+from lightune.evidence.statistics import confusion_draws, percentile_interval, require_rows, weight_draws, wilson
+from lightune.records import Score
+
+SLOW_RESAMPLES = 200  # the most without a vectorised form: scikit-learn needs milliseconds for each
+
+Draw = TypeVar("Draw")
+
+
+def score_all(
+    y_true: np.ndarray,
+    proba: np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    seed: int,
+    n_resamples: int = 1000,
+) -> dict[str, Score]:
+    """Every metric that applies (or those of `names` that do), each with its 95 % interval.
+
+    y_true (N,) int in [0, C); proba (N, C) float, rows sum to 1. Intervals are Wilson's for a proportion and
+    the percentile bootstrap over rows for the rest: they cover the choice of test rows, not of the training
+    seed, and shrink to a point when no row is wrong. `not_applicable` says what was left out and why.
+    Raises UserError if N == 0, a name is unknown or a probability is not a number.
+    """
+    metrics = {name: find_metric(name) for name in (METRICS if names is None else names)}
+    y_true, proba = _checked(y_true, proba)
+    absent = not_applicable(y_true, proba.shape[1])
+    metrics = {name: metric for name, metric in metrics.items() if name not in absent}
+    intervals = _intervals(metrics, y_true, proba, seed, n_resamples)
+    values = {name: _value(name, metric, y_true, proba) for name, metric in metrics.items()}
+    return {name: Score(value, *intervals[name]) for name, value in values.items()}
+
+
+def not_applicable(y_true: np.ndarray, n_classes: int) -> dict[str, str]:
+    """The metrics that cannot be computed on these labels (N,), each with the reason."""
+    reasons = {name: metric.obstacle(np.asarray(y_true), n_classes) for name, metric in METRICS.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _checked(y_true: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As int64 and float64. Raises UserError for no rows or for NaN, and ValueError for a bug of ours."""
+    y_true, proba = np.asarray(y_true, dtype=np.int64), np.asarray(proba, dtype=np.float64)
+    require_rows(len(y_true))
+    _require_finite(proba)
+    if y_true.shape != proba.shape[:1] or y_true.min() < 0 or y_true.max() >= proba.shape[1]:
+        raise ValueError(f"class ids {y_true.shape} in [{y_true.min()}, {y_true.max()}] for {proba.shape}")
+    if not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
+        raise ValueError(f"rows of proba sum to {proba.sum(axis=1).min()} … {proba.sum(axis=1).max()}, not 1")
+    return y_true, proba
+
+
+def _require_finite(proba: np.ndarray) -> None:
+    n_broken = int((~np.isfinite(proba)).any(axis=-1).sum())
+    if n_broken:
+        raise UserError(
+            f"The model's probabilities are not numbers for {n_broken} of {len(proba)} rows: training "
+            "diverged, or 16-bit numbers overflowed. Lower train.learning_rate, or use 32-bit precision."
+        )
+
+
+def _value(name: str, metric: Metric, y_true: np.ndarray, proba: np.ndarray) -> float:
+    module = local_module(name, proba.shape[1])
+    result = module.compute(predictions=prediction_of(metric, proba), references=y_true)
+    return float(result[name])
+
+
+def _intervals(
+    metrics: Mapping[str, Metric], y_true: np.ndarray, proba: np.ndarray, seed: int, n_resamples: int
+) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each metric, all of one seed."""
+    shares = {name: metric for name, metric in metrics.items() if metric.is_proportion}
+    others = {name: metric for name, metric in metrics.items() if not metric.is_proportion}
+    samples = _samples(others, y_true, proba, seed, n_resamples)
+    intervals = {name: _proportion_interval(metric, y_true, proba) for name, metric in shares.items()}
+    return intervals | {name: percentile_interval(values) for name, values in samples.items()}
+
+
+def _proportion_interval(metric: Metric, y_true: np.ndarray, proba: np.ndarray) -> tuple[float, float]:
+    share = metric.compute(y_true, prediction_of(metric, proba))
+    return wilson(round(share * len(y_true)), len(y_true))
+
+
+def _samples(
+    metrics: Mapping[str, Metric], y_true: np.ndarray, proba: np.ndarray, seed: int, n_resamples: int
+) -> dict[str, np.ndarray]:
+    """name -> (B,) values on resampled rows, by each metric's fastest form."""
+    replicates = {name: metric.replicate for name, metric in metrics.items() if metric.replicate}
+    reweighs = {name: partial(m.reweigh, y_true, proba) for name, m in metrics.items() if m.reweigh}
+    slow = {name: metric for name, metric in metrics.items() if not (metric.replicate or metric.reweigh)}
+    n_rows, n_classes = proba.shape
+    confusions = confusion_draws(y_true, proba.argmax(axis=1), n_classes, n_resamples, _rng(seed))
+    weights = weight_draws(n_rows, n_resamples, _rng(seed))
+    samples = _apply(replicates, confusions) | _apply(reweighs, weights)
+    n_slow = min(n_resamples, SLOW_RESAMPLES)
+    return samples | {name: _slow_samples(m, y_true, proba, n_slow, _rng(seed)) for name, m in slow.items()}
+
+
+def _rng(seed: int) -> np.random.Generator:
+    """A fresh generator: a metric's interval does not depend on which others were asked for."""
+    return np.random.default_rng(seed)
+
+
+def _apply(forms: Mapping[str, Callable[[Draw], np.ndarray]], draws: Iterable[Draw]) -> dict[str, np.ndarray]:
+    """Each form on every chunk of draws, which are made once for all of them and one chunk at a time."""
+    if not forms:
+        return {}
+    parts = [{name: form(draw) for name, form in forms.items()} for draw in draws]
+    return {name: np.concatenate([part[name] for part in parts]) for name in forms}
+
+
+def _slow_samples(
+    metric: Metric, y_true: np.ndarray, proba: np.ndarray, n_resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(B,) values of `compute` on resampled rows; NaN where the metric does not apply to a resample."""
+    prediction, samples = prediction_of(metric, proba), np.full(n_resamples, np.nan)
+    for i in range(n_resamples):
+        rows = rng.integers(0, len(y_true), len(y_true))
+        if not metric.obstacle(y_true[rows], proba.shape[1]):
+            samples[i] = metric.compute(y_true[rows], prediction[rows])
+    return samples

@@ -1,0 +1,99 @@
+"""Tokens and batches: specials kept, cuts where asked, nothing lost or doubled, little padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lightune.data.batching import Encoder, epoch_steps, find_frame, make_encoder, truncate, within_budget
+from lightune.errors import UserError
+from tests import tiny
+
+TEXTS = ["the lamp is lovely", "a cheap kettle , i think", "my new chair feels very quick today " * 9]
+
+
+@pytest.fixture(scope="module", params=sorted(tiny.ARCHITECTURES))
+def tokenizer(request, tmp_path_factory):
+    loaded = tiny.load_tokenizer(tiny.make(request.param, tmp_path_factory.mktemp("tok") / request.param))
+    if loaded.pad_token is None:
+        loaded.pad_token = loaded.eos_token
+    return loaded
+
+
+def encoder(tokenizer, max_tokens: int = 24, truncation="head") -> Encoder:
+    return make_encoder(tokenizer, max_tokens, truncation, 512)
+
+
+def test_tokens_are_the_tokenizers_own(tokenizer):
+    tokens = encoder(tokenizer, 500).tokenise(TEXTS)
+    for i, text in enumerate(TEXTS):
+        own = tokens.ids[tokens.offsets[i] : tokens.offsets[i + 1]].tolist()
+        assert own == tokenizer(text)["input_ids"]
+    assert tokens.n_truncated == tokens.lost == 0
+
+
+def test_cutting_the_head_equals_the_tokenizers_own_truncation(tokenizer):
+    tokens = encoder(tokenizer, 16).tokenise(TEXTS[2:])
+    if tokenizer.truncation_side == "right":
+        assert tokens.ids.tolist() == tokenizer(TEXTS[2], truncation=True, max_length=16)["input_ids"]
+    assert tokens.n_truncated == 1
+
+
+def test_a_batch_is_what_the_tokenizer_would_pad(tokenizer):
+    own = encoder(tokenizer, 500)
+    tokens = own.tokenise(TEXTS)
+    batch = own.batch(tokens, np.arange(3), "cpu")
+    padded = tokenizer(TEXTS, padding=True, return_tensors="pt", pad_to_multiple_of=8)
+    assert set(batch) == set(padded) & {"input_ids", "attention_mask", "token_type_ids"}
+    for name, tensor in batch.items():
+        assert tensor.tolist() == padded[name].tolist(), name
+
+
+@pytest.mark.parametrize(
+    ("truncation", "kept"), [("head", [0, 1, 2, 3, 4]), ("tail", [5, 6, 7, 8, 9]), ("head+tail", [0, 1, 7, 8, 9])]
+)
+def test_truncation_keeps_what_its_name_says(truncation, kept):
+    assert list(truncate(range(10), 5, truncation)) == kept
+    assert list(truncate(range(4), 5, truncation)) == [0, 1, 2, 3]
+
+
+def test_every_length_cut_head_and_tail_stays_within_the_limit(tokenizer):
+    for limit in (9, 16, 17):
+        assert encoder(tokenizer, limit, "head+tail").tokenise(TEXTS).lengths.max() == limit
+
+
+def test_an_epoch_sees_every_row_once_in_full_steps():
+    lengths = np.random.default_rng(0).integers(3, 200, 1003)
+    steps = epoch_steps(lengths, 16, np.random.default_rng(0))
+    assert sorted(np.concatenate(steps)) == list(range(1003))
+    assert sorted({len(step) for step in steps}) == [1003 % 16, 16]
+
+
+def test_texts_of_a_step_are_of_similar_length():
+    lengths = np.random.default_rng(0).integers(3, 200, 1600)
+    steps = epoch_steps(lengths, 16, np.random.default_rng(0))
+    padded = sum(len(step) * lengths[step].max() for step in steps)
+    assert padded / lengths.sum() < 1.1
+    shuffled = np.random.default_rng(0).permutation(1600).reshape(-1, 16)
+    assert sum(16 * lengths[step].max() for step in shuffled) / lengths.sum() > 1.5
+
+
+def test_batches_fit_the_budget_and_lose_no_row():
+    lengths = np.random.default_rng(0).integers(3, 200, 500)
+    batches = within_budget(np.arange(500), lengths, 1024)
+    assert sorted(np.concatenate(batches)) == list(range(500))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * -(-lengths[batch].max() // 8) * 8 <= 1024
+
+
+def test_more_tokens_than_the_model_reads_are_refused(tokenizer):
+    with pytest.raises(UserError, match=r"data\.max_tokens = 600: this model reads 512 tokens"):
+        make_encoder(tokenizer, 600, "head", 512)
+    assert make_encoder(tokenizer, "auto", "head", 100).max_tokens == 100
+
+
+def test_the_frame_counts_the_special_tokens(tokenizer):
+    frame = find_frame(tokenizer)
+    assert frame.n_special == len(tokenizer("the")["input_ids"]) - len(
+        tokenizer("the", add_special_tokens=False)["input_ids"]
+    )

@@ -1,0 +1,134 @@
+"""The command line as its user meets it: exit codes, one message per mistake, JSON that stays alone."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from lightune import cli
+from lightune.recipe import shipped_recipes
+from tests.conftest import TINY_SETTINGS
+
+
+def call(*arguments: str) -> int:
+    try:
+        return cli.main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu"], "invalid choice: 'rnu'"),
+        (["run", "--tset", "x.csv"], "--tset. Did you mean '--test'"),
+        (["evaluate", "somewhere"], "--data"),
+        (["run", "--seed", "many"], "--seed"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_exit_2(arguments, message, capsys):
+    assert call(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+BAD_FILES = {
+    "empty.csv": (b"", "empty.csv"),
+    "header.csv": (b"text,label\n", "header.csv"),
+    "one.csv": (b"text,label\nfirst row,a\nsecond row,a\nthird row,a\n", "class"),
+    "latin.csv": ("text,label\ncaf\xe9 is fine,a\ncaf\xe9 is not,b\n".encode("latin-1"), "data.encoding"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD_FILES))
+def test_a_bad_file_is_one_message_and_exit_2(name, tmp_path, capsys):
+    content, message = BAD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    assert call("run", str(tmp_path / name), "--label", "label", "--output", str(tmp_path / "run")) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert len(error.splitlines()) < 15
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--label", "verdict"], r"verdict"),
+        (["--set", "train.epoch=2"], "Did you mean 'epochs'"),
+        (["--set", "method=lara"], "Did you mean 'lora'"),
+        (["--set", "lora.rnak=2"], "Did you mean 'rank'"),
+        (["--set", "model=nobody/nothing"], "not in the local cache"),
+        (["--set", "model=./nowhere"], "no such folder"),
+        (["--set", "model=minlm"], "Did you mean 'minilm'"),
+        (["--set", 'trackers=["tensorbord"]'], "Did you mean 'tensorboard'"),
+        (["--set", "data.max_tokens=100000"], "reads"),
+        (["--test", "nowhere.csv"], "nowhere.csv"),
+        (["--text", "{title}"], "title"),
+    ],
+)
+def test_a_mistake_about_good_data_is_one_message_and_leaves_nothing(
+    arguments, message, reviews, tiny_bert, tmp_path, capsys
+):
+    model = ["--set", f'model="{tiny_bert}"']
+    assert call("run", str(reviews), *model, *arguments, "--output", str(tmp_path / "run"), "--offline") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_is_alone_on_standard_output(reviews, tiny_bert, tmp_path, capsys):
+    settings = [part for s in [f'model="{tiny_bert}"', *TINY_SETTINGS] for part in ("--set", s)]
+    assert call("run", str(reviews), *settings, "--json", "--output", str(tmp_path / "run")) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "Fine-tuning with lora" in captured.err
+
+
+def test_dry_run_prints_the_cost(reviews, tiny_bert, tmp_path, capsys):
+    arguments = ["--set", f'model="{tiny_bert}"', "--dry-run", "--json", "--output", str(tmp_path / "run")]
+    assert call("run", str(reviews), *arguments) == 0
+    assert json.loads(capsys.readouterr().out)["estimated_seconds"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["recipes", "methods", "metrics", "env"])
+def test_lists_are_readable_and_json(command, capsys):
+    assert call(command) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 3
+    assert call(command, "--json") == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_recipes_lists_what_ships(capsys):
+    call("recipes", "--json")
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(shipped_recipes())
+
+
+def test_evaluate_scores_other_data(tiny_run, reviews, capsys):
+    assert call("evaluate", tiny_run.folder, "--data", str(reviews), "--json") == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["n_rows"] == 126
+    assert scores["scores"]["accuracy"]["low"] <= scores["scores"]["accuracy"]["value"]
+
+
+def test_evaluate_refuses_a_class_it_does_not_know(tiny_run, tmp_path, capsys):
+    other = tmp_path / "other.csv"
+    other.write_text("text,sentiment\nit is fine today,neutral\nit is bad today,negative\nit is good,neutral\n")
+    assert call("evaluate", tiny_run.folder, "--data", str(other), "--label", "sentiment") == 2
+    assert "neutral" in capsys.readouterr().err
+
+
+def test_predict_reads_lines_from_standard_input(tiny_run, monkeypatch, capsys):
+    stdin = io.TextIOWrapper(io.BytesIO(b"the lamp is lovely\nthe lamp is awful\n"))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert call("predict", tiny_run.folder) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "text,label,score,p_negative,p_positive"
+    assert [line.split(",")[1] for line in lines[1:]] == ["positive", "negative"]

@@ -1,0 +1,119 @@
+"""Recipes: what is accepted, what is refused and in which words, what survives a round trip."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from lightune.errors import UserError
+from lightune.recipe import Recipe, flatten, load_recipe, parse_setting, shipped_recipes, write_recipe
+
+
+def test_every_shipped_recipe_is_valid():
+    assert {"imdb-minilm", "imdb-minilm-best", "amazon-distilbert"} <= set(shipped_recipes())
+    for name in shipped_recipes():
+        assert load_recipe(name).name == name
+
+
+def test_the_shipped_amazon_recipe_is_the_origin_reports_job():
+    recipe = load_recipe("amazon-distilbert").recipe
+    assert recipe.model == "distilbert/distilbert-base-uncased"
+    assert recipe.data.source == "fancyzhx/amazon_polarity"
+    assert recipe.data.text == "{title}. {content}"
+    assert recipe.method.name == "lora"
+
+
+def test_a_data_source_gets_the_defaults():
+    checked = load_recipe("reviews.csv")
+    assert checked.recipe == Recipe.model_validate({"data": {"source": "reviews.csv"}})
+    assert checked.origins["train.epochs"] == "default"
+
+
+def test_each_value_knows_where_it_came_from():
+    checked = load_recipe("imdb-minilm", {"seed": 3}, ["lora.rank=16"])
+    assert checked.origins["seed"] == checked.origins["method.rank"] == "command line"
+    assert checked.origins["data.source"] == "recipe imdb-minilm"
+    assert checked.origins["train.clip"] == "default"
+
+
+def test_a_written_recipe_reads_back_the_same(tmp_path):
+    checked = load_recipe("imdb-minilm", {}, ["data.text={title}. {content}", 'trackers=["tensorboard"]'])
+    path = tmp_path / "recipe.toml"
+    write_recipe(checked, {"train.epochs": 2.0}, path)
+    assert (
+        load_recipe(str(path)).recipe
+        == load_recipe(
+            "imdb-minilm", {}, ["data.text={title}. {content}", 'trackers=["tensorboard"]', "train.epochs=2"]
+        ).recipe
+    )
+    assert "# chosen" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a=3", 3),
+        ("a=3e-4", 3e-4),
+        ("a=true", True),
+        ("a=no", "no"),
+        ('a="3"', "3"),
+        ("a={title}. {content}", "{title}. {content}"),
+        ("a=x=y", "x=y"),
+        ('a=["q","v"]', ["q", "v"]),
+    ],
+)
+def test_a_setting_is_toml_and_a_bare_word_is_a_string(text, value):
+    assert parse_setting(text) == ("a", value)
+
+
+def test_replacing_the_method_drops_the_options_of_the_old_one():
+    recipe = load_recipe("imdb-minilm", {}, ["method=ia3"]).recipe
+    assert recipe.method.name == "ia3"
+    assert recipe.method.options == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.epoch=2"], r"train\.epoch: unknown key\. Did you mean 'epochs'\? Known: epochs, "),
+        (["data.train_rows=-5"], r"data\.train_rows = -5: should be 'auto' or 'all', or .* than or equal to 2"),
+        (["train.schedule=lin"], r"train\.schedule = 'lin': should be 'linear', 'cosine' or 'constant'"),
+        (["train.learning_rate=nan"], r"train\.learning_rate = nan: .*finite number"),
+        (["train.batch_size=1.5"], r"train\.batch_size = 1\.5: should be a valid integer"),
+        (["data.dev_rows=true"], r"data\.dev_rows = True"),
+        (["lra.rank=3"], r"--set lra\.rank: no table 'lra'.*Did you mean 'lora'"),
+        (["ia3.rank=3"], r"the method is 'lora'.*Set method=ia3 before it"),
+        (["nonsense"], r"--set nonsense: expected key=value"),
+        (["seed.x=1"], r"--set seed\.x: 'seed' is a single value"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_its_value_and_the_range(settings, message):
+    if settings == ["seed.x=1"]:
+        settings = ["seed=1", *settings]
+    with pytest.raises(UserError, match=message):
+        load_recipe("imdb-minilm", {}, settings)
+
+
+def test_every_mistake_is_reported_at_once():
+    with pytest.raises(UserError) as caught:
+        load_recipe("imdb-minilm", {}, ["train.epoch=2", "data.trunc=head"])
+    assert "train.epoch" in str(caught.value)
+    assert "data.trunc" in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there_or_not_toml_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"none\.toml: cannot read this recipe.*imdb-minilm"):
+        load_recipe(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("model = distilbert")
+    with pytest.raises(UserError, match="bad.toml: not valid TOML"):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
+def test_the_readmes_recipe_is_the_shipped_one():
+    from tests.test_docs import README
+
+    block = README.split("```toml")[1].split("```")[0]
+    shown = flatten(tomllib.loads(block))
+    shipped = flatten(load_recipe("amazon-distilbert").recipe.model_dump())
+    assert shown == {key: shipped[key] for key in shown}

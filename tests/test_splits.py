@@ -1,0 +1,116 @@
+"""Splits: no shared text, exact sizes, proportions kept, the same for the same seed whatever the order."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lightune.data.splits import split, text_key
+from lightune.errors import UserError
+from lightune.records import Examples
+
+
+def examples(n: int = 300, copies: int = 0, classes=("a", "b", "b")) -> Examples:
+    texts = [f"text number {i}" for i in range(n)] + [f"  TEXT  number {i}" for i in range(copies)]
+    labels = [classes[i % len(classes)] for i in range(n)] + [classes[i % len(classes)] for i in range(copies)]
+    return Examples(texts, labels, list(range(len(texts))))
+
+
+def keys(part: Examples) -> set[bytes]:
+    return {text_key(text, 0) for text in part.texts}
+
+
+def test_no_text_is_in_two_splits_even_in_other_case_or_spacing():
+    splits = split(examples(copies=100), None, seed=0)
+    train, dev, test = keys(splits.train), keys(splits.dev), keys(splits.test)
+    assert not train & dev
+    assert not train & test
+    assert not dev & test
+    assert [d.choice for d in splits.decisions if d.what == "duplicates"] == ["100 rows dropped"]
+
+
+def test_sizes_are_exact_and_classes_in_proportion():
+    splits = split(examples(3000), None, seed=0, train_rows=900, dev_rows=150, test_rows=300)
+    assert [len(part) for part in splits.parts().values()] == [900, 150, 300]
+    for part in splits.parts().values():
+        assert Counter(part.labels)["b"] == pytest.approx(len(part) * 2 / 3, abs=1)
+
+
+def test_the_order_of_the_file_does_not_matter():
+    source = examples()
+    order = np.random.default_rng(1).permutation(len(source))
+    shuffled = Examples([source.texts[i] for i in order], [source.labels[i] for i in order], list(map(int, order)))
+    assert split(source, None, seed=0) == split(shuffled, None, seed=0)
+
+
+def test_another_seed_gives_another_split():
+    assert split(examples(), None, seed=0).test.texts != split(examples(), None, seed=1).test.texts
+
+
+def test_rows_point_into_the_source():
+    source = examples()
+    for part in split(source, None, seed=0).parts().values():
+        assert [source.texts[row] for row in part.rows] == part.texts
+
+
+def test_a_separate_test_split_is_kept_whole_and_cleans_the_training_rows():
+    test = Examples(["Text Number 3", "new", "newer"], ["a", "b", "a"], [0, 1, 2])
+    splits = split(examples(), test, seed=0)
+    assert splits.test.texts == test.texts
+    assert text_key("text number 3", 0) not in keys(splits.train) | keys(splits.dev)
+
+
+def test_the_same_text_under_two_labels_never_straddles():
+    source = examples()
+    twins = Examples([*source.texts, *source.texts[:60]], [*source.labels, *["c"] * 60], list(range(360)))
+    splits = split(twins, None, seed=0)
+    assert not keys(splits.test) & keys(splits.train)
+    assert any(d.what == "contradictions" and d.choice == "60 texts" for d in splits.decisions)
+
+
+def test_a_class_of_one_stays_in_training_and_is_announced():
+    source = examples()
+    rare = Examples([*source.texts, "the only one"], [*source.labels, "rare"], list(range(301)))
+    splits = split(rare, None, seed=0)
+    assert "rare" in splits.train.labels
+    assert any(d.what == "classes not in test" and "rare" in d.choice for d in splits.decisions)
+
+
+def test_a_class_of_three_or_more_is_tested():
+    source = examples()
+    few = Examples([*source.texts, "x1", "x2", "x3"], [*source.labels, *["few"] * 3], list(range(303)))
+    assert "few" in split(few, None, seed=0).test.labels
+
+
+def test_class_order_is_the_sources_or_by_number_or_by_alphabet():
+    assert split(examples(), None, seed=0, class_names=["b", "a"]).class_names == ["b", "a"]
+    assert split(examples(classes=("10", "9", "1")), None, seed=0).class_names == ["1", "9", "10"]
+    assert split(examples(classes=("no", "Maybe", "yes")), None, seed=0).class_names == ["Maybe", "no", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test_rows": 299}, r"data\.test_rows = 299: only 300 different rows"),
+        ({"test_rows": "all"}, r"data\.test_rows = 'all': nothing would be left"),
+        ({"train_rows": 5000}, r"data\.train_rows = 5000: only \d+ rows are left"),
+    ],
+)
+def test_sizes_that_cannot_be_met_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        split(examples(), None, seed=0, **options)
+
+
+def test_a_test_label_unseen_in_training_is_refused_with_its_count():
+    test = Examples(["new", "newer"], ["a", "aa"], [0, 1])
+    with pytest.raises(UserError, match=r"1 label\(s\) that no training row has: 'aa' \(1\)"):
+        split(examples(), test, seed=0)
+
+
+def test_an_automatic_training_size_is_capped_and_says_how_to_take_all():
+    splits = split(examples(), None, seed=0, most_train_rows=50)
+    assert len(splits.train) == 50
+    assert any("data.train_rows=all" in d.why for d in splits.decisions)
+    assert len(split(examples(), None, seed=0, most_train_rows=50, train_rows="all").train) > 200

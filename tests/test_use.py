@@ -1,0 +1,200 @@
+"""A finished run in use: the same answers whichever way it is loaded, rows kept as they came."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import lightune
+from lightune.errors import UserError
+from lightune.use.files import predict_file
+
+TEXTS = ["the lamp is lovely", "a useless kettle , i think", "", "my new chair feels very quick today " * 20]
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_run):
+    return lightune.Classifier.load(tiny_run.folder)
+
+
+def test_predictions_are_names_and_probabilities(classifier):
+    first, second, *_ = classifier.predict(TEXTS)
+    assert (first.label, second.label) == ("positive", "negative")
+    assert first.score == max(first.probabilities.values())
+    assert sum(first.probabilities.values()) == pytest.approx(1)
+
+
+def test_a_batch_answers_like_one_text_at_a_time(classifier):
+    together = classifier.predict_proba(TEXTS)
+    alone = np.concatenate([classifier.predict_proba([text]) for text in TEXTS])
+    assert np.allclose(together, alone, atol=1e-6)
+
+
+def test_merged_and_unmerged_adapters_agree(tiny_run, classifier):
+    unmerged = lightune.Classifier.load(tiny_run.folder, merge=False)
+    assert np.allclose(unmerged.predict_proba(TEXTS), classifier.predict_proba(TEXTS), atol=1e-5)
+
+
+def test_the_stored_predictions_are_reproduced(tiny_run, reviews, classifier):
+    stored = pq.read_table(Path(tiny_run.folder) / "predictions.parquet").to_pylist()
+    with reviews.open() as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    proba = classifier.predict_proba([texts[row["row"]] for row in stored])
+    assert np.allclose(proba[:, 1], [row["p_positive"] for row in stored], atol=1e-5)
+
+
+def test_loading_leaves_the_callers_random_numbers_alone(tiny_run):
+    import torch
+
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    lightune.Classifier.load(tiny_run.folder)
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize(("texts", "message"), [("one string", r"predict\(\[text\]\)"), ([1], "text 0 is int")])
+def test_what_is_not_a_list_of_texts_is_refused(classifier, texts, message):
+    with pytest.raises(UserError, match=message):
+        classifier.predict(texts)
+
+
+def test_no_texts_give_no_predictions(classifier):
+    assert classifier.predict([]) == []
+
+
+def test_another_base_is_refused(tiny_run, tmp_path):
+    from tests import tiny
+
+    other = tiny.make("electra", tmp_path / "electra")
+    with pytest.raises(UserError, match="was trained on"):
+        lightune.Classifier.load(tiny_run.folder, base=str(other))
+
+
+def test_a_run_and_its_base_can_move_together(tiny_run, tiny_bert, tmp_path):
+    adapter = tmp_path / "moved" / "run"
+    shutil.copytree(tiny_run.folder, adapter)
+    with pytest.raises(UserError, match="Give it with --base"):
+        contract = json.loads((adapter / "adapter" / "contract.json").read_text())
+        contract["base"]["beside"] = contract["base"]["name"] = "nowhere"
+        (adapter / "adapter" / "contract.json").write_text(json.dumps(contract))
+        lightune.Classifier.load(adapter)
+    assert lightune.Classifier.load(adapter, base=str(tiny_bert)).labels == ["negative", "positive"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "no such folder"),
+        (lambda folder: folder.mkdir(), "no contract.json"),
+        (lambda folder: (folder.mkdir(), (folder / "contract.json").write_text("{}")), "labels: Field required"),
+    ],
+)
+def test_what_is_no_run_is_refused(make, message, tmp_path):
+    make(tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        lightune.Classifier.load(tmp_path / "run")
+
+
+def rows_of(path: Path) -> list[dict[str, object]]:
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+ROWS = [
+    {"id": "007", "text": 'the lamp is "lovely", today', "label": "?"},
+    {"id": "NA", "text": "awful", "label": ""},
+]
+
+
+def write(path: Path) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    elif ".jsonl" in path.name:
+        path.write_text("\n".join(map(json.dumps, ROWS)) + "\n")
+    else:
+        opened = gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="")
+        with opened as file:
+            writer = csv.DictWriter(file, ["id", "text", "label"], delimiter="\t" if ".tsv" in path.name else ",")
+            writer.writeheader()
+            writer.writerows(ROWS)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet", "csv.gz"])
+@pytest.mark.parametrize("out", ["csv", "tsv", "jsonl", "parquet"])
+def test_files_keep_their_columns_and_gain_answers(ending, out, tiny_run, tmp_path):
+    answers = tmp_path / f"out.{out}"
+    summary = predict_file(tiny_run.folder, str(write(tmp_path / f"in.{ending}")), str(answers))
+    rows = rows_of(answers)
+    assert summary["rows"] == len(rows) == 2
+    assert [row["id"] for row in rows] == ["007", "NA"]
+    assert [row["text"] for row in rows] == [row["text"] for row in ROWS]
+    assert [row["label"] for row in rows] == ["positive", "negative"]
+    assert [row["input_label"] for row in rows] == ["?", ""]
+    assert float(rows[0]["p_positive"]) == pytest.approx(1 - float(rows[0]["p_negative"]), abs=1e-5)
+
+
+def test_a_failed_prediction_leaves_an_earlier_answer_alone(tiny_run, tmp_path):
+    answers = tmp_path / "out.csv"
+    answers.write_text("kept")
+    ragged = tmp_path / "in.csv"
+    ragged.write_text("text,id\nfine,1\nbroken\n")
+    with pytest.raises(UserError, match="line 3: 1 values for 2 columns"):
+        predict_file(tiny_run.folder, str(ragged), str(answers))
+    assert answers.read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+def test_a_missing_column_is_named(tiny_run, tmp_path):
+    (tmp_path / "in.csv").write_text("review,id\nfine,1\n")
+    with pytest.raises(UserError, match="review"):
+        predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+
+
+def test_an_unknown_ending_is_refused(tiny_run, reviews, tmp_path):
+    with pytest.raises(UserError, match="cannot write xlsx"):
+        predict_file(tiny_run.folder, str(reviews), str(tmp_path / "out.xlsx"))
+
+
+def test_the_cards_lines_load_the_adapter_without_lightune(tiny_run, classifier):
+    """The card's code runs as it stands, in a process that has never imported lightune."""
+    card = (Path(tiny_run.folder) / "adapter" / "README.md").read_text()
+    lines = card.split("```python")[2].split("```")[0]
+    assert "lightune" not in lines
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", lines.replace("A text to classify.", TEXTS[0])],
+        cwd=tiny_run.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # the base of this run is a folder, named relative to where the run was started
+    if process.returncode and "is not a local folder" in process.stderr:
+        pytest.fail(process.stderr[-500:])
+    assert process.returncode == 0, process.stderr[-2000:]
+    expected = classifier.predict(TEXTS[:1])[0]
+    assert expected.label in process.stdout
+    assert f"{expected.score:.4f}"[:5] in process.stdout
+
+
+def test_the_card_is_a_valid_hub_card(tiny_run):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(str(Path(tiny_run.folder) / "adapter" / "README.md"))
+    assert card.data.library_name == "peft"
+    assert card.data.pipeline_tag == "text-classification"

@@ -464,3 +464,15 @@ def test_a_file_here_is_not_run_in_place_of_a_hub_metric(tmp_path, monkeypatch):
     for name in ("meteor", "meteor/meteor.py"):
         with pytest.raises(UserError, match=f"'{name}' is a Python file here, not a metric of the Hub"):
             hub_metric(name)
+
+
+def test_a_hub_metric_is_scored_beside_the_local_ones(monkeypatch):
+    class Module:
+        def compute(self, predictions, references):
+            return {"agreement": float(np.mean(np.asarray(predictions) == np.asarray(references)))}
+
+    monkeypatch.setattr("lightune.evidence.modules.hub_metric", lambda name, *, revision=None: Module())
+    proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
+    scores = score_all(np.array([0, 1, 1, 1]), proba, names=["accuracy", "hub:someone/agreement@v1"], seed=0)
+    assert scores["hub:someone/agreement@v1"].value == scores["accuracy"].value == 0.75
+    assert scores["hub:someone/agreement@v1"].low < 0.75

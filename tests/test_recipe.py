@@ -30,6 +30,21 @@ def test_a_data_source_gets_the_defaults():
     assert checked.origins["train.epochs"] == "default"
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/reviews.csv.gz", "reviews"),
+        ("fancyzhx/amazon_polarity@0123abc", "amazon_polarity"),
+        ("org/name:config", "name"),
+        ("embedded:imdb", "imdb"),
+        ("../", "data"),
+        ("my data/r\u00e9sum\u00e9s & more.csv", "r\u00e9sum\u00e9s-more"),
+    ],
+)
+def test_a_run_is_named_after_its_data(source, name):
+    assert load_recipe(source).name == name
+
+
 def test_each_value_knows_where_it_came_from():
     checked = load_recipe("imdb-minilm", {"seed": 3}, ["lora.rank=16"])
     assert checked.origins["seed"] == checked.origins["method.rank"] == "command line"
@@ -106,7 +121,7 @@ def test_a_recipe_that_is_not_there_or_not_toml_says_so(tmp_path):
     with pytest.raises(UserError, match=r"none\.toml: cannot read this recipe.*imdb-minilm"):
         load_recipe(str(tmp_path / "none.toml"))
     (tmp_path / "bad.toml").write_text("model = distilbert")
-    with pytest.raises(UserError, match="bad.toml: not valid TOML"):
+    with pytest.raises(UserError, match=r"bad\.toml: not valid TOML"):
         load_recipe(str(tmp_path / "bad.toml"))
 
 

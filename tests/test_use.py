@@ -84,10 +84,11 @@ def test_another_base_is_refused(tiny_run, tmp_path):
 def test_a_run_and_its_base_can_move_together(tiny_run, tiny_bert, tmp_path):
     adapter = tmp_path / "moved" / "run"
     shutil.copytree(tiny_run.folder, adapter)
+    path = adapter / "adapter" / "contract.json"
+    contract = json.loads(path.read_text())
+    contract["base"]["beside"] = contract["base"]["name"] = "nowhere"
+    path.write_text(json.dumps(contract))
     with pytest.raises(UserError, match="Give it with --base"):
-        contract = json.loads((adapter / "adapter" / "contract.json").read_text())
-        contract["base"]["beside"] = contract["base"]["name"] = "nowhere"
-        (adapter / "adapter" / "contract.json").write_text(json.dumps(contract))
         lightune.Classifier.load(adapter)
     assert lightune.Classifier.load(adapter, base=str(tiny_bert)).labels == ["negative", "positive"]
 
@@ -127,8 +128,7 @@ def write(path: Path) -> Path:
     elif ".jsonl" in path.name:
         path.write_text("\n".join(map(json.dumps, ROWS)) + "\n")
     else:
-        opened = gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="")
-        with opened as file:
+        with gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["id", "text", "label"], delimiter="\t" if ".tsv" in path.name else ",")
             writer.writeheader()
             writer.writerows(ROWS)

@@ -5,6 +5,7 @@ Knows nothing of the clock, the network or the processor, and imports no torch.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class Recipe(Section):
 
     model: str = Field("minilm", description="Hub id (with @revision), local folder, or minilm")
     seed: int = Field(0, description="of the split, the head, the adapters and the order of rows", ge=0)
+    metrics: list[str] = Field([], description="more metrics: hub:NAME[@revision] runs code of the Hub")
     trackers: list[str] = Field([], description="tensorboard, mlflow, wandb, trackio")
     data: DataRecipe = DataRecipe()
     method: MethodRecipe = MethodRecipe()
@@ -132,16 +134,16 @@ def load_recipe(
         key = _full_key(key, values)
         _set(values, key, value)
         origins[key] = "command line"
-    recipe = check_recipe(values, name)
+    recipe = check_recipe(values)
     return Checked(recipe, {key: origins.get(key, "default") for key in flatten(recipe.model_dump())}, name)
 
 
-def check_recipe(values: Mapping[str, Any], name: str) -> Recipe:
+def check_recipe(values: Mapping[str, Any]) -> Recipe:
     """`values` as a Recipe; UserError lists every key that is unknown or out of range."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"recipe {name}: " + "\n  ".join(_explain(error.errors()))) from None
+        raise UserError("recipe: " + "\n  ".join(_explain(error.errors()))) from None
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -191,8 +193,14 @@ def _start(target: str | None) -> tuple[str, dict[str, Any]]:
     if name in recipes:
         return name, _read_toml(recipes[name])
     if name.endswith(".toml"):
-        return Path(name).name, _read_toml(Path(name))
-    return "defaults", {"data": {"source": name}}
+        return Path(name).stem, _read_toml(Path(name))
+    return _short_name(name), {"data": {"source": name}}
+
+
+def _short_name(source: str) -> str:
+    """ "data/reviews.csv.gz" is reviews, "org/name:config@revision" name, "embedded:imdb" imdb."""
+    last = re.split(r"[/\\]", source.removeprefix("embedded:").partition("@")[0].rstrip("/"))[-1]
+    return re.sub(r"[^\w-]+", "-", re.split(r"[.:]", last)[0]).strip("-") or "data"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

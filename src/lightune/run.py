@@ -16,6 +16,7 @@ from lightune.artifact.proof import prove
 from lightune.artifact.results import gather, write_run
 from lightune.data.batching import encode, make_encoder
 from lightune.data.prepare import prepare, split_prepared
+from lightune.evidence import score
 from lightune.evidence.evaluate import evaluate, predict_logits
 from lightune.hardware import choose_hardware
 from lightune.journal import Journal
@@ -72,6 +73,7 @@ def follow(
     recipe, seed = checked.recipe, checked.recipe.seed
     method, options = recipe.method.name, methods.check_options(recipe.method.name, recipe.method.options)
     trackers.check(recipe.trackers)
+    metrics = score.check(recipe.metrics)
     folder = choose_run_folder(output, f"{checked.name}-{method}", overwrite=overwrite)
 
     with journal.phase("read", "Reading the data"):
@@ -116,7 +118,7 @@ def follow(
         anatomy = inspect(base.model, base.missing_keys)
         model = base.model.to(hardware.device)
         with journal.progress("before", rows["test"].n_tokens, "tokens") as progress:
-            before = evaluate(model, encoder, rows["test"], hardware, seed=seed, advance=progress.advance)
+            before = evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
 
     with journal.phase("train", f"Fine-tuning with {method}"):
         layers, pooler = recipe.train.layers, recipe.train.pooler
@@ -136,7 +138,7 @@ def follow(
 
     with journal.phase("after", "After: the same rows again"):  # noqa: SIM117
         with journal.progress("after", rows["test"].n_tokens, "tokens") as progress:
-            after = evaluate(model, encoder, rows["test"], hardware, seed=seed, advance=progress.advance)
+            after = evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
 
     with journal.phase("proof", "Saving, and proving that it reloads"):
         contract = make_contract(splits.class_names, data.text, encoder, method, base, folder.adapter)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightune.data.batching import MAX_TOKENS
 from lightune.data.columns import choose_columns, examples
 from lightune.data.sources import read
 from lightune.data.splits import split
@@ -14,7 +16,8 @@ from lightune.records import Corpus, Decision, Examples, Splits
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "validation", "dev", "valid")
-AUTO_TRAIN_ROWS = {"cpu": 8000}  # where the recipe does not say; no cap on other devices
+AUTO_TRAIN_TOKENS = {"cpu": 1_500_000}  # where the recipe does not say how many rows; no cap on other devices
+CHARACTERS_PER_TOKEN = 4.5  # of English in a vocabulary of 30,000; only for that cap
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,16 @@ def split_prepared(data: Prepared, recipe: DataRecipe, *, seed: int, device: str
         train_rows=recipe.train_rows,
         dev_rows=recipe.dev_rows,
         test_rows=recipe.test_rows,
-        most_train_rows=AUTO_TRAIN_ROWS.get(device),
+        most_train_rows=_affordable_rows(data.source.texts, recipe, device),
         class_names=data.class_names,
     )
+
+
+def _affordable_rows(texts: Sequence[str], recipe: DataRecipe, device: str) -> int | None:
+    """Rows that hold about AUTO_TRAIN_TOKENS of this device, by the mean length of the texts; None: no cap."""
+    if device not in AUTO_TRAIN_TOKENS:
+        return None
+    limit = MAX_TOKENS if recipe.max_tokens == "auto" else recipe.max_tokens
+    tokens = sum(min(len(text) / CHARACTERS_PER_TOKEN + 2, limit) for text in texts)
+    rows = AUTO_TRAIN_TOKENS[device] * len(texts) / tokens
+    return int(round(rows, -3)) if rows > 2000 else max(2, round(rows))

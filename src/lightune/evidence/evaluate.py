@@ -59,12 +59,12 @@ def evaluate(
     encoder: Encoder,
     rows: Labelled,
     hardware: Hardware,
+    metrics: Sequence[str],
     *,
     seed: int,
     advance: Callable[[int], None] = lambda n_tokens: None,
-    metrics: Sequence[str] | None = None,
 ) -> Evaluation:
-    """Scores of `model` on labelled rows; seed: of the bootstrap intervals."""
+    """Scores of `model` on labelled rows by `metrics`; seed: of the bootstrap intervals."""
     started = time.monotonic()
     proba = softmax(predict_logits(model, encoder, rows.tokens, hardware, advance))
     seconds = time.monotonic() - started

@@ -23,7 +23,12 @@ def local_module(name: str, n_classes: int) -> evaluate.EvaluationModule:
     latter if the metric needs them; so `evaluate.combine([...])` works, on probabilities for any mixture.
     Raises UserError if there is no such metric.
     """
-    module = _module_class(name, find_metric(name), n_classes)
+    return as_module(name, find_metric(name), n_classes)
+
+
+def as_module(name: str, metric: Metric, n_classes: int) -> evaluate.EvaluationModule:
+    """A row, of METRICS or made by `hub_row`, as an Evaluate module."""
+    module = _module_class(name, metric, n_classes)
     with TemporaryDirectory() as scratch:  # Evaluate makes a folder even when it keeps the rows in memory
         return module(cache_dir=scratch, keep_in_memory=True)
 
@@ -47,6 +52,20 @@ def hub_metric(name: str, *, revision: str | None = None) -> evaluate.Evaluation
         raise _no_hub_metric(name, reason) from None
     except ImportError as error:
         raise _no_hub_metric(name, str(error)) from error
+
+
+def hub_row(name: str) -> Metric:
+    """A Hub metric of class ids as a row like those of METRICS; its value is the first number it gives.
+
+    name: as for `hub_metric`, with "@revision" to pin it.
+    """
+    module_name, _, revision = name.partition("@")
+    module = hub_metric(module_name, revision=revision or None)
+
+    def compute(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        return float(next(iter(module.compute(predictions=y_pred, references=y_true).values())))
+
+    return Metric(f"the Hub's {name}", module_name, compute, low=-np.inf, high=np.inf)
 
 
 def _module_class(name: str, metric: Metric, n_classes: int) -> type[evaluate.Metric]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from lightune.errors import UserError
 from lightune.evidence.metrics import METRICS, Metric, find_metric, prediction_of
-from lightune.evidence.modules import local_module
+from lightune.evidence.modules import as_module, hub_row
 from lightune.evidence.statistics import confusion_draws, percentile_interval, require_rows, weight_draws, wilson
 from lightune.records import Score
 
+HUB = "hub:"  # before the name of a metric that is downloaded
 SLOW_RESAMPLES = 200  # the most without a vectorised form: scikit-learn needs milliseconds for each
 
 Draw = TypeVar("Draw")
@@ -29,18 +30,28 @@ def score_all(
 ) -> dict[str, Score]:
     """Every metric that applies (or those of `names` that do), each with its 95 % interval.
 
+    names: rows of METRICS, and "hub:NAME" for a metric of the Hugging Face Hub.
     y_true (N,) int in [0, C); proba (N, C) float, rows sum to 1. Intervals are Wilson's for a proportion and
     the percentile bootstrap over rows for the rest: they cover the choice of test rows, not of the training
     seed, and shrink to a point when no row is wrong. `not_applicable` says what was left out and why.
     Raises UserError if N == 0, a name is unknown or a probability is not a number.
     """
-    metrics = {name: find_metric(name) for name in (METRICS if names is None else names)}
+    wanted = list(METRICS) if names is None else names
+    metrics = {n: hub_row(n.removeprefix(HUB)) if n.startswith(HUB) else find_metric(n) for n in wanted}
     y_true, proba = _checked(y_true, proba)
     absent = not_applicable(y_true, proba.shape[1])
     metrics = {name: metric for name, metric in metrics.items() if name not in absent}
     intervals = _intervals(metrics, y_true, proba, seed, n_resamples)
     values = {name: _value(name, metric, y_true, proba) for name, metric in metrics.items()}
     return {name: Score(value, *intervals[name]) for name, value in values.items()}
+
+
+def check(names: Sequence[str]) -> list[str]:
+    """All rows of METRICS and `names`. Raises UserError for a name that is neither a row nor the Hub's."""
+    for name in names:
+        if not name.startswith(HUB):
+            find_metric(name)
+    return list(dict.fromkeys([*METRICS, *names]))
 
 
 def not_applicable(y_true: np.ndarray, n_classes: int) -> dict[str, str]:
@@ -71,7 +82,7 @@ def _require_finite(proba: np.ndarray) -> None:
 
 
 def _value(name: str, metric: Metric, y_true: np.ndarray, proba: np.ndarray) -> float:
-    module = local_module(name, proba.shape[1])
+    module = as_module(name, metric, proba.shape[1])
     result = module.compute(predictions=prediction_of(metric, proba), references=y_true)
     return float(result[name])
 

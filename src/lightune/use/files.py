@@ -21,6 +21,7 @@ from lightune.data.columns import choose_columns, examples
 from lightune.data.sources import read
 from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import evaluate
+from lightune.evidence.metrics import METRICS
 from lightune.journal import Journal
 from lightune.libraries import is_offline
 from lightune.report.screen import show_scores
@@ -64,6 +65,7 @@ def evaluate_file(
             classifier.encoder,
             labelled,
             classifier.hardware,
+            list(METRICS),
             seed=0,
             advance=progress.advance,
         )

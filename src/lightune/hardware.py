@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import random
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,16 @@ def environment(hardware: Hardware | None = None) -> dict[str, Any]:
         why = {decision.what: {"choice": decision.choice, "why": decision.why} for decision in hardware.decisions}
         values["hardware"] = why | {"processor": _processor(hardware.device)}
     return values
+
+
+def git_commit() -> str | None:
+    """The commit of the repository that the run was started in; None outside one."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def peak_memory_bytes() -> int:

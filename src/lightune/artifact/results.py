@@ -14,7 +14,7 @@ from lightune.artifact.folder import RECIPE, RESULTS, write_json
 from lightune.data.prepare import Prepared
 from lightune.evidence.score import not_applicable
 from lightune.evidence.statistics import mcnemar, paired_difference
-from lightune.hardware import Hardware, environment, peak_memory_bytes
+from lightune.hardware import Hardware, environment, git_commit, peak_memory_bytes
 from lightune.journal import Journal
 from lightune.model.backbones import FROM_HUB, Base
 from lightune.recipe import Checked, flatten, write_recipe
@@ -102,8 +102,8 @@ class Results(Strict):
     gain: GainRecord
     not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
     confusion: dict[Literal["before", "after"], list[list[int]]] = Field(description="rows true, columns predicted")
-    curve: list[dict[str, float]]
-    dev_curve: list[dict[str, float]]
+    curve: list[dict[str, int | float]]
+    dev_curve: list[dict[str, int | float]]
     best_step: int
     n_steps: int
     stopped_early: bool
@@ -193,7 +193,9 @@ def write_run(
     chosen = {key: value for key, value in final.items() if given.get(key) != value}
     write_recipe(checked, chosen, folder / RECIPE)
     write_predictions(folder / "predictions.parquet", splits, before, after)
-    write_json(folder / "environment.json", environment(hardware))
+    made_from = {"data": results["data"]["digest"], "model": results["model"]["digest"]}
+    about = {"seed": checked.recipe.seed, "digests": made_from, "git_commit": git_commit()}
+    write_json(folder / "environment.json", environment(hardware) | about)
     write_json(folder / RESULTS, results)
 
 

@@ -1,0 +1,209 @@
+"""The loop: what it fits, what it leaves alone, what it keeps, when it stops."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from lightune.data.batching import Labelled, make_encoder
+from lightune.errors import GateError, UserError
+from lightune.hardware import choose_hardware, seed_everything
+from lightune.journal import Journal
+from lightune.model.anatomy import inspect
+from lightune.model.backbones import load_base, locate
+from lightune.model.methods import apply
+from lightune.recipe import Recipe, TrainRecipe
+from lightune.records import Plan
+from lightune.training.plan import make_plan, measure_speed, rehearse
+from lightune.training.train import Best, count_steps, make_optimizer, train
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def hardware():
+    return choose_hardware("cpu", "fp32")
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_bert):
+    encoder = make_encoder(tiny.load_tokenizer(tiny_bert), 24, "head", 64)
+    texts, y = zip(*tiny.EXAMPLES[2], strict=True)
+    return encoder, Labelled(encoder.tokenise(texts), np.array(y))
+
+
+def adapted(tiny_bert, **options):
+    base = load_base(locate(str(tiny_bert)), ["negative", "positive"], seed=0)
+    return apply(base.model, inspect(base.model, base.missing_keys), "lora", options)[0]
+
+
+def fit(model, rows, hardware, *, epochs=2.0, rate=1e-2, memory_tokens=4096, seed=0, dev=None, on_log=None, **recipe):
+    encoder, labelled = rows
+    logs = {} if on_log is None else {"on_log": on_log}
+    plan = Plan(epochs, rate, memory_tokens, False)
+    settings = TrainRecipe(**({"batch_size": 8} | recipe))
+    logs["journal"] = Journal(io.StringIO())
+    return train(model, encoder, labelled, dev or labelled, settings, plan, hardware, seed=seed, **logs)
+
+
+def trainable(model) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_small_passes_accumulate_to_the_same_step(tiny_bert, rows, hardware):
+    whole, pieces = adapted(tiny_bert), adapted(tiny_bert)
+    fit(whole, rows, hardware, epochs=1)
+    fit(pieces, rows, hardware, epochs=1, memory_tokens=24)
+    for name, parameter in trainable(whole).items():
+        assert torch.allclose(parameter, trainable(pieces)[name], atol=1e-5), name
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(tiny_bert, rows, hardware):
+    first, second, other = (adapted(tiny_bert) for _ in range(3))
+    for model, seed in ((first, 0), (second, 0), (other, 1)):
+        fit(model, rows, hardware, seed=seed)
+    assert all(torch.equal(p, trainable(second)[n]) for n, p in trainable(first).items())
+    assert not all(torch.equal(p, trainable(other)[n]) for n, p in trainable(first).items())
+
+
+def test_the_best_state_is_kept_not_the_last(tiny_bert, rows, hardware):
+    labelled = rows[1]
+    model = adapted(tiny_bert)
+    # dev labels are turned around: the better the training, the worse the dev score
+    history = fit(model, rows, hardware, epochs=8, dev=Labelled(labelled.tokens, 1 - labelled.y), patience=100)
+    assert history.best_step < history.n_steps
+    best = max(history.dev_curve, key=lambda point: (point["accuracy"], -point["loss"]))
+    assert best["step"] == history.best_step
+
+
+def test_training_stops_when_nothing_improves_any_more(tiny_bert, rows, hardware):
+    labelled = rows[1]
+    history = fit(
+        adapted(tiny_bert), rows, hardware, epochs=50, dev=Labelled(labelled.tokens, 1 - labelled.y), patience=2
+    )
+    assert history.stopped_early
+    assert len(history.dev_curve) - 1 - [p["step"] for p in history.dev_curve].index(history.best_step) == 2
+
+
+def test_the_rate_rises_then_falls_to_zero(tiny_bert, rows, hardware):
+    history = fit(adapted(tiny_bert), rows, hardware, epochs=4, warmup=0.25)
+    rates = [point["learning_rate"] for point in history.curve]
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert max(rates) == pytest.approx(1e-2, rel=0.1)
+
+
+def test_the_loss_and_dev_points_reach_whoever_listens(tiny_bert, rows, hardware):
+    heard: list[tuple[set[str], int]] = []
+    history = fit(adapted(tiny_bert), rows, hardware, on_log=lambda values, step: heard.append((set(values), step)))
+    assert ({"dev_loss", "dev_accuracy"}, history.n_steps) in heard
+    assert sum("train_loss" in names for names, _ in heard) == len(history.curve)
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(tiny_bert, rows, hardware):
+    model = adapted(tiny_bert)
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
+    with pytest.raises(GateError, match=r"the loss is nan at step 1.*Lower train\.learning_rate"):
+        fit(model, rows, hardware)
+
+
+def test_the_frozen_network_runs_without_dropout(tiny_bert, rows, hardware):
+    states = []
+    model = adapted(tiny_bert, dropout=0.5)
+    names = {id(module): name for name, module in model.named_modules()}
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: states.append((names.get(id(module), ""), type(module), module.training))
+    )
+    fit(model, rows, hardware, epochs=0.2, evaluations=1)
+    hook.remove()
+    dropout = [(name, training) for name, kind, training in states if kind is torch.nn.Dropout]
+    assert any("lora_dropout" in name and training for name, training in dropout)
+    assert not any(training for name, training in dropout if "lora_dropout" not in name)
+
+
+def test_the_head_can_have_a_rate_of_its_own(tiny_bert):
+    optimizer = make_optimizer(adapted(tiny_bert), TrainRecipe(head_rate=3.0), 1e-3, True)
+    rates = sorted({group["lr"] for group in optimizer.param_groups})
+    assert rates == pytest.approx([1e-3, 3e-3])
+    for group in optimizer.param_groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+
+
+def test_steps_of_fractions_of_an_epoch():
+    assert count_steps(100, 16, 1.0) == 7
+    assert count_steps(100, 16, 2.5) == 18
+    assert count_steps(100, 16, 0.0) == 0
+
+
+def test_no_training_keeps_the_start(tiny_bert, rows, hardware):
+    model = adapted(tiny_bert)
+    start = trainable(model)
+    history = fit(model, rows, hardware, epochs=0.0)
+    assert history.n_steps == 0
+    assert all(torch.equal(p, start[n]) for n, p in trainable(model).items())
+
+
+def test_best_prefers_accuracy_then_loss():
+    best = Best(torch.nn.Linear(1, 1))
+    assert best.offer({"step": 1, "accuracy": 0.8, "loss": 0.5}) == 0
+    assert best.offer({"step": 2, "accuracy": 0.8, "loss": 0.6}) == 1
+    assert best.offer({"step": 3, "accuracy": 0.8, "loss": 0.4}) == 0
+    assert best.offer({"step": 4, "accuracy": 0.7, "loss": 0.1}) == 1
+    assert best.step == 3
+
+
+def test_measuring_the_speed_changes_neither_weights_nor_random_numbers(tiny_bert, rows, hardware):
+    encoder, labelled = rows
+    model = adapted(tiny_bert)
+    start = trainable(model)
+    seed_everything(5)
+    expected = torch.rand(3)
+    seed_everything(5)
+    speed = measure_speed(model, encoder, labelled.tokens, hardware)
+    assert torch.equal(torch.rand(3), expected)
+    assert speed.predict > 0
+    assert speed.train > 0
+    assert all(torch.equal(p, start[n]) for n, p in trainable(model).items())
+
+
+def test_the_rehearsal_counts_what_training_will_do(tiny_bert, rows, hardware):
+    encoder, labelled = rows
+    base = load_base(locate(str(tiny_bert)), ["negative", "positive"], seed=0)
+    recipe = Recipe.model_validate({"train": {"epochs": 3.0, "batch_size": 8}})
+    parts = {"train": labelled, "dev": labelled, "test": labelled}
+    rehearsal = rehearse(base, recipe, {"rank": 4}, encoder, parts, hardware)
+    assert rehearsal.n_steps == count_steps(len(labelled), 8, 3.0)
+    assert rehearsal.trainable_parameters == sum(
+        p.numel() for p in adapted(tiny_bert, rank=4).parameters() if p.requires_grad
+    )
+    assert rehearsal.estimate.seconds > 0
+
+
+def test_automatic_epochs_shrink_with_the_data(hardware):
+    sizes = {"learning_rate": 5e-4, "max_tokens": 256, "hidden_size": 384, "n_layers": 6}
+    epochs = [make_plan(TrainRecipe(), hardware, train_tokens=n, **sizes)[0].epochs for n in (10_000, 150_000, 10**7)]
+    assert epochs == [6.0, 3.0, 1.0]
+
+
+def test_a_device_that_is_not_there_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    with pytest.raises(UserError, match=r"hardware\.device = 'cuda': not on this machine\. Usable: .*cpu"):
+        choose_hardware("cuda")
+
+
+def test_fp16_on_a_cpu_is_refused_and_bf16_is_not(tiny_bert, rows):
+    with pytest.raises(UserError, match="no fast path on a CPU"):
+        choose_hardware("cpu", "fp16")
+    history = fit(adapted(tiny_bert), rows, choose_hardware("cpu", "bf16"), epochs=6)
+    assert history.curve[-1]["train_loss"] < history.curve[0]["train_loss"]
+
+
+def test_every_choice_has_a_reason(hardware):
+    assert {d.what for d in hardware.decisions} >= {"device", "precision", "optimizer", "threads", "allocator"}
+    assert all(d.choice for d in hardware.decisions)

@@ -97,3 +97,17 @@ def test_the_frame_counts_the_special_tokens(tokenizer):
     assert frame.n_special == len(tokenizer("the")["input_ids"]) - len(
         tokenizer("the", add_special_tokens=False)["input_ids"]
     )
+
+
+def test_training_texts_can_be_shorter_than_the_others(tokenizer):
+    from lightune.data.batching import encode
+    from lightune.records import Examples, Splits
+
+    part = Examples(TEXTS, ["a", "b", "a"], [0, 1, 2])
+    splits = Splits(part, part, part, ["a", "b"], [])
+    own = encoder(tokenizer, 24)
+    rows, _ = encode(own, splits, 12)
+    assert (rows["train"].tokens.lengths.max(), rows["dev"].tokens.lengths.max()) == (12, 24)
+    assert rows["test"].y.tolist() == [0, 1, 0]
+    with pytest.raises(UserError, match=r"train\.max_tokens = 30: more than data\.max_tokens, 24"):
+        encode(own, splits, 30)

@@ -92,7 +92,7 @@ def follow(
     with journal.phase("tokenise", "Tokenising"):
         limit = base.max_tokens - methods.extra_tokens(method, options)
         encoder = make_encoder(base.tokenizer, recipe.data.max_tokens, recipe.data.truncation, limit)
-        rows, decisions = encode(encoder, splits)
+        rows, decisions = encode(encoder, splits, recipe.train.max_tokens)
         journal.decide(*decisions)
 
     with journal.phase("plan", "Planning"):

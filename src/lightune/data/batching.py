@@ -6,7 +6,7 @@ The only maker of `input_ids (B, T)`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -213,23 +213,35 @@ def make_encoder(tokenizer: Any, max_tokens: int | str, truncation: Truncation, 
     return Encoder(tokenizer, find_frame(tokenizer), chosen, truncation)
 
 
-def encode(encoder: Encoder, splits: Splits) -> tuple[dict[str, Labelled], list[Decision]]:
-    """Every split as tokens and class ids, and what the length limit costs."""
+def encode(
+    encoder: Encoder, splits: Splits, training_tokens: int | str
+) -> tuple[dict[str, Labelled], list[Decision]]:
+    """Every split as tokens and class ids, and what the length limits cost.
+
+    training_tokens: a shorter limit for the training rows alone, or "auto" for the encoder's own.
+    """
+    short = encoder if training_tokens == "auto" else replace(encoder, max_tokens=int(training_tokens))
+    if short.max_tokens > encoder.max_tokens:
+        raise UserError(f"train.max_tokens = {training_tokens}: more than data.max_tokens, {encoder.max_tokens}.")
     ids = {name: i for i, name in enumerate(splits.class_names)}
     rows = {
         name: Labelled(
-            encoder.tokenise(part.texts), np.array([ids[label] for label in part.labels or []], dtype=np.int64)
+            (short if name == "train" else encoder).tokenise(part.texts),
+            np.array([ids[label] for label in part.labels or []], dtype=np.int64),
         )
         for name, part in splits.parts().items()
     }
     limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")
-    return rows, [limit, describe_cut(rows["train"].tokens, encoder)]
+    decisions = [limit, describe_cut("longer test texts", rows["test"].tokens, encoder)]
+    if short is not encoder:
+        decisions.append(Decision("training texts", f"up to {short.max_tokens} tokens", "shorter steps, more rows"))
+    return rows, [*decisions, describe_cut("longer training texts", rows["train"].tokens, short)]
 
 
-def describe_cut(tokens: Tokens, encoder: Encoder) -> Decision:
+def describe_cut(what: str, tokens: Tokens, encoder: Encoder) -> Decision:
     """How much text the length limit costs, in words."""
     whole = int(tokens.lengths.sum()) + tokens.lost
     mean = float(tokens.lengths.mean())
     why = f"{mean:.0f} tokens on average; {tokens.lost / whole:.0%} of all tokens are cut away"
     share = tokens.n_truncated / len(tokens)
-    return Decision("longer texts", f"{share:.0%}, cut by {encoder.truncation}", why)
+    return Decision(what, f"{share:.0%}, cut by {encoder.truncation}", why)

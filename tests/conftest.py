@@ -21,7 +21,15 @@ from lightune.journal import Journal
 from lightune.records import Result
 from tests import tiny
 
-TINY_SETTINGS = ["train.epochs=12", "train.learning_rate=1e-2", "data.max_tokens=32", "data.dev_rows=8"]
+TINY_SETTINGS = [
+    "train.epochs=6",
+    "train.learning_rate=1e-2",
+    "train.batch_size=8",
+    "data.max_tokens=32",
+    "data.dev_rows=8",
+]
+
+PLACES = ("here", "there", "at home", "by the door", "upstairs", "outside", "in town", "again")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +40,7 @@ def reviews(tmp_path_factory) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "sentiment", "shop"])
-        for place in ("here", "there", "at home"):
+        for place in PLACES:
             writer.writerows([f"{text} {place}", names[y], "web"] for text, y in tiny.EXAMPLES[2])
     return path
 

@@ -107,7 +107,9 @@ def test_training_texts_can_be_shorter_than_the_others(tokenizer):
     splits = Splits(part, part, part, ["a", "b"], [])
     own = encoder(tokenizer, 24)
     rows, _ = encode(own, splits, 12)
-    assert (rows["train"].tokens.lengths.max(), rows["dev"].tokens.lengths.max()) == (12, 24)
+    assert rows["train"].short.lengths.max() == 12
+    assert rows["train"].tokens.lengths.max() == rows["dev"].tokens.lengths.max() == 24
+    assert rows["test"].short is None
     assert rows["test"].y.tolist() == [0, 1, 0]
     with pytest.raises(UserError, match=r"train\.max_tokens = 30: more than data\.max_tokens, 24"):
         encode(own, splits, 30)

@@ -39,7 +39,7 @@ def test_every_shown_command_parses(command):
 
 def test_every_shown_make_target_exists():
     makefile = (ROOT / "Makefile").read_text()
-    shown = re.findall(r"`?make ([a-z-]+)", "\n".join(page.read_text() for page in PAGES))
+    shown = re.findall(r"(?:`|^\$ )make ([a-z-]+)", "\n".join(page.read_text() for page in PAGES), re.M)
     assert {"demo", "test"} <= set(shown)
     for target in shown:
         assert re.search(rf"^{target}:", makefile, re.M), target

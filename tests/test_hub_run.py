@@ -13,7 +13,7 @@ import pytest
 from tests import hub_server as hub
 
 SETTINGS = ["data.train_rows=240", "data.dev_rows=20", "data.test_rows=40", "data.max_tokens=32"]
-SETTINGS += ["train.learning_rate=1e-2", "train.epochs=2"]
+SETTINGS += ["train.learning_rate=5e-3", "train.epochs=3", "train.batch_size=8"]
 
 
 def lightune(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -207,3 +207,22 @@ def test_fp16_on_a_cpu_is_refused_and_bf16_is_not(tiny_bert, rows):
 def test_every_choice_has_a_reason(hardware):
     assert {d.what for d in hardware.decisions} >= {"device", "precision", "optimizer", "threads", "allocator"}
     assert all(d.choice for d in hardware.decisions)
+
+
+def test_the_last_steps_read_whole_texts(tiny_bert, rows, hardware, monkeypatch):
+    encoder, labelled = rows
+    from dataclasses import replace
+
+    short = replace(encoder, max_tokens=4).tokenise([text for text, _ in tiny.EXAMPLES[2]])
+    widths = []
+    plain = type(encoder).batch
+    monkeypatch.setattr(
+        type(encoder), "batch", lambda self, t, r, d: widths.append(int(t.lengths[r].max())) or plain(self, t, r, d)
+    )
+    mixed = Labelled(labelled.tokens, labelled.y, short)
+    history = fit(adapted(tiny_bert), (encoder, mixed), hardware, epochs=2, whole_steps=0.25, evaluations=1)
+    n_whole = -(-history.n_steps // 4)
+    steps = [w for w in widths if w != max(widths)]  # the dev rows come in one wide batch
+    assert set(steps[: history.n_steps - n_whole]) == {4}
+    assert len([w for w in widths if w > 4]) >= n_whole
+    assert history.tokens < labelled.n_tokens * 2

@@ -70,7 +70,10 @@ class TrainRecipe(Section):
     )
     head_rate: float = Field(1.0, description="the head's learning rate as a multiple of learning_rate", gt=0)
     batch_size: int = Field(16, description="texts per optimizer step, on all devices together", ge=1)
-    max_tokens: Tokens = Field("auto", description="of a training text; less than data.max_tokens trains faster")
+    max_tokens: Tokens = Field("auto", description="of a text in most steps; less than data.max_tokens is faster")
+    whole_steps: float = Field(
+        0.12, description="share of the steps, the last, on texts up to data.max_tokens", ge=0, le=1
+    )
     layers: Literal["all"] | Annotated[int, Field(ge=1)] = Field(
         "all", description="adapters in the top k blocks only"
     )

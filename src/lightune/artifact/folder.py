@@ -90,6 +90,8 @@ def write_json(path: Path, values: Any) -> None:
 
 def save_adapter(model: nn.Module, encoder: Encoder, contract: Contract, adapter: Path) -> None:
     """Writes weights, tokenizer and contract."""
+    for config in getattr(model, "peft_config", {}).values():
+        config.revision = contract.base.revision  # of the base: PEFT's own loader asks the Hub for it
     adapters.save(model, adapter)
     encoder.tokenizer.save_pretrained(adapter)
     write_contract(contract, adapter)
@@ -125,21 +127,27 @@ def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None 
 
     base: where the base model is, if it moved. UserError if its weights are not the ones of the contract.
     """
+    import torch
     from transformers import AutoTokenizer
 
     adapter = adapter_folder(path)
     contract = read_contract(adapter)
     tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
     encoder = Encoder(tokenizer, find_frame(tokenizer), contract.max_tokens, contract.truncation)
-    if methods.METHODS[contract.method].is_peft:
-        reference = _find_base(contract, adapter, base)
-        made = load_base(reference, contract.labels, seed=seed)
-        _check_digest(made.digest, contract, reference)
-        model = adapters.load(made.model, adapter)
-    else:
-        whole = Reference(str(adapter), adapter, None, "local folder")
-        model = load_base(whole, contract.labels, seed=seed).model
+    # heads and adapters are drawn before they are loaded: that is no business of the caller's random numbers
+    with torch.random.fork_rng(devices=[], enabled=seed is None):
+        model = _load_model(contract, adapter, base, seed)
     return Loaded(model.eval(), encoder, contract)
+
+
+def _load_model(contract: Contract, adapter: Path, base: str | None, seed: int | None) -> nn.Module:
+    if not methods.METHODS[contract.method].is_peft:
+        whole = Reference(str(adapter), adapter, None, "local folder")
+        return load_base(whole, contract.labels, seed=seed).model
+    reference = _find_base(contract, adapter, base)
+    made = load_base(reference, contract.labels, seed=seed)
+    _check_digest(made.digest, contract, reference)
+    return adapters.load(made.model, adapter)
 
 
 def _find_base(contract: Contract, adapter: Path, base: str | None) -> Reference:

@@ -191,10 +191,11 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Tokenised texts with their class ids, y (N,)."""
+    """Tokenised texts with their class ids, y (N,); short: the same texts cut shorter, for most of training."""
 
     tokens: Tokens
     y: Ints
+    short: Tokens | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -218,24 +219,26 @@ def encode(
 ) -> tuple[dict[str, Labelled], list[Decision]]:
     """Every split as tokens and class ids, and what the length limits cost.
 
-    training_tokens: a shorter limit for the training rows alone, or "auto" for the encoder's own.
+    training_tokens: a shorter limit for most training steps, or "auto" for none.
     """
-    short = encoder if training_tokens == "auto" else replace(encoder, max_tokens=int(training_tokens))
-    if short.max_tokens > encoder.max_tokens:
-        raise UserError(f"train.max_tokens = {training_tokens}: more than data.max_tokens, {encoder.max_tokens}.")
     ids = {name: i for i, name in enumerate(splits.class_names)}
     rows = {
         name: Labelled(
-            (short if name == "train" else encoder).tokenise(part.texts),
-            np.array([ids[label] for label in part.labels or []], dtype=np.int64),
+            encoder.tokenise(part.texts), np.array([ids[label] for label in part.labels or []], dtype=np.int64)
         )
         for name, part in splits.parts().items()
     }
     limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")
-    decisions = [limit, describe_cut("longer test texts", rows["test"].tokens, encoder)]
-    if short is not encoder:
-        decisions.append(Decision("training texts", f"up to {short.max_tokens} tokens", "shorter steps, more rows"))
-    return rows, [*decisions, describe_cut("longer training texts", rows["train"].tokens, short)]
+    decisions = [limit, describe_cut("longer texts", rows["train"].tokens, encoder)]
+    if training_tokens != "auto":
+        if int(training_tokens) > encoder.max_tokens:
+            most = encoder.max_tokens
+            raise UserError(f"train.max_tokens = {training_tokens}: more than data.max_tokens, {most}.")
+        short = replace(encoder, max_tokens=int(training_tokens))
+        cut = short.tokenise(splits.train.texts)
+        rows["train"] = replace(rows["train"], short=cut)
+        decisions.append(describe_cut(f"cut to {training_tokens} in most steps", cut, short))
+    return rows, decisions
 
 
 def describe_cut(what: str, tokens: Tokens, encoder: Encoder) -> Decision:

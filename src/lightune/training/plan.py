@@ -18,7 +18,7 @@ from lightune.model.backbones import Base
 from lightune.model.methods import METHODS, apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Estimate, Plan, Rehearsal
-from lightune.training.train import count_steps
+from lightune.training.train import count_steps, training_tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +56,8 @@ def rehearse(
     """
     anatomy = inspect(base.model, base.missing_keys)
     train = recipe.train
-    n_tokens = {name: int(part.tokens.lengths.sum()) for name, part in rows.items()}
+    n_tokens = {name: part.n_tokens for name, part in rows.items()}
+    n_tokens["train"] = training_tokens(rows["train"], train, 1.0)
     plan, decisions = make_plan(
         train,
         hardware,
@@ -70,7 +71,7 @@ def rehearse(
         base.model, anatomy, recipe.method.name, options, layers=train.layers, train_pooler=train.pooler
     )
     model = model.to(hardware.device)
-    speed = measure_speed(model, encoder, rows["train"].tokens, hardware)
+    speed = measure_speed(model, encoder, rows["train"].short or rows["train"].tokens, hardware)
     n_dev = math.ceil(plan.epochs * train.evaluations)
     training = n_tokens["train"] * plan.epochs / speed.train + n_dev * n_tokens["dev"] / speed.predict
     evaluation = n_tokens["test"] / speed.predict

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightune.data.batching import Encoder, Labelled, epoch_steps, within_budget
+from lightune.data.batching import Encoder, Labelled, Tokens, epoch_steps, within_budget
 from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware
@@ -50,8 +50,9 @@ def train(
 
     on_log gets each point of the curves and its step. Raises GateError if the loss stops being a number.
     """
-    lengths = train_rows.tokens.lengths
-    n_steps = count_steps(len(lengths), recipe.batch_size, plan.epochs)
+    early = train_rows.short or train_rows.tokens
+    n_steps = count_steps(len(train_rows), recipe.batch_size, plan.epochs)
+    n_early = n_steps - whole_steps(train_rows, recipe, n_steps)
     history = History(n_steps=n_steps)
     loop = Loop(model, encoder, train_rows, recipe, plan, hardware, n_steps)
     best = Best(model)
@@ -59,10 +60,12 @@ def train(
     evaluate_every = max(1, round(n_steps / max(1.0, plan.epochs * recipe.evaluations)))
     losses: list[torch.Tensor] = []
     started = time.monotonic()
-    with journal.progress("training", int(lengths.sum() * plan.epochs), "tokens") as progress:
-        for step, rows in enumerate(_steps(lengths, recipe.batch_size, n_steps, seed), start=1):
-            losses.append(loop.step(rows))
-            history.tokens += int(lengths[rows].sum())
+    with journal.progress("training", training_tokens(train_rows, recipe, plan.epochs), "tokens") as progress:
+        for step, rows in enumerate(_steps(early.lengths, recipe.batch_size, n_steps, seed), start=1):
+            tokens = early if step <= n_early else train_rows.tokens
+            losses.append(loop.step(rows, tokens))
+            n_tokens = int(tokens.lengths[rows].sum())
+            history.tokens += n_tokens
             where = {"step": step, "epoch": round(plan.epochs * step / n_steps, 4)}
             if step % log_every == 0 or step == n_steps:
                 point = where | {"train_loss": _mean(losses, step), "learning_rate": loop.learning_rate}
@@ -71,7 +74,7 @@ def train(
                 on_log(point, step)
                 losses.clear()
             note = f"loss {history.curve[-1]['train_loss']:.3f}" if history.curve else ""
-            progress.advance(int(lengths[rows].sum()), note)
+            progress.advance(n_tokens, note)
             if (step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2) or step == n_steps:
                 point = where | score_dev(model, encoder, dev_rows, hardware)
                 history.dev_curve.append(point)
@@ -108,7 +111,7 @@ class Loop:
         if recipe.batch_size < self.accelerator.num_processes:
             n_processes = self.accelerator.num_processes
             raise UserError(f"train.batch_size = {recipe.batch_size}: {n_processes} processes need a text each.")
-        self.model, self.encoder, self.rows, self.plan, self.hardware = model, encoder, rows, plan, hardware
+        self.model, self.encoder, self.plan, self.hardware = model, encoder, plan, hardware
         self.clip = recipe.clip
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(model, recipe, plan.learning_rate, hardware.fused_optimizer)
@@ -123,18 +126,18 @@ class Loop:
         """Of the adapters, at the step just made."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def step(self, rows: Ints) -> torch.Tensor:
-        """One optimizer step on `rows`, in as many passes as memory asks for; their mean loss, ()."""
+    def step(self, rows: Ints, tokens: Tokens) -> torch.Tensor:
+        """One optimizer step on `rows` of `tokens`, in as many passes as memory asks for; the mean loss, ()."""
         import torch
 
         set_training_mode(self.model, self.plan.checkpointing)
         mine, weight = self._my_share(rows)
-        batches = within_budget(mine, self.rows.tokens.lengths, self.plan.memory_tokens)
+        batches = within_budget(mine, tokens.lengths, self.plan.memory_tokens)
         total = torch.zeros((), device=self.hardware.device)
         for batch in batches:
             waits = batch is not batches[-1]  # processes exchange gradients once a step, with its last batch
             with self.accelerator.no_sync(self.wrapped) if waits else nullcontext():
-                loss = self._loss(batch) * (weight / len(rows))
+                loss = self._loss(tokens, batch) * (weight / len(rows))
                 torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -145,11 +148,11 @@ class Loop:
         self.scheduler.step()
         return total
 
-    def _loss(self, batch: Ints) -> torch.Tensor:
+    def _loss(self, tokens: Tokens, batch: Ints) -> torch.Tensor:
         import torch
 
         with self.hardware.autocast():
-            inputs = self.encoder.batch(self.rows.tokens, batch, self.hardware.device)
+            inputs = self.encoder.batch(tokens, batch, self.hardware.device)
             logits = self.wrapped(**inputs).logits  # (B, C)
         return torch.nn.functional.cross_entropy(logits.float(), self.y[batch], reduction="sum")
 
@@ -192,6 +195,23 @@ class Best:
 def count_steps(n_rows: int, batch_size: int, epochs: float) -> int:
     """Optimizer steps of a training; the last step of each epoch may be smaller than batch_size."""
     return math.ceil(epochs * math.ceil(n_rows / batch_size))
+
+
+def whole_steps(rows: Labelled, recipe: TrainRecipe, n_steps: int) -> int:
+    """Steps at the end that read whole texts: all of them, unless most of training is on shorter ones.
+
+    Touvron et al. 2019, arXiv:1906.06423: a network that met small inputs in training needs a little of the
+    full size before it is used on it.
+    """
+    return n_steps if rows.short is None else math.ceil(n_steps * recipe.whole_steps)
+
+
+def training_tokens(rows: Labelled, recipe: TrainRecipe, epochs: float) -> int:
+    """Tokens that a training reads, padding not counted."""
+    if rows.short is None:
+        return int(rows.n_tokens * epochs)
+    short = int(rows.short.lengths.sum())
+    return int(epochs * (short + recipe.whole_steps * (rows.n_tokens - short)))
 
 
 def make_optimizer(model: nn.Module, recipe: TrainRecipe, learning_rate: float, fused: bool) -> torch.optim.Optimizer:

@@ -23,7 +23,7 @@ def call(*arguments: str) -> int:
     ("arguments", "message"),
     [
         (["rnu"], "invalid choice: 'rnu'"),
-        (["run", "--tset", "x.csv"], "--tset x.csv. Did you mean"),
+        (["run", "--tset", "x.csv"], "--tset. Did you mean"),
         (["evaluate", "somewhere"], "--data"),
         (["run", "--seed", "many"], "--seed"),
     ],

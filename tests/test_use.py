@@ -137,14 +137,15 @@ def write(path: Path) -> Path:
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet", "csv.gz"])
 @pytest.mark.parametrize("out", ["csv", "tsv", "jsonl", "parquet"])
-def test_files_keep_their_columns_and_gain_answers(ending, out, tiny_run, tmp_path):
+def test_files_keep_their_columns_and_gain_answers(ending, out, tiny_run, classifier, tmp_path):
     answers = tmp_path / f"out.{out}"
     summary = predict_file(tiny_run.folder, str(write(tmp_path / f"in.{ending}")), str(answers))
     rows = rows_of(answers)
     assert summary["rows"] == len(rows) == 2
     assert [row["id"] for row in rows] == ["007", "NA"]
     assert [row["text"] for row in rows] == [row["text"] for row in ROWS]
-    assert [row["label"] for row in rows] == ["positive", "negative"]
+    expected = classifier.predict([row["text"] for row in ROWS])
+    assert [row["label"] for row in rows] == [prediction.label for prediction in expected]
     assert [row["input_label"] for row in rows] == ["?", ""]
     assert float(rows[0]["p_positive"]) == pytest.approx(1 - float(rows[0]["p_negative"]), abs=1e-5)
 

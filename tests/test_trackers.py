@@ -197,7 +197,7 @@ def test_other_processes_track_nothing(
     rows: dict[str, trackers.TrackerRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows["one"] = row_of(lambda *_: Recorder())
-    monkeypatch.setattr("accelerate.PartialState", lambda: SimpleNamespace(is_main_process=False))
+    monkeypatch.setattr("accelerate.PartialState", lambda cpu: SimpleNamespace(is_main_process=False))
     assert trackers.start(["one"], tmp_path, "run", {}).active == {}
     assert list(tmp_path.iterdir()) == []
 

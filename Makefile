@@ -18,7 +18,7 @@ test: $(READY)  ## the test suite
 test-hard: $(READY)  ## the long tests as well
 	$(BIN)/python -m pytest
 
-check: $(READY) lint types docs-fresh test  ## everything that CI checks
+check: $(READY) lint types docs-fresh test  ## what a change must pass
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

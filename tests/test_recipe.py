@@ -132,3 +132,11 @@ def test_the_readmes_recipe_is_the_shipped_one():
     shown = flatten(tomllib.loads(block))
     shipped = flatten(load_recipe("amazon-distilbert").recipe.model_dump())
     assert shown == {key: shipped[key] for key in shown}
+
+
+def test_a_method_in_one_word_and_its_options_in_any_order(tmp_path):
+    path = tmp_path / "short.toml"
+    path.write_text('method = "lora"')
+    assert load_recipe(str(path), {}, ["lora.rank=4"]).recipe.method.options == {"rank": 4}
+    assert load_recipe(str(path), {}, ["method=ia3"]).recipe.method.name == "ia3"
+    assert load_recipe(None, {}, ["lora.rank=4", "method=lora"]).recipe.method.options == {"rank": 4}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -91,13 +93,14 @@ def test_no_text_and_no_absolute_path_is_left_in_the_folder(tiny_run, reviews):
         if path.suffix in (".json", ".jsonl", ".md", ".toml") and not path.name.startswith("tokenizer"):
             assert "kettle" not in path.read_text(), path
     for name in ("adapter_config.json", "contract.json", "README.md"):
-        assert str(Path.home()) not in (Path(tiny_run.folder) / "adapter" / name).read_text()
+        text = (Path(tiny_run.folder) / "adapter" / name).read_text()
+        assert str(reviews.parent) not in text, name
 
 
 def test_events_tell_the_phases_in_order(tiny_run):
     lines = (Path(tiny_run.folder) / "events.jsonl").read_text().splitlines()
     phases = [event["name"] for event in map(json.loads, lines) if event["event"] == "phase"]
-    assert phases == ["before", "train", "after", "proof", "report"]
+    assert phases == ["read", "load", "tokenise", "plan", "before", "train", "after", "proof", "report"]
 
 
 def test_an_adapter_that_reloads_differently_fails_the_run(reviews, tiny_bert, tmp_path, monkeypatch):
@@ -184,3 +187,45 @@ def test_three_classes_with_text_from_a_template(tmp_path, tiny_bert):
     assert result.results["data"]["text"] == "{title}. {body}"
     predictions = lightune.Classifier.load(result.folder).predict([rows[0]["body"]])
     assert set(predictions[0].probabilities) == {"1", "2", "3"}
+
+
+def test_what_lies_beside_the_run_is_never_touched(reviews, tiny_bert, tmp_path):
+    for name in ("run.old", "thesis.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "chapter.txt").write_text("years of work")
+    again(reviews, tiny_bert, tmp_path / "run", "train.epochs=0.1")
+    again(reviews, tiny_bert, tmp_path / "run", "train.epochs=0.1", overwrite=True)
+    with pytest.raises(UserError, match=r"thesis\.partial: is in the way"):
+        again(reviews, tiny_bert, tmp_path / "thesis")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.old", "thesis.partial"]
+    assert all((tmp_path / name / "chapter.txt").exists() for name in ("run.old", "thesis.partial"))
+
+
+def test_a_folder_that_another_process_writes_is_refused(reviews, tiny_bert, tmp_path):
+    (tmp_path / "run.partial").mkdir()
+    (tmp_path / "run.partial" / "events.jsonl").touch()
+    script = (
+        f"import fcntl, os, sys; fcntl.flock(os.open({str(tmp_path / 'run.partial')!r}, os.O_RDONLY), fcntl.LOCK_EX)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script + "; print('held', flush=True); sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout.readline() == b"held\n"
+    try:
+        with pytest.raises(UserError, match="another run is writing there now"):
+            again(reviews, tiny_bert, tmp_path / "run")
+    finally:
+        holder.communicate()
+
+
+def test_a_whole_model_without_its_head_is_refused(reviews, tiny_bert, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    result = again(reviews, tiny_bert, tmp_path / "full", "method=full", "train.epochs=0.1")
+    path = Path(result.folder) / "adapter" / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if "classifier" not in name}
+    save_file(kept, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"its weights lack \['classifier"):
+        lightune.Classifier.load(result.folder)

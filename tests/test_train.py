@@ -93,7 +93,8 @@ def test_the_rate_rises_then_falls_to_zero(tiny_bert, rows, hardware):
     peak = rates.index(max(rates))
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert rates[0] < max(rates) / 2
+    assert rates[-1] < max(rates) / 5
     assert max(rates) == pytest.approx(1e-2, rel=0.1)
 
 
@@ -226,3 +227,20 @@ def test_the_last_steps_read_whole_texts(tiny_bert, rows, hardware, monkeypatch)
     assert set(steps[: history.n_steps - n_whole]) == {4}
     assert len([w for w in widths if w > 4]) >= n_whole
     assert history.tokens < labelled.n_tokens * 2
+
+
+def test_checkpointing_recomputes_blocks_and_gives_the_same_weights(tiny_bert, rows, hardware):
+    encoder, labelled = rows
+    counts = []
+    models = [adapted(tiny_bert), adapted(tiny_bert)]
+    for model, checkpointing in zip(models, (False, True), strict=True):
+        calls: list[bool] = []
+        block = next(m for name, m in model.named_modules() if name.endswith("layer.0.intermediate"))
+        block.register_forward_hook(lambda *_, calls=calls: calls.append(torch.is_grad_enabled()))
+        plan, settings = Plan(1.0, 1e-2, 4096, checkpointing), TrainRecipe(batch_size=8)
+        journal = Journal(io.StringIO())
+        train(model, encoder, labelled, labelled, settings, plan, hardware, seed=0, journal=journal)
+        counts.append(sum(calls))
+    assert counts[1] == 2 * counts[0]
+    for name, parameter in trainable(models[0]).items():
+        assert torch.allclose(parameter, trainable(models[1])[name], atol=1e-5), name

@@ -196,3 +196,25 @@ def test_the_card_is_a_valid_hub_card(tiny_run):
     card = ModelCard.load(str(Path(tiny_run.folder) / "adapter" / "README.md"))
     assert card.data.library_name == "peft"
     assert card.data.pipeline_tag == "text-classification"
+
+
+def test_no_rows_leave_an_earlier_answer_alone(tiny_run, tmp_path):
+    (tmp_path / "in.csv").write_text("text\n")
+    (tmp_path / "out.csv").write_text("kept")
+    with pytest.raises(UserError, match="no rows to predict"):
+        predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+    assert (tmp_path / "out.csv").read_text() == "kept"
+
+
+def test_every_input_column_survives_whatever_its_name(tiny_run, tmp_path):
+    (tmp_path / "in.csv").write_text("text,label,input_label\nlamp,TRUE,KEEP\n")
+    predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+    row = rows_of(tmp_path / "out.csv")[0]
+    assert (row["input_input_label"], row["input_label"]) == ("TRUE", "KEEP")
+
+
+def test_damaged_input_is_one_message(tiny_run, tmp_path):
+    whole = gzip.compress(b"text\n" + b"the lamp is lovely\n" * 999)
+    (tmp_path / "in.csv.gz").write_bytes(whole[:-9])
+    with pytest.raises(UserError, match="damaged or cut short"):
+        predict_file(tiny_run.folder, str(tmp_path / "in.csv.gz"), str(tmp_path / "out.csv"))

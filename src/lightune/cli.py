@@ -28,7 +28,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line, exit 2."""
-        wrong = next((word.strip("':") for word in message.split() if word.startswith(("--", "'"))), "")
+        unknown = message.startswith("unrecognized") or "invalid choice" in message
+        words = message.split() if unknown else []
+        wrong = next((word.strip("':") for word in words if word.startswith(("--", "'"))), "")
         self.exit(2, f"{self.prog}: {message}.{near_match(wrong, self._words())} See {self.prog} --help\n")
 
     def _words(self) -> set[str]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import torch
 
 GIB = 1024**3
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours -> Accelerate's name
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,15 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
     if device == "cpu":
         decisions += [Decision("threads", str(threads), "one for each core torch may use"), _keep_freed_memory()]
     return Hardware(device, precision, True, threads, memory, tuple(decisions))
+
+
+def refuse_several_processes() -> None:
+    """UserError under torchrun or `accelerate launch` with more than one process, which a run cannot be yet."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        raise UserError(
+            f"started as {world} processes: a run is one process in this version. Start it without torchrun."
+        )
 
 
 def seed_everything(seed: int) -> None:

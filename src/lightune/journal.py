@@ -56,18 +56,25 @@ class Journal:
         self.decisions: list[Decision] = []
         self.seconds: dict[str, float] = {}
         self._events: Path | None = None
+        self._waiting: list[str] = []
         self._bar: Any = None
         self._task: Any = None
 
     def write_events_to(self, path: Path) -> None:
-        """From now on every event is also a line of JSON in `path`."""
+        """Every event, those so far included, becomes a line of JSON in `path`."""
         self._events = path
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(self._waiting)
+        self._waiting.clear()
 
     def event(self, kind: str, **values: Any) -> None:
         """One line in events.jsonl: seconds since the epoch, the kind, the values."""
-        if self._events is not None:
-            with self._events.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"time": round(time.time(), 3), "event": kind, **values}) + "\n")
+        line = json.dumps({"time": round(time.time(), 3), "event": kind, **values}) + "\n"
+        if self._events is None:
+            self._waiting.append(line)
+            return
+        with self._events.open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def say(self, text: str = "") -> None:
         """A line for the reader; not markup, whatever it contains."""

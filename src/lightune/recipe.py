@@ -38,7 +38,7 @@ class DataRecipe(Section):
     text: str | None = Field(None, description='column, or a template such as "{title}. {content}"')
     label: str | None = Field(None, description="column that holds the class")
     encoding: str | None = Field(None, description="of text files that are not UTF-8, e.g. cp1252")
-    delimiter: str | None = Field(None, description="of CSV files, where it is not found by itself", max_length=1)
+    delimiter: str | None = Field(None, description="of CSV files, where it is not found by itself: , ; | or tab")
     train_rows: Rows = Field("auto", description="stratified subset for training")
     dev_rows: Rows = Field("auto", description="rows to choose the best state on")
     test_rows: Rows = Field("auto", description="rows for before and after")
@@ -99,7 +99,7 @@ class Recipe(Section):
     """A whole run. Every field is read by something; `lightune run` prints the ones it chose itself."""
 
     model: str = Field("minilm", description="Hub id (with @revision), local folder, or minilm")
-    seed: int = Field(0, description="of the split, the head, the adapters and the order of rows", ge=0)
+    seed: int = Field(0, description="of the split, the head, the adapters and the order of rows", ge=0, lt=2**63)
     metrics: list[str] = Field([], description="more metrics: hub:NAME[@revision] runs code of the Hub")
     trackers: list[str] = Field([], description="tensorboard, mlflow, wandb, trackio")
     data: DataRecipe = DataRecipe()
@@ -132,10 +132,14 @@ def load_recipe(
     Raises UserError for an unreadable file, an unknown key or a value out of range.
     """
     name, values = _start(target)
+    if isinstance(values.get("method"), str):
+        values["method"] = {"name": values["method"]}
     origins = dict.fromkeys(flatten(values), f"recipe {name}")
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     for key, value in [*given.items(), *map(parse_setting, settings)]:
         key = _full_key(key, values)
+        if key == "method.name" and values["method"].get("name", MethodRecipe().name) != value:
+            values["method"].clear()  # the options belong to the method that is being replaced
         _set(values, key, value)
         origins[key] = "command line"
     recipe = check_recipe(values)
@@ -222,7 +226,6 @@ def _full_key(key: str, values: dict[str, Any]) -> str:
     method = values.setdefault("method", {})
     first, _, rest = key.partition(".")
     if key in ("method", "method.name"):
-        method.clear()  # the options belong to the method that is being replaced
         return "method.name"
     if rest and first not in Recipe.model_fields:
         name = method.get("name", MethodRecipe().name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterable
+from pathlib import Path
 
 from lightune import trackers
 from lightune.artifact.contract import make_contract
@@ -18,7 +19,7 @@ from lightune.data.batching import encode, make_encoder
 from lightune.data.prepare import prepare, split_prepared
 from lightune.evidence import score
 from lightune.evidence.evaluate import evaluate, predict_logits
-from lightune.hardware import choose_hardware
+from lightune.hardware import choose_hardware, refuse_several_processes
 from lightune.journal import Journal
 from lightune.libraries import settle_libraries
 from lightune.model import methods
@@ -36,7 +37,7 @@ PROOF_ROWS = 32
 
 
 def run(
-    target: str | None = None,
+    target: str | Path | None = None,
     *,
     test: str | None = None,
     text: str | None = None,
@@ -56,7 +57,7 @@ def run(
     Raises UserError for a mistake in what was given, GateError if a check fails.
     """
     given = {"data.test": test, "data.text": text, "data.label": label, "seed": seed}
-    checked = load_recipe(target, given, settings)
+    checked = load_recipe(None if target is None else str(target), given, settings)
     settle_libraries(offline=offline)
     return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
 
@@ -73,6 +74,7 @@ def follow(
     recipe, seed = checked.recipe, checked.recipe.seed
     method, options = recipe.method.name, methods.check_options(recipe.method.name, recipe.method.options)
     trackers.check(recipe.trackers)
+    refuse_several_processes()
     metrics = score.check(recipe.metrics)
     folder = choose_run_folder(output, f"{checked.name}-{method}", overwrite=overwrite)
 
@@ -150,7 +152,7 @@ def follow(
         journal.say(f"  {proof.rows} texts in a fresh process: logits differ by {proof.max_logit_difference:.1e}")
 
     with journal.phase("report", "Reporting"):
-        results = gather(checked, journal, data, splits, base, plan, history, before, after, proof)
+        results = gather(checked, journal, data, splits, base, contract, plan, history, before, after, proof)
         watchers.log({f"test_{name}": score["value"] for name, score in results["after"].items()}, history.n_steps)
         watchers.finish()
         draw_results(results, folder.partial / "results.png")

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 ADAPTER = "adapter"
 RESULTS = "results.json"
 RECIPE = "recipe.toml"
+MARK = "events.jsonl"  # the first file of a run that is being written
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class RunFolder:
     """A run that is being written: files go to `partial`, `publish` gives it its name."""
 
     final: Path
+    overwrite: bool = False
 
     @property
     def partial(self) -> Path:
@@ -58,16 +61,23 @@ class RunFolder:
         try:
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
+            (self.partial / MARK).touch()
+            _lock(self.partial)
         except OSError as error:
             raise GateError(f"{self.final}: cannot be written ({error.strerror}). Choose another --output.") from None
 
     def publish(self) -> None:
         """Replaces an earlier run of this name, if there is one, by the finished one."""
-        old = self.final.with_name(self.final.name + ".old")
+        if self.final.exists() and not self.overwrite and any(self.final.iterdir()):
+            raise GateError(
+                f"{self.final}: something was put there meanwhile. The finished run is in {self.partial}."
+            )
+        # a fresh name of our own: whatever else lies beside the run is not ours to touch
+        earlier = Path(tempfile.mkdtemp(prefix=f".{self.final.name}.", dir=self.final.parent))
         if self.final.exists():
-            os.replace(self.final, old)
+            os.replace(self.final, earlier / "earlier")
         os.replace(self.partial, self.final)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunFolder:
@@ -75,12 +85,49 @@ def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunF
 
     Writes nothing: a mistake found later leaves no trace.
     """
-    final = Path(output) if output else _next_free(Path("runs") / name)
-    if final.exists() and (not final.is_dir() or (any(final.iterdir()) and not (final / RESULTS).exists())):
-        raise UserError(f"{final}: exists and is not a run of lightune. Choose another --output.")
-    if (final / RESULTS).exists() and not overwrite:
-        raise UserError(f"{final}: holds a finished run. Choose another --output, or add --overwrite.")
-    return RunFolder(final)
+    final = Path(output).expanduser().resolve() if output else _next_free(Path("runs") / name)
+    shown = output or final
+    if final.exists() and (not final.is_dir() or (any(final.iterdir()) and not _is_run(final))):
+        raise UserError(f"{shown}: exists and is not a run of lightune. Choose another --output.")
+    if _is_run(final) and not overwrite:
+        raise UserError(f"{shown}: holds a finished run. Choose another --output, or add --overwrite.")
+    folder = RunFolder(final, overwrite)
+    if _is_locked(folder.partial):
+        raise UserError(f"{shown}: another run is writing there now. Choose another --output, or wait for it.")
+    if folder.partial.exists() and not (folder.partial / MARK).exists():
+        raise UserError(f"{folder.partial}: is in the way and is not lightune's. Move it or choose another --output.")
+    return folder
+
+
+_LOCKS: list[int] = []  # open while this process lives; the kernel lets go of them with it
+
+
+def _lock(folder: Path) -> None:
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _LOCKS.append(descriptor)
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether another living process writes a run there."""
+    import fcntl
+
+    if not folder.is_dir():
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / RESULTS).is_file() and (folder / ADAPTER / FILE).is_file()
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -143,7 +190,10 @@ def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None 
 def _load_model(contract: Contract, adapter: Path, base: str | None, seed: int | None) -> nn.Module:
     if not methods.METHODS[contract.method].is_peft:
         whole = Reference(str(adapter), adapter, None, "local folder")
-        return load_base(whole, contract.labels, seed=seed).model
+        made = load_base(whole, contract.labels, seed=seed)
+        if made.missing_keys:
+            raise UserError(f"{adapter}: its weights lack {sorted(made.missing_keys)[:3]}. The file was changed.")
+        return made.model
     reference = _find_base(contract, adapter, base)
     made = load_base(reference, contract.labels, seed=seed)
     _check_digest(made.digest, contract, reference)
@@ -173,7 +223,7 @@ def _check_digest(digest: str, contract: Contract, reference: Reference) -> None
 
 def _next_free(path: Path) -> Path:
     candidates = [path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000))]
-    return next(c for c in candidates if not c.exists())
+    return next(c for c in candidates if not c.exists() and not c.with_name(c.name + ".partial").exists())
 
 
 def _umask() -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from lightune import __version__
+from lightune.artifact.contract import Contract
 from lightune.artifact.folder import RECIPE, RESULTS, write_json
 from lightune.data.prepare import Prepared
 from lightune.evidence.score import not_applicable
@@ -17,6 +18,7 @@ from lightune.evidence.statistics import mcnemar, paired_difference
 from lightune.hardware import Hardware, environment, git_commit, peak_memory_bytes
 from lightune.journal import Journal
 from lightune.model.backbones import FROM_HUB, Base
+from lightune.model.methods import check_options
 from lightune.recipe import Checked, flatten, write_recipe
 from lightune.records import Evaluation, History, Proof, Rehearsal, Splits
 
@@ -110,7 +112,7 @@ class Results(Strict):
     trainable_parameters: int
     total_parameters: int
     seconds: dict[str, float] = Field(description="wall time by phase, and total")
-    estimated_seconds: float = Field(description="what was announced before the work, for before, train and after")
+    estimated_seconds: float = Field(description="what was announced before the work, for everything after the plan")
     tokens_per_second: SpeedRecord
     peak_memory_bytes: int
     proof: ProofRecord
@@ -126,6 +128,7 @@ def gather(
     data: Prepared,
     splits: Splits,
     base: Base,
+    contract: Contract,
     plan: Rehearsal,
     history: History,
     before: Evaluation,
@@ -173,7 +176,7 @@ def gather(
             architecture=type(base.model).__name__,
         ),
         decisions=[DecisionRecord(**asdict(decision)) for decision in journal.decisions],
-        recipe=_resolved(checked, plan, data, base),
+        recipe=_resolved(checked, plan, data, splits, base, contract),
     )
     return results.model_dump()
 
@@ -216,12 +219,16 @@ def write_predictions(path: Path, splits: Splits, before: Evaluation, after: Eva
     pq.write_table(pa.table(list(columns.values()), names=list(columns)), path)
 
 
-def _resolved(checked: Checked, plan: Rehearsal, data: Prepared, base: Base) -> dict[str, Any]:
+def _resolved(
+    checked: Checked, plan: Rehearsal, data: Prepared, splits: Splits, base: Base, contract: Contract
+) -> dict[str, Any]:
     """The recipe with every choice that was made filled in, so that it runs again alike."""
     values = checked.recipe.model_dump()
     if base.reference.why == FROM_HUB and base.reference.revision:
         values["model"] = f"{base.reference.name}@{base.reference.revision}"
-    values["data"] |= {"text": data.text, "label": data.label}
+    sizes = {f"{name}_rows": len(part) for name, part in splits.parts().items()}
+    values["data"] |= {"text": data.text, "label": data.label, "max_tokens": contract.max_tokens, **sizes}
+    values["method"] |= check_options(contract.method, checked.recipe.method.options)
     if data.corpus.revision:
         values["data"]["source"] = f"{data.corpus.source}@{data.corpus.revision}"
     values["train"] |= {

@@ -221,6 +221,8 @@ def _roc_auc_samples(y_true: np.ndarray, proba: np.ndarray, weights: np.ndarray)
 
 # ---- the table
 
+HEADLINE = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss")  # what tables and cards show
+
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         summary="Share of rows whose most probable class is the true one",

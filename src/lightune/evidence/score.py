@@ -37,7 +37,7 @@ def score_all(
     Raises UserError if N == 0, a name is unknown or a probability is not a number.
     """
     wanted = list(METRICS) if names is None else names
-    metrics = {n: hub_row(n.removeprefix(HUB)) if n.startswith(HUB) else find_metric(n) for n in wanted}
+    metrics = {name: _find(name) for name in wanted}
     y_true, proba = _checked(y_true, proba)
     absent = not_applicable(y_true, proba.shape[1])
     metrics = {name: metric for name, metric in metrics.items() if name not in absent}
@@ -49,8 +49,7 @@ def score_all(
 def check(names: Sequence[str]) -> list[str]:
     """All rows of METRICS and `names`. Raises UserError for a name that is neither a row nor the Hub's."""
     for name in names:
-        if not name.startswith(HUB):
-            find_metric(name)
+        _find(name)
     return list(dict.fromkeys([*METRICS, *names]))
 
 
@@ -58,6 +57,10 @@ def not_applicable(y_true: np.ndarray, n_classes: int) -> dict[str, str]:
     """The metrics that cannot be computed on these labels (N,), each with the reason."""
     reasons = {name: metric.obstacle(np.asarray(y_true), n_classes) for name, metric in METRICS.items()}
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _find(name: str) -> Metric:
+    return hub_row(name.removeprefix(HUB)) if name.startswith(HUB) else find_metric(name)
 
 
 def _checked(y_true: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -167,17 +167,19 @@ def share_with_hub_cache(base: Base) -> list[Decision]:
     if not reference.why.startswith("from the installed package"):
         return []
     root = Path(constants.HF_HUB_CACHE) / f"models--{reference.name.replace('/', '--')}"
-    if (root / "refs" / "main").exists():
-        return []
     commit = base.digest[:40]
     snapshot = root / "snapshots" / commit
+    main = root / "refs" / "main"
+    if main.exists() and (main.read_text() != commit or (snapshot / "model.safetensors").exists()):
+        return []  # a copy from the Hub, or our own links and they still lead somewhere
     try:
         snapshot.mkdir(parents=True, exist_ok=True)
         for path in reference.folder.iterdir():
-            if path.suffix in (".json", ".txt", ".safetensors") and not (snapshot / path.name).exists():
+            if path.suffix in (".json", ".txt", ".safetensors"):
+                (snapshot / path.name).unlink(missing_ok=True)
                 (snapshot / path.name).symlink_to(path)
-        (root / "refs").mkdir(exist_ok=True)
-        (root / "refs" / "main").write_text(commit)
+        main.parent.mkdir(exist_ok=True)
+        main.write_text(commit)
     except OSError as error:
         why = f"{error.strerror}; PEFT alone needs the Hub for the base"
         return [Decision("Hugging Face cache", "not linked", why)]

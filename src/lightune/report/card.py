@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 from lightune.artifact.contract import Contract
-
-HEADLINE = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss")
+from lightune.evidence.metrics import HEADLINE
 
 
 def write_card(results: dict[str, Any], contract: Contract, *, is_peft: bool) -> str:
@@ -38,7 +37,7 @@ def _facts(results: dict[str, Any]) -> str:
 
 Fine-tuned with `{results["recipe"]["method"]["name"]}` by lightune {results["lightune"]}:
 {results["trainable_parameters"]:,} of {results["total_parameters"]:,} parameters were trained on
-{results["n_train"]:,} rows of `{results["data"]["source"]}`.
+{results["n_train"]:,} rows of `{_public(results["data"]["source"])}`.
 
 On {results["n_test"]:,} test rows that share no text with the training rows, with 95 % intervals:
 
@@ -49,6 +48,11 @@ On {results["n_test"]:,} test rows that share no text with the training rows, wi
 Reloaded in a fresh process, it gave the same logits within {results["proof"]["max_logit_difference"]:.1e} on
 {results["proof"]["rows"]} texts.
 """
+
+
+def _public(source: str) -> str:
+    """A Hub id as it is; of a path, the last part."""
+    return source if source.count("/") <= 1 and not source.startswith(("/", ".", "~")) else source.split("/")[-1]
 
 
 def _score(score: dict[str, float]) -> str:

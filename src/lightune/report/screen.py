@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightune.evidence.metrics import HEADLINE
 from lightune.hardware import GIB
 from lightune.journal import Journal, duration
 from lightune.records import Rehearsal, Splits
-
-HEADLINE = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss")
 
 
 def show_plan(journal: Journal, plan: Rehearsal, splits: Splits) -> None:

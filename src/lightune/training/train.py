@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,8 @@ class Loop:
             raise UserError(f"train.batch_size = {recipe.batch_size}: {n_processes} processes need a text each.")
         self.model, self.encoder, self.plan, self.hardware = model, encoder, plan, hardware
         self.clip = recipe.clip
+        if plan.checkpointing:
+            enable_checkpointing(model)
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(model, recipe, plan.learning_rate, hardware.fused_optimizer)
         warmup = math.ceil(recipe.warmup * n_steps)
@@ -120,11 +123,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.y = torch.from_numpy(rows.y).to(hardware.device)
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the adapters, at the step just made."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        self.learning_rate = 0.0  # of the adapters, at the step just made
 
     def step(self, rows: Ints, tokens: Tokens) -> torch.Tensor:
         """One optimizer step on `rows` of `tokens`, in as many passes as memory asks for; the mean loss, ()."""
@@ -145,6 +144,7 @@ class Loop:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.scheduler.step()
         return total
 
@@ -234,6 +234,18 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe, learning_rate: float, 
         for (is_head, is_matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
     return torch.optim.AdamW(options, lr=learning_rate, fused=fused)
+
+
+def enable_checkpointing(model: nn.Module) -> None:
+    """Blocks will be computed again in the backward pass instead of being kept. UserError if they cannot."""
+    if not getattr(model, "supports_gradient_checkpointing", True):
+        raise UserError("train.gradient_checkpointing = true: this network has no support for it. Set it to false.")
+    # transformers 5.23 renames it and warns about the old name; older ones have the old name only
+    new = getattr(model, "activation_checkpointing_enable", None)
+    enable = new or model.gradient_checkpointing_enable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        enable({"use_reentrant": False})  # type: ignore[operator]
 
 
 def set_training_mode(model: nn.Module, checkpointing: bool) -> None:

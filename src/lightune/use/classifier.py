@@ -14,6 +14,7 @@ from lightune.artifact.folder import Loaded, load_adapter
 from lightune.errors import UserError
 from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware, choose_hardware
+from lightune.libraries import settle_libraries
 from lightune.model import adapters, methods
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Classifier:
         base: where the base model is, if it moved; merge: fold the adapter into the weights where the method
         allows it, which answers faster. Raises UserError if the folder or the base is not what it should be.
         """
+        settle_libraries()
         loaded = load_adapter(folder, base=base)
         if merge and methods.METHODS[loaded.contract.method].mergeable:
             loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)

@@ -6,16 +6,19 @@ import csv
 import gzip
 import io
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from lightune.data.arrow_tables import plain_table
 from lightune.data.batching import Labelled
 from lightune.data.columns import choose_columns, examples
 from lightune.data.sources import read
@@ -96,16 +99,19 @@ def predict_file(
     Input columns are kept as they are. A file appears under its name only when it is complete.
     """
     with ExitStack() as stack:
+        stack.enter_context(_as_user_errors(data))
         reader = stack.enter_context(open_rows(data, encoding))
         classifier = Classifier.load(run, base=base)
         template = text or classifier.contract.text
+        chunks = iter(lambda: list(islice(reader.rows, CHUNK_ROWS)), [])
+        first = next(chunks, None)
+        if first is None:
+            raise UserError(f"{data}: no rows to predict.")
         write = stack.enter_context(open_writer(output, reader.kind))
         n_rows = 0
-        for rows in iter(lambda: list(islice(reader.rows, CHUNK_ROWS)), []):
+        for rows in chain([first], chunks):
             write(label_rows(classifier, rows, template, reader.is_plain))
             n_rows += len(rows)
-    if n_rows == 0:
-        raise UserError(f"{data}: no rows to predict.")
     return {"rows": n_rows, "output": output, "labels": classifier.labels}
 
 
@@ -116,17 +122,27 @@ def label_rows(classifier: Classifier, rows: list[Row], template: str, is_plain:
     if is_plain:
         texts = [row["text"] for row in rows]
     else:
-        table = pa.table({name: [_as_text(row.get(name)) for row in rows] for name in rows[0]})
+        table = plain_table("input", pa.Table.from_pylist(rows), {})  # as the training data was read
         texts = examples(table, text=template, label=None)[0].texts
-    added = {"label", "score", *(f"p_{name}" for name in classifier.labels)}
+    kept = _free_names(list(rows[0]), {"label", "score", *(f"p_{name}" for name in classifier.labels)})
     answers = classifier.predict(texts)
     return [
-        # an input column of the same name (the true label, say) is kept under another one
-        {f"input_{k}" if k in added else k: v for k, v in row.items()}
+        {kept.get(name, name): value for name, value in row.items()}
         | {"label": answer.label, "score": round(answer.score, 6)}
         | {f"p_{name}": round(p, 6) for name, p in answer.probabilities.items()}
         for row, answer in zip(rows, answers, strict=True)
     ]
+
+
+def _free_names(columns: list[str], added: set[str]) -> dict[str, str]:
+    """A new name for each input column that an added one would hide: the true label becomes input_label."""
+    names: dict[str, str] = {}
+    for name in columns:
+        new = name
+        while new in added or (new != name and new in columns):
+            new = f"input_{new}"
+        names[name] = new
+    return names
 
 
 @dataclass(frozen=True)
@@ -156,13 +172,10 @@ def open_rows(data: str, encoding: str | None) -> Iterator[Rows]:
     with gzip.open(path) if is_gzip else path.open("rb") as opened:
         lines = io.TextIOWrapper(opened, encoding=encoding or "utf-8-sig", newline="")  # type: ignore[arg-type]
         suffixes = [suffix.lower() for suffix in path.suffixes]
-        try:
-            if ".jsonl" in suffixes or ".ndjson" in suffixes:
-                yield Rows("jsonl", _jsonl_rows(lines, data))
-            else:
-                yield _csv_rows(lines, data, "\t" if ".tsv" in suffixes else None)
-        except UnicodeDecodeError as error:
-            raise UserError(f"{data}: not valid {error.encoding}. Say what it is with --encoding.") from None
+        if ".jsonl" in suffixes or ".ndjson" in suffixes:
+            yield Rows("jsonl", _jsonl_rows(lines, data))
+        else:
+            yield _csv_rows(lines, data, "\t" if ".tsv" in suffixes else None)
 
 
 @contextmanager
@@ -176,7 +189,11 @@ def open_writer(output: str, kind: str) -> Iterator[Callable[[list[Row]], None]]
     ending = path.suffix.lower().lstrip(".")
     if ending not in WRITERS:
         raise UserError(f"{output}: cannot write {ending or 'this'}. Endings: {', '.join('.' + k for k in WRITERS)}.")
-    partial = path.with_name(path.name + ".partial")
+    if not path.parent.is_dir():
+        raise UserError(f"{output}: its folder does not exist. Make it first.")
+    # a fresh name of our own, beside the output so that it can take its place in one step
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    partial = scratch / path.name
     try:
         with WRITERS[ending](partial) as write:
             yield write
@@ -184,7 +201,24 @@ def open_writer(output: str, kind: str) -> Iterator[Callable[[list[Row]], None]]
     except OSError as error:
         raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _as_user_errors(data: str) -> Iterator[None]:
+    """What Python and Arrow raise for a damaged or misread input, as one message."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(f"{data}: not valid {error.encoding}. Say what it is with --encoding.") from None
+    except LookupError as error:
+        if "encoding" not in str(error):
+            raise
+        raise UserError(f"{data}: {error}. Use a name such as cp1252.") from None
+    except (EOFError, gzip.BadGzipFile, pa.ArrowInvalid) as error:
+        raise UserError(f"{data}: damaged or cut short ({error}). Get it again.") from None
 
 
 def _stdin_rows(lines: IO[str]) -> Rows:
@@ -198,7 +232,7 @@ def _stdin_rows(lines: IO[str]) -> Rows:
             return _csv_rows(rest, "standard input", None)
     if first.strip() in ("text", "review", "sentence"):
         return _csv_rows(rest, "standard input", None)
-    return Rows("csv", ({"text": line.rstrip("\r\n")} for line in rest if line.strip()), is_plain=True)
+    return Rows("csv", ({"text": line.rstrip("\r\n")} for line in rest if line), is_plain=True)
 
 
 def _chain(first: str, lines: IO[str]) -> Iterator[str]:
@@ -254,10 +288,6 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
     for batch in pq.ParquetFile(path).iter_batches(batch_size=CHUNK_ROWS):
         yield from batch.to_pylist()
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
 
 
 def _csv_writer(file: Any, kind: str) -> Callable[[list[Row]], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 import lightune
 from lightune.errors import UserError
-from lightune.use.files import predict_file
+from lightune.use.files import evaluate_file, predict_file
 
 TEXTS = ["the lamp is lovely", "a useless kettle , i think", "", "my new chair feels very quick today " * 20]
 
@@ -155,7 +156,7 @@ def test_a_failed_prediction_leaves_an_earlier_answer_alone(tiny_run, tmp_path):
     answers.write_text("kept")
     ragged = tmp_path / "in.csv"
     ragged.write_text("text,id\nfine,1\nbroken\n")
-    with pytest.raises(UserError, match="line 3: 1 values for 2 columns"):
+    with pytest.raises(UserError, match=r"in\.csv:3: the row has 1 cells, the header 2.*--delimiter\."):
         predict_file(tiny_run.folder, str(ragged), str(answers))
     assert answers.read_text() == "kept"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
@@ -201,7 +202,7 @@ def test_the_card_is_a_valid_hub_card(tiny_run):
 def test_no_rows_leave_an_earlier_answer_alone(tiny_run, tmp_path):
     (tmp_path / "in.csv").write_text("text\n")
     (tmp_path / "out.csv").write_text("kept")
-    with pytest.raises(UserError, match="no rows to predict"):
+    with pytest.raises(UserError, match="no rows, only the column names"):
         predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
     assert (tmp_path / "out.csv").read_text() == "kept"
 
@@ -216,5 +217,114 @@ def test_every_input_column_survives_whatever_its_name(tiny_run, tmp_path):
 def test_damaged_input_is_one_message(tiny_run, tmp_path):
     whole = gzip.compress(b"text\n" + b"the lamp is lovely\n" * 999)
     (tmp_path / "in.csv.gz").write_bytes(whole[:-9])
-    with pytest.raises(UserError, match="damaged or cut short"):
+    with pytest.raises(UserError, match="cut short|damaged|truncated"):
         predict_file(tiny_run.folder, str(tmp_path / "in.csv.gz"), str(tmp_path / "out.csv"))
+
+
+def test_json_lines_keep_their_numbers_and_gain_a_missing_text(tiny_run, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "lovely", "n": 1.25}\n\n{"n": 7, "new": [1, {"a": null}]}\n')
+    summary = predict_file(tiny_run.folder, str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"))
+    first, second = rows_of(tmp_path / "out.jsonl")
+    assert (first["n"], second["n"], second["new"]) == (1.25, 7, [1, {"a": None}])
+    assert (summary["rows"], summary["empty"]) == (2, 1)
+
+
+def test_a_json_array_is_read(tiny_run, tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps(ROWS))
+    predict_file(tiny_run.folder, str(tmp_path / "in.json"), str(tmp_path / "out.parquet"))
+    assert [row["id"] for row in rows_of(tmp_path / "out.parquet")] == ["007", "NA"]
+
+
+def test_parquet_keeps_its_types(tiny_run, tmp_path):
+    table = pa.table({"text": ["lovely", "awful"], "n": pa.array([1, None], pa.int16())})
+    pq.write_table(table, tmp_path / "in.parquet")
+    predict_file(tiny_run.folder, str(tmp_path / "in.parquet"), str(tmp_path / "out.parquet"))
+    assert pq.read_table(tmp_path / "out.parquet").schema.field("n").type == pa.int16()
+
+
+class Stdin:
+    def __init__(self, content: bytes):
+        self.buffer = io.BytesIO(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b"lovely, but slow\nawful\n", ["lovely, but slow", "awful"]),
+        (b"text\nlovely\n", ["lovely"]),
+        (b'id,text\n1,"so, lovely"\n', ["so, lovely"]),
+        (b"\xef\xbb\xbfid\ttext\n1\tlovely\n", ["lovely"]),
+        (b'{"text": "lovely"}\n{"text": "awful"}\n', ["lovely", "awful"]),
+        (b'[\n{"text": "lovely"}]', ["lovely"]),
+        (b"one line without an end", ["one line without an end"]),
+    ],
+)
+def test_standard_input_is_lines_unless_its_start_says_more(content, texts, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Stdin(content))
+    summary = predict_file(tiny_run.folder, "-", str(tmp_path / "out.csv"))
+    assert [row["text"] for row in rows_of(tmp_path / "out.csv")] == texts
+    assert bool(summary["notes"]) == (b"text" not in content)
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "message"),
+    [
+        (b"", None, "standard input: no rows"),
+        (b"a,b\n1,2\n", "review", r"no header that names \['review'\]"),
+        (b'{"text": 1', None, "standard input:1:11: broken JSON"),
+    ],
+)
+def test_unfit_standard_input_is_one_message(content, text, message, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Stdin(content))
+    with pytest.raises(UserError, match=message):
+        predict_file(tiny_run.folder, "-", str(tmp_path / "out.csv"), text=text)
+
+
+@pytest.mark.parametrize("damage", ["flip", "half", "empty", "delete"])
+def test_every_damaged_file_of_an_adapter_is_named(damage, tiny_run, tmp_path):
+    whole = Path(tiny_run.folder) / "adapter"
+    files = sorted(path.name for path in whole.iterdir() if path.name not in ("contract.json", "README.md"))
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= set(files)
+    for name in files:
+        copy = tmp_path / name
+        shutil.copytree(whole, copy)
+        content = bytearray((copy / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        new = {"flip": bytes(content), "half": bytes(content[: len(content) // 2]), "empty": b""}
+        (copy / name).unlink() if damage == "delete" else (copy / name).write_bytes(new[damage])
+        with pytest.raises(UserError, match=name):
+            lightune.Classifier.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("labels", ["positive", "positive"], "stands there twice"),
+        ("temperature", "Infinity", "temperature"),
+        ("method", "magic", "is no method"),
+    ],
+)
+def test_a_changed_contract_is_refused(key, value, message, tiny_run, tmp_path):
+    shutil.copytree(Path(tiny_run.folder) / "adapter", tmp_path / "adapter")
+    path = tmp_path / "adapter" / "contract.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}).replace('"Infinity"', "Infinity"))
+    with pytest.raises(UserError, match=message):
+        lightune.Classifier.load(tmp_path / "adapter")
+
+
+def test_the_training_label_is_remembered(tiny_run, reviews, journal):
+    found = evaluate_file(tiny_run.folder, str(reviews), journal=journal)
+    assert (found["data"]["label"], found["n_rows"]) == ("sentiment", 42 * 8)
+
+
+def test_answers_are_not_scored_against_themselves(tiny_run, tmp_path, journal):
+    (tmp_path / "in.csv").write_text("text\nlovely\nawful\n")
+    predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+    with pytest.raises(UserError, match="no column 'sentiment'"):
+        evaluate_file(tiny_run.folder, str(tmp_path / "out.csv"), journal=journal)
+
+
+def test_rows_of_one_class_can_be_scored(tiny_run, tmp_path, journal):
+    (tmp_path / "in.csv").write_text("text,sentiment\nthe lamp is lovely,positive\nthe lamp is splendid,positive\n")
+    found = evaluate_file(tiny_run.folder, str(tmp_path / "in.csv"), journal=journal)
+    assert found["scores"]["accuracy"]["value"] == 1.0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lightune import __version__
-from lightune.errors import LightuneError, near_match
+from lightune.errors import LightuneError, UserError, near_match
 
 if TYPE_CHECKING:
     from lightune.journal import Journal
@@ -120,6 +120,7 @@ def _add_predict(commands: Any) -> None:
 
 def _add_loading(add: Callable[..., Any]) -> None:
     add("--encoding", help="of text files that are not UTF-8, e.g. cp1252")
+    add("--delimiter", help="of CSV files, where it is not found by itself")
     add("--base", metavar="MODEL", help="where the base model is, if it moved")
     add("--offline", action="store_true", help="no request leaves this machine")
 
@@ -169,6 +170,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         text=arguments.text,
         label=arguments.label,
         encoding=arguments.encoding,
+        delimiter=arguments.delimiter,
         base=arguments.base,
         journal=journal,
     )
@@ -179,15 +181,22 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     from lightune.use.files import predict_file
 
+    if arguments.json and arguments.output == "-":
+        raise UserError("--json and the answers cannot both be on standard output. Name a file with -o.")
     summary = predict_file(
         arguments.run,
         arguments.data,
         arguments.output,
         text=arguments.text,
         encoding=arguments.encoding,
+        delimiter=arguments.delimiter,
         base=arguments.base,
     )
-    if arguments.json and arguments.output != "-":
+    for note in summary["notes"]:
+        print(note, file=sys.stderr)
+    if summary["empty"]:
+        print(f"{summary['empty']:,} of {summary['rows']:,} rows have no text", file=sys.stderr)
+    if arguments.json:
         _print_json(summary)
 
 

@@ -25,6 +25,7 @@ from lightune.libraries import settle_libraries
 from lightune.model import methods
 from lightune.model.anatomy import inspect
 from lightune.model.backbones import load_base, locate, share_with_hub_cache
+from lightune.model.engine import quicken
 from lightune.recipe import Checked, load_recipe
 from lightune.records import Result
 from lightune.report.card import write_card
@@ -119,14 +120,16 @@ def follow(
         base = load_base(reference, splits.class_names, seed=seed)  # the rehearsal used the first one up
         anatomy = inspect(base.model, base.missing_keys)
         model = base.model.to(hardware.device)
+        journal.decide(*quicken(model))
         with journal.progress("before", rows["test"].n_tokens, "tokens") as progress:
             before = evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
 
     with journal.phase("train", f"Fine-tuning with {method}"):
         layers, pooler = recipe.train.layers, recipe.train.pooler
         model, _ = methods.apply(model, anatomy, method, options, layers=layers, train_pooler=pooler)
+        journal.decide(*quicken(model.to(hardware.device)))
         history = train(
-            model.to(hardware.device),
+            model,
             encoder,
             rows["train"],
             rows["dev"],
@@ -143,8 +146,8 @@ def follow(
             after = evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
 
     with journal.phase("proof", "Saving, and proving that it reloads"):
-        contract = make_contract(splits.class_names, data.text, encoder, method, base, folder.adapter)
-        save_adapter(model, encoder, contract, folder.adapter)
+        contract = make_contract(splits.class_names, data.text, data.label, encoder, method, base, folder.adapter)
+        contract = save_adapter(model, encoder, contract, folder.adapter)
         journal.decide(*share_with_hub_cache(base))
         texts = splits.test.texts[:PROOF_ROWS]
         logits = predict_logits(model, encoder, encoder.tokenise(texts), hardware)

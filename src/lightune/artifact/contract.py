@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lightune import __version__
 from lightune.data.batching import Encoder
 from lightune.errors import UserError
 from lightune.model.backbones import Base
+from lightune.model.methods import METHODS
 
 FILE = "contract.json"
+CARD = "README.md"  # may be edited: nothing is loaded from it
 
 
 class BaseContract(BaseModel):
@@ -37,21 +40,39 @@ class Contract(BaseModel):
     lightune: str = Field(description="version that wrote this")
     labels: list[str] = Field(description="class names in the order of the logits", min_length=2)
     text: str = Field(description="the column, or the template over columns, that makes the text")
+    label: str = Field(description="the column that held the class in the training data")
     max_tokens: int = Field(description="longest input, special tokens included", ge=1)
     truncation: Literal["head", "tail", "head+tail"]
     method: str
     base: BaseContract
-    temperature: float = Field(1.0, description="logits are divided by it before the softmax", gt=0)
+    temperature: float = Field(
+        1.0, description="logits are divided by it before the softmax", gt=0, allow_inf_nan=False
+    )
+    files: dict[str, str] = Field(default_factory=dict, description="file of the adapter folder -> its sha256")
+
+    @field_validator("labels")
+    @classmethod
+    def _no_twins(cls, labels: list[str]) -> list[str]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("a label stands there twice")
+        return labels
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"{method!r} is no method of this lightune")
+        return method
 
 
 def make_contract(
-    labels: Sequence[str], text: str, encoder: Encoder, method: str, base: Base, adapter: Path
+    labels: Sequence[str], text: str, label: str, encoder: Encoder, method: str, base: Base, adapter: Path
 ) -> Contract:
     """The contract of a freshly trained classifier that will be saved in `adapter`."""
     reference = base.reference
     is_local = reference.why == "local folder"
     beside = os.path.relpath(reference.folder.resolve(), adapter.resolve()) if is_local else None
-    values: dict[str, Any] = {"labels": list(labels), "text": text, "method": method}
+    values: dict[str, Any] = {"labels": list(labels), "text": text, "label": label, "method": method}
     return Contract(
         **values,
         lightune=__version__,
@@ -61,9 +82,12 @@ def make_contract(
     )
 
 
-def write_contract(contract: Contract, adapter: Path) -> None:
-    """Writes contract.json into the adapter folder."""
-    (adapter / FILE).write_text(contract.model_dump_json(indent=2) + "\n", encoding="utf-8")
+def write_contract(contract: Contract, adapter: Path) -> Contract:
+    """Writes contract.json into the adapter folder, with the sha256 of every file that is there by now."""
+    names = sorted(path.name for path in adapter.iterdir() if path.is_file() and path.name not in (FILE, CARD))
+    sealed = contract.model_copy(update={"files": {name: _sha256(adapter / name) for name in names}})
+    (adapter / FILE).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return sealed
 
 
 def read_contract(adapter: Path) -> Contract:
@@ -80,3 +104,21 @@ def read_contract(adapter: Path) -> Contract:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path}: {where}: {first['msg']}. It was changed, or a newer lightune wrote it.") from None
+
+
+def check_files(contract: Contract, adapter: Path) -> None:
+    """UserError if a file of the adapter folder is not the one that was proved."""
+    for name, digest in contract.files.items():
+        path = adapter / Path(name).name  # a stranger's contract leads nowhere else
+        if not path.is_file():
+            raise UserError(f"{adapter}: {path.name} is missing. Copy the whole folder again.")
+        if _sha256(path) != digest:
+            raise UserError(
+                f"{path}: is not the file that was proved when the run ended; it was changed or damaged since. "
+                f"Copy the folder again, or train again."
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

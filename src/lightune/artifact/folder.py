@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightune.artifact.contract import FILE, Contract, read_contract, write_contract
+from lightune.artifact.contract import FILE, Contract, check_files, read_contract, write_contract
 from lightune.data.batching import Encoder, find_frame
 from lightune.errors import GateError, UserError
 from lightune.model import adapters, methods
@@ -135,16 +135,17 @@ def write_json(path: Path, values: Any) -> None:
     path.write_text(json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def save_adapter(model: nn.Module, encoder: Encoder, contract: Contract, adapter: Path) -> None:
-    """Writes weights, tokenizer and contract."""
+def save_adapter(model: nn.Module, encoder: Encoder, contract: Contract, adapter: Path) -> Contract:
+    """Writes weights, tokenizer and contract; returns the contract with the digests of what was written."""
     for config in getattr(model, "peft_config", {}).values():
         config.revision = contract.base.revision  # of the base: PEFT's own loader asks the Hub for it
     adapters.save(model, adapter)
     encoder.tokenizer.save_pretrained(adapter)
-    write_contract(contract, adapter)
+    sealed = write_contract(contract, adapter)
     for path in adapter.iterdir():
         # safetensors writes files that only their owner can read
         path.chmod(0o666 & ~_umask())
+    return sealed
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None 
 
     adapter = adapter_folder(path)
     contract = read_contract(adapter)
+    check_files(contract, adapter)
     tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
     encoder = Encoder(tokenizer, find_frame(tokenizer), contract.max_tokens, contract.truncation)
     # heads and adapters are drawn before they are loaded: that is no business of the caller's random numbers

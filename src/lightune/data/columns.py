@@ -82,6 +82,11 @@ def _check_text_choice(table: pa.Table, text: str) -> list[str]:
     return names
 
 
+def columns_of(text: str) -> list[str]:
+    """The columns that a template uses; without braces it is the name of one."""
+    return [name for _, name in _template(text) if name is not None] or [text]
+
+
 def _template(text: str) -> list[tuple[str, str | None]]:
     """(literal, column) pairs of "{title}. {content}"; the column is None after the last one."""
     try:
@@ -283,13 +288,19 @@ def _pair(profiles: list[_Profile]) -> str:
 
 
 def examples(
-    table: pa.Table, *, text: str, label: str | None, class_names: list[str] | None = None
+    table: pa.Table,
+    *,
+    text: str,
+    label: str | None,
+    class_names: list[str] | None = None,
+    fewest_classes: int = 2,
 ) -> tuple[Examples, list[Decision]]:
     """Texts and labels of the rows that have both, in source order, and what was dropped or noticed.
 
     Texts are byte-exact, labels lose the white space around them. label=None (prediction) keeps every row, an
     empty text too. class_names: the classes that may occur; labels that are their ids become names.
-    Raises UserError if over half of the rows would be dropped, one class is left, or a class name is unfit.
+    Raises UserError if over half of the rows would be dropped, fewer classes than fewest_classes are left, or
+    a class name is unfit.
     """
     _check_text_choice(table, text)
     texts = _render(table, text)
@@ -299,6 +310,11 @@ def examples(
     labels = [(cell or "").strip() for cell in table.column(label).to_pylist()]
     rows, decisions = _keep(texts, labels, label)
     names, notes = _class_names([labels[row] for row in rows], label, class_names)
+    if len(set(names)) < fewest_classes:
+        raise UserError(
+            f"column {label!r} has a single class: {names[0]!r} in all {len(names):,} rows. "
+            f"Add rows of another class, or set data.label to another column."
+        )
     return Examples([texts[row] or "" for row in rows], names, rows), decisions + notes
 
 
@@ -315,6 +331,13 @@ def _fill(parts: list[tuple[str, str | None]], row: dict[str, str | None]) -> st
     if not any(cell and cell.strip() for cell in row.values()):
         return None
     return "".join(literal + ((row[name] or "") if name is not None else "") for literal, name in parts)
+
+
+def is_unlabelled(table: pa.Table, label: str) -> bool:
+    """Whether nobody labelled these rows: the column is not there, or has no value in any of them."""
+    if label not in table.column_names or _unusable(table, label):
+        return label not in table.column_names
+    return not any(cell and cell.strip() for cell in table.column(label).to_pylist())
 
 
 def _keep(texts: list[str | None], labels: list[str], label: str) -> tuple[list[int], list[Decision]]:
@@ -342,11 +365,6 @@ def _class_names(labels: list[str], label: str, class_names: list[str] | None) -
     counts = Counter(labels)
     for name in counts:
         _check_class_name(name, label)
-    if len(counts) < 2:
-        raise UserError(
-            f"column {label!r} has a single class: {next(iter(counts))!r} in all {len(labels):,} rows. "
-            f"Add rows of another class, or set data.label to another column."
-        )
     return labels, decisions + _spellings(counts)
 
 

@@ -6,26 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightune.data.batching import MAX_TOKENS
-from lightune.data.columns import choose_columns, examples
-from lightune.data.sources import read
+from lightune.data.columns import choose_columns, examples, is_unlabelled
+from lightune.data.sources import read, split_for
 from lightune.data.splits import split
 from lightune.errors import UserError
 from lightune.libraries import is_offline
 from lightune.recipe import DataRecipe
 from lightune.records import Corpus, Decision, Examples, Splits
 
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "validation", "dev", "valid")
 AUTO_TRAIN_TOKENS = {"cpu": 1_500_000}  # where the recipe does not say how many rows; no cap on other devices
 CHARACTERS_PER_TOKEN = 4.5  # of English in a vocabulary of 30,000; only for that cap
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Labelled examples, the separate test examples if there are any, and which columns they came from."""
+    """Labelled examples, those of separate dev and test splits if there are any, and the columns they came from."""
 
     corpus: Corpus
     source: Examples
+    dev: Examples | None
     test: Examples | None
     text: str
     label: str
@@ -35,38 +34,51 @@ class Prepared:
 
 def prepare(recipe: DataRecipe) -> Prepared:
     """Reads the source (and the test file), picks the columns, renders the texts."""
-    corpus = read(recipe.source, encoding=recipe.encoding, delimiter=recipe.delimiter, offline=is_offline())
-    train_name = next((name for name in TRAIN_NAMES if name in corpus.tables), next(iter(corpus.tables)))
+    corpus = _read(recipe.source, recipe)
+    train_name = split_for("train", corpus) or next(iter(corpus.tables))
     table = corpus.tables[train_name]
     text, label, decisions = choose_columns(table, text=recipe.text, label=recipe.label)
     rows = Decision("rows", f"{table.num_rows:,}", f"{recipe.source}, split {train_name}")
+    source, dropped = examples(table, text=text, label=label, class_names=corpus.class_names.get(label))
+    held_out, more = _held_out(recipe, corpus, train_name, text, label)
+    every = (rows, *decisions, *dropped, *more)
     names = corpus.class_names.get(label)
-    source, dropped = examples(table, text=text, label=label, class_names=names)
-    test, test_decisions = _test_examples(recipe, corpus, train_name, text, label)
-    every = [rows, *decisions, *dropped, *test_decisions]
-    return Prepared(corpus, source, test, text, label, names, tuple(every))
+    return Prepared(corpus, source, held_out.get("dev"), held_out.get("test"), text, label, names, every)
 
 
-def _test_examples(
+def _held_out(
     recipe: DataRecipe, corpus: Corpus, train_name: str, text: str, label: str
-) -> tuple[Examples | None, list[Decision]]:
-    """The separate test rows: the named file's, or the source's own test split; None if there are none."""
+) -> tuple[dict[str, Examples], list[Decision]]:
+    """The test rows and the dev rows that come as splits of their own, where there are any.
+
+    A validation split is the test split where no other one has labels (as in GLUE).
+    """
+    found: dict[str, Examples] = {}
+    decisions: list[Decision] = []
+    own = [name for name in (split_for("test", corpus), split_for("dev", corpus)) if name and name != train_name]
+    candidates = [(corpus, name, recipe.source) for name in own]
     if recipe.test is not None:
         if recipe.test == recipe.source:
             raise UserError(f"data.test = {recipe.test!r}: the same as data.source. Leave it out to split by itself.")
-        other = read(recipe.test, encoding=recipe.encoding, delimiter=recipe.delimiter, offline=is_offline())
-        name = next((n for n in TEST_NAMES if n in other.tables), next(iter(other.tables)))
-        tables, where = other.tables, recipe.test
-        class_names = other.class_names.get(label)
-    else:
-        found = [name for name in TEST_NAMES if name in corpus.tables and name != train_name]
-        if not found:
-            return None, []
-        name, tables, where = found[0], corpus.tables, recipe.source
-        class_names = corpus.class_names.get(label)
-    choose_columns(tables[name], text=text, label=label)
-    test, dropped = examples(tables[name], text=text, label=label, class_names=class_names)
-    return test, [Decision("test split", f"{len(test):,} rows", f"{where}, split {name}"), *dropped]
+        other = _read(recipe.test, recipe)
+        name = split_for("test", other) or split_for("dev", other) or next(iter(other.tables))
+        choose_columns(other.tables[name], text=text, label=label)
+        dev = [candidate for candidate in candidates if candidate[1] == split_for("dev", corpus)]
+        candidates = [(other, name, recipe.test), *dev]
+    for there, name, where in candidates:
+        if there is corpus and is_unlabelled(there.tables[name], label):
+            decisions.append(Decision(f"split {name}", "not used", f"nobody labelled it (no value in {label!r})"))
+            continue
+        names = there.class_names.get(label)
+        rows, dropped = examples(there.tables[name], text=text, label=label, class_names=names, fewest_classes=1)
+        purpose = "dev" if "test" in found else "test"
+        found[purpose] = rows
+        decisions += [Decision(f"{purpose} split", f"{len(rows):,} rows", f"{where}, split {name}"), *dropped]
+    return found, decisions
+
+
+def _read(source: str, recipe: DataRecipe) -> Corpus:
+    return read(source, encoding=recipe.encoding, delimiter=recipe.delimiter, offline=is_offline())
 
 
 def split_prepared(data: Prepared, recipe: DataRecipe, *, seed: int, device: str) -> Splits:
@@ -74,6 +86,7 @@ def split_prepared(data: Prepared, recipe: DataRecipe, *, seed: int, device: str
     return split(
         data.source,
         data.test,
+        data.dev,
         seed=seed,
         train_rows=recipe.train_rows,
         dev_rows=recipe.dev_rows,

@@ -26,7 +26,11 @@ from lightune.records import Corpus
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPLIT_FOLDERS = ("train", "validation", "valid", "val", "dev", "test")
+SPLITS = {  # what a split is for -> what it may be called, in the order of preference
+    "train": ("train", "training"),
+    "dev": ("validation", "valid", "val", "dev", "development"),
+    "test": ("test", "testing"),
+}
 EMBEDDED = {
     "imdb": "imdb",
     "rotten-tomatoes": "rotten_tomatoes",
@@ -69,15 +73,26 @@ def read(
     Raises UserError for everything that is wrong with the source, before a model is touched.
     """
     options = Options(encoding, delimiter, revision, offline)
+    kind = kind_of(source)
+    _check_options(source, kind, SOURCES[kind], options)
+    return SOURCES[kind].read(source, options)
+
+
+def kind_of(source: str) -> str:
+    """The row of SOURCES that reads it. UserError if it is not there, or nothing that can be read."""
     check_exists(source)
     for name, row in SOURCES.items():
         if row.accepts(source):
-            _check_options(source, name, row, options)
-            return row.read(source, options)
+            return name
     raise UserError(
         f"{source!r} is no file or folder here, and no Hub data set id ('name' or 'org/name'). "
         f"Name a CSV, TSV, JSON, JSONL or Parquet file, a folder, embedded:imdb or a Hub id."
     )
+
+
+def split_for(purpose: str, corpus: Corpus) -> str | None:
+    """The corpus's own name of its split for "train", "dev" or "test"; None if it has none."""
+    return next((name for name in SPLITS[purpose] if name in corpus.tables), None)
 
 
 def _check_options(source: str, name: str, row: Source, options: Options) -> None:
@@ -124,8 +139,8 @@ def _read_folder(source: str, options: Options) -> Corpus:
     """
     root = Path(source)
     folders = _subfolders(root)
-    splits = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
-    is_split = any(folder.name.lower() == "train" for folder in splits)
+    splits = [folder for folder in folders if any(folder.name.lower() in names for names in SPLITS.values())]
+    is_split = any(folder.name.lower() in SPLITS["train"] for folder in splits)
     parts = {folder.name.lower(): folder for folder in splits} if is_split else {"train": root}
     digest = hashlib.sha256()
     tables = {name: _folder_table(folder, root, options, digest) for name, folder in parts.items()}

@@ -43,6 +43,7 @@ class Pool:
 def split(
     source: Examples,
     test: Examples | None,
+    dev: Examples | None = None,
     *,
     seed: int,
     train_rows: Size = "auto",
@@ -51,7 +52,7 @@ def split(
     most_train_rows: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Splits:
-    """Stratified splits of `source` (and of `test`, where there is a separate one) without a shared text.
+    """Stratified splits of `source` (and of `test` and `dev`, where they are separate) without a shared text.
 
     Sizes are rows, "all" or "auto"; most_train_rows caps an automatic training size. class_names gives the
     order of the class ids where the source has one. UserError if a split cannot be made.
@@ -60,29 +61,56 @@ def split(
     names = _order(pool.labels, class_names)
     rest = list(range(len(pool.keys)))
     if test is None:
-        wanted = _size("data.test_rows", test_rows, len(rest), TEST_SHARE, TEST_ROWS)
-        taken, rest = _take(pool, rest, wanted, "data.test_rows")
-        test_examples, why = pool.pick(taken), "no separate test file; stratified by class and seed"
+        scored, rest, why = _cut_off(pool, rest, "data.test_rows", test_rows, TEST_SHARE, TEST_ROWS)
+        test_keys = {text_key(text, seed) for text in scored.texts}
+        decisions.append(Decision("test rows", f"{len(scored):,}", f"no separate test file; stratified{why}"))
     else:
-        test_pool = _pool(test, seed)
-        _check_test_classes(names, test_pool.labels)
+        separate = _pool(test, seed)
+        _check_classes("test", names, separate.labels)
         # leaks are looked for in the whole test split, not only in the rows that are scored
-        rest, leaks = _without(pool, rest, set(test_pool.keys))
-        decisions += leaks
-        everything = list(range(len(test_pool.keys)))
-        wanted = len(everything) if test_rows in ("auto", "all") else int(test_rows)
-        taken = _take(test_pool, everything, wanted, "data.test_rows")[0] if wanted < len(everything) else everything
-        test_examples, why = test_pool.pick(taken), f"of {len(everything):,} in the test split"
-    decisions.append(Decision("test rows", f"{len(test_examples):,}", why))
-    wanted = _size("data.dev_rows", dev_rows, len(rest), DEV_SHARE, DEV_ROWS)
-    dev, rest = _take(pool, rest, wanted, "data.dev_rows")
-    decisions.append(
-        Decision("dev rows", f"{len(dev):,}", "from the training rows; the best state is chosen on them")
-    )
+        test_keys = set(separate.keys)
+        rest, leaks = _without(pool, rest, test_keys, "test")
+        scored = _subset(separate, test_rows, "data.test_rows")
+        decisions += [*leaks, Decision("test rows", f"{len(scored):,}", f"of {len(test):,} in the test split")]
+    if dev is None:
+        guide, rest, why = _cut_off(pool, rest, "data.dev_rows", dev_rows, DEV_SHARE, DEV_ROWS)
+        decisions.append(Decision("dev rows", f"{len(guide):,}", f"the best state is chosen on them{why}"))
+    else:
+        separate = _pool(dev, seed)
+        _check_classes("dev", names, separate.labels)
+        rest, leaks = _without(pool, rest, set(separate.keys), "dev")
+        clean, shared = _without(separate, list(range(len(dev))), test_keys, "test", "dev")
+        wanted: Size = min(DEV_ROWS, len(clean)) if dev_rows == "auto" else dev_rows
+        guide = _subset(_pool(separate.pick(clean), seed), wanted, "data.dev_rows")
+        why = f"of {len(dev):,} in the source's own dev split; the best state is chosen on them"
+        decisions += [*leaks, *shared, Decision("dev rows", f"{len(guide):,}", why)]
     train = _training_rows(pool, rest, train_rows, most_train_rows, decisions)
-    splits = Splits(pool.pick(train), pool.pick(dev), test_examples, names, decisions)
+    splits = Splits(pool.pick(train), guide, scored, names, decisions)
     decisions += _absent_classes(splits)
     return splits
+
+
+def _cut_off(
+    pool: Pool, rest: list[int], key: str, asked: Size, share: float, most: int
+) -> tuple[Examples, list[int], str]:
+    """Rows held out of `rest`, what remains, and a remark where it could not be just as many as asked."""
+    wanted = _size(key, asked, len(rest), share, most)
+    taken, rest = _take(pool, rest, wanted, key)
+    return pool.pick(taken), rest, _instead_of(wanted, len(taken))
+
+
+def _subset(pool: Pool, asked: Size, key: str) -> Examples:
+    """All rows of a separate split, or `asked` of them, stratified. UserError if it has fewer."""
+    everything = list(range(len(pool.keys)))
+    if asked in ("auto", "all") or int(asked) == len(everything):
+        return pool.pick(everything)
+    if int(asked) > len(everything):
+        raise UserError(f"{key} = {asked}: the split has {len(everything):,} rows. Ask for fewer, or leave it out.")
+    return pool.pick(_take(pool, everything, int(asked), key)[0])
+
+
+def _instead_of(asked: int, got: int) -> str:
+    return "" if asked == got else f"; {asked:,} asked, but each class has one at least and leaves one at least"
 
 
 def _pool(examples: Examples, seed: int) -> Pool:
@@ -107,11 +135,19 @@ def _without_copies(pool: Pool) -> tuple[Pool, list[Decision]]:
     return Pool(pool.pick(kept), [pool.labels[i] for i in kept], [pool.keys[i] for i in kept]), found
 
 
-def _without(pool: Pool, rest: list[int], seen: set[bytes]) -> tuple[list[int], list[Decision]]:
+def _without(
+    pool: Pool, rest: list[int], seen: set[bytes], other: str, own: str = "training"
+) -> tuple[list[int], list[Decision]]:
+    """`rest` without the rows whose text is in the `other` split. UserError if that is most of them."""
     clean = [i for i in rest if pool.keys[i] not in seen]
     leaks = len(rest) - len(clean)
-    why = "their text is in the test split too"
-    return clean, [Decision("leaks", f"{leaks:,} training rows dropped", why)] if leaks else []
+    if leaks * 2 > len(rest):
+        raise UserError(
+            f"{leaks:,} of {len(rest):,} {own} rows are in the {other} split too: is it the same data? Give "
+            f"other rows for it, or leave it out to have some held out."
+        )
+    why = f"their text is in the {other} split too"
+    return clean, [Decision("leaks", f"{leaks:,} {own} rows dropped", why)] if leaks else []
 
 
 def _order(labels: Sequence[str], given: Sequence[str] | None) -> list[str]:
@@ -124,12 +160,12 @@ def _order(labels: Sequence[str], given: Sequence[str] | None) -> list[str]:
     return sorted(present, key=lambda name: (name.casefold(), name))
 
 
-def _check_test_classes(names: Sequence[str], test_labels: Sequence[str]) -> None:
-    unseen = {name: n for name, n in Counter(test_labels).items() if name not in names}
+def _check_classes(split: str, names: Sequence[str], labels: Sequence[str]) -> None:
+    unseen = {name: n for name, n in Counter(labels).items() if name not in names}
     if unseen:
         seen = ", ".join(f"{name!r} ({n:,})" for name, n in sorted(unseen.items())[:10])
         raise UserError(
-            f"the test split has {len(unseen)} label(s) that no training row has: {seen}."
+            f"the {split} split has {len(unseen)} label(s) that no training row has: {seen}."
             f"{near_match(min(unseen), names)} Training labels: {', '.join(map(repr, names[:10]))}."
         )
 
@@ -139,7 +175,8 @@ def _size(key: str, asked: Size, available: int, share: float, most: int) -> int
         raise UserError(f"{key} = 'all': nothing would be left to train on. Give a number of rows.")
     wanted = min(most, max(2, round(available * share))) if asked == "auto" else int(asked)
     if wanted > available - 2:
-        raise UserError(f"{key} = {asked!r}: only {available:,} different rows to take from. Ask for fewer.")
+        fix = "Label some more." if asked == "auto" else "Ask for fewer."
+        raise UserError(f"{key} = {asked!r}: only {available:,} different rows, and some must be left. {fix}")
     return wanted
 
 
@@ -179,7 +216,7 @@ def _training_rows(
     if asked not in ("auto", "all") and limit > len(rest):
         raise UserError(f"data.train_rows = {asked}: only {len(rest):,} rows are left after test and dev.")
     train = _take(pool, rest, limit, "data.train_rows")[0] if limit < len(rest) else rest
-    why = f"of {len(rest):,} that are left"
+    why = f"of {len(rest):,} that are left" + ("" if limit >= len(rest) else _instead_of(limit, len(train)))
     if asked == "auto" and limit < len(rest):
         why += "; a first run should end in minutes: --set data.train_rows=all takes all"
     decisions.append(Decision("training rows", f"{len(train):,}", why))

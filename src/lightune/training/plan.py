@@ -15,6 +15,7 @@ from lightune.evidence.evaluate import MEMORY_TOKENS
 from lightune.hardware import GIB, Hardware
 from lightune.model.anatomy import inspect
 from lightune.model.backbones import Base
+from lightune.model.engine import quicken
 from lightune.model.methods import METHODS, apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Estimate, Plan, Rehearsal
@@ -71,6 +72,7 @@ def rehearse(
         base.model, anatomy, recipe.method.name, options, layers=train.layers, train_pooler=train.pooler
     )
     model = model.to(hardware.device)
+    quicken(model)
     speed = measure_speed(model, encoder, rows["train"].short or rows["train"].tokens, hardware)
     n_dev = math.ceil(plan.epochs * train.evaluations)
     training = n_tokens["train"] * plan.epochs / speed.train + n_dev * n_tokens["dev"] / speed.predict

@@ -16,6 +16,7 @@ from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware, choose_hardware
 from lightune.libraries import settle_libraries
 from lightune.model import adapters, methods
+from lightune.model.engine import quicken
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class Classifier:
         self.contract: Contract = loaded.contract
         self.labels: list[str] = loaded.contract.labels
         self.model = loaded.model.to(hardware.device)
+        quicken(self.model)
         self.encoder, self.hardware = loaded.encoder, hardware
 
     @classmethod

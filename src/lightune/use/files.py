@@ -1,37 +1,44 @@
-"""A finished run used on files: score labelled ones, label others as they stream by."""
+"""A finished run used on data: score labelled rows, label others."""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
+import os
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightune.data.arrow_tables import plain_table
+from lightune.data.arrow_tables import parquet_table
 from lightune.data.batching import Labelled
-from lightune.data.columns import choose_columns, examples
-from lightune.data.sources import read
+from lightune.data.columns import choose_columns, columns_of, examples
+from lightune.data.sources import Options, kind_of, read, split_for
 from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import evaluate
 from lightune.evidence.metrics import METRICS
 from lightune.journal import Journal
 from lightune.libraries import is_offline
+from lightune.records import Corpus
 from lightune.report.screen import show_scores
 from lightune.use.classifier import Classifier
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 CHUNK_ROWS = 2048
+STDIN = "standard input"
 Row = dict[str, Any]
+Write = Callable[[list[Row]], None]
 
 
 def evaluate_file(
@@ -41,6 +48,7 @@ def evaluate_file(
     text: str | None = None,
     label: str | None = None,
     encoding: str | None = None,
+    delimiter: str | None = None,
     base: str | None = None,
     journal: Journal,
 ) -> dict[str, Any]:
@@ -48,12 +56,16 @@ def evaluate_file(
 
     UserError if the data has a class that the classifier does not know.
     """
-    corpus = read(data, encoding=encoding, offline=is_offline())
-    name = next((n for n in ("test", "validation") if n in corpus.tables), next(iter(corpus.tables)))
     classifier = Classifier.load(run, base=base)
     text = text or classifier.contract.text
-    text, label, decisions = choose_columns(corpus.tables[name], text=text, label=label)
-    rows, dropped = examples(corpus.tables[name], text=text, label=label, class_names=corpus.class_names.get(label))
+    with _words_of_options():
+        corpus = read(data, encoding=encoding, delimiter=delimiter, offline=is_offline())
+        name = _scored_split(corpus)
+        table = corpus.tables[name]
+        label = label or _true_label(classifier, table.column_names)
+        text, label, decisions = choose_columns(table, text=text, label=label)
+        names = corpus.class_names.get(label)
+        rows, dropped = examples(table, text=text, label=label, class_names=names, fewest_classes=1)
     journal.decide(*decisions, *dropped)
     labels = rows.labels or []
     unknown = sorted(set(labels) - set(classifier.labels))
@@ -76,7 +88,7 @@ def evaluate_file(
     journal.say(f"\n{len(rows):,} rows of {data}\n")
     show_scores(journal, {"score": scores})
     return {
-        "data": {"source": data, "digest": corpus.digest, "text": text, "label": label},
+        "data": {"source": data, "digest": corpus.digest, "split": name, "text": text, "label": label},
         "labels": classifier.labels,
         "n_rows": len(rows),
         "scores": scores,
@@ -92,50 +104,66 @@ def predict_file(
     *,
     text: str | None = None,
     encoding: str | None = None,
+    delimiter: str | None = None,
     base: str | None = None,
 ) -> dict[str, Any]:
-    """Streams `data` (- is stdin) to `output` (- is stdout) with label, score and p_<name> beside each row.
+    """Labels every row of `data` (- is stdin) into `output` (- is stdout): label, score and p_<name> beside it.
 
-    Input columns are kept as they are. A file appears under its name only when it is complete.
+    Input columns are kept as they are. A file appears under its name only when it is complete. Returns what
+    was done: the numbers of rows and of rows without a text, and notes on how the input was read.
     """
     with ExitStack() as stack:
-        stack.enter_context(_as_user_errors(data))
-        reader = stack.enter_context(open_rows(data, encoding))
+        _check_output(output)
         classifier = Classifier.load(run, base=base)
         template = text or classifier.contract.text
-        chunks = iter(lambda: list(islice(reader.rows, CHUNK_ROWS)), [])
-        first = next(chunks, None)
-        if first is None:
-            raise UserError(f"{data}: no rows to predict.")
-        write = stack.enter_context(open_writer(output, reader.kind))
-        n_rows = 0
-        for rows in chain([first], chunks):
-            write(label_rows(classifier, rows, template, reader.is_plain))
+        stack.enter_context(_words_of_options())
+        how = Options(encoding, delimiter, offline=is_offline())
+        source = stack.enter_context(open_input(data, template, how, given=text is not None))
+        kept = _free_names(source.columns, classifier)
+        write = stack.enter_context(open_output(output, source, kept, classifier))
+        n_rows = n_empty = 0
+        for rows, texts in source.chunks(_ending(output) or source.kind):
+            answers = classifier.predict(texts)
+            renamed = [{kept.get(name, name): value for name, value in row.items()} for row in rows]
+            write([row | _answer(answer) for row, answer in zip(renamed, answers, strict=True)])
             n_rows += len(rows)
-    return {"rows": n_rows, "output": output, "labels": classifier.labels}
+            n_empty += sum(not text.strip() for text in texts)
+    return {"rows": n_rows, "empty": n_empty, "output": output, "labels": classifier.labels, "notes": source.notes}
 
 
-def label_rows(classifier: Classifier, rows: list[Row], template: str, is_plain: bool) -> list[Row]:
-    """The rows with label, score and p_<name> added. UserError if a column of the template is missing."""
-    import pyarrow as pa
-
-    if is_plain:
-        texts = [row["text"] for row in rows]
-    else:
-        table = plain_table("input", pa.Table.from_pylist(rows), {})  # as the training data was read
-        texts = examples(table, text=template, label=None)[0].texts
-    kept = _free_names(list(rows[0]), {"label", "score", *(f"p_{name}" for name in classifier.labels)})
-    answers = classifier.predict(texts)
-    return [
-        {kept.get(name, name): value for name, value in row.items()}
-        | {"label": answer.label, "score": round(answer.score, 6)}
-        | {f"p_{name}": round(p, 6) for name, p in answer.probabilities.items()}
-        for row, answer in zip(rows, answers, strict=True)
-    ]
+@contextmanager
+def _words_of_options() -> Iterator[None]:
+    """In a message, the names of the command line's options instead of the recipe's keys."""
+    try:
+        yield
+    except UserError as error:
+        message = re.sub(r"data\.(text|label|encoding|delimiter)( = )?", r"--\1 ", str(error))
+        raise UserError(re.sub(r" +([.,;])", r"\1", message)) from None
 
 
-def _free_names(columns: list[str], added: set[str]) -> dict[str, str]:
+def _answer(prediction: Any) -> Row:
+    probabilities = {f"p_{name}": round(p, 6) for name, p in prediction.probabilities.items()}
+    return {"label": prediction.label, "score": round(prediction.score, 6)} | probabilities
+
+
+def _scored_split(corpus: Corpus) -> str:
+    return split_for("test", corpus) or split_for("dev", corpus) or next(iter(corpus.tables))
+
+
+def _true_label(classifier: Classifier, columns: Sequence[str]) -> str | None:
+    """The column that held the class in training, if it is here; never the one that `predict` wrote."""
+    label = classifier.contract.label
+    answered = {"label", "score", *(f"p_{name}" for name in classifier.labels)} <= set(columns)
+    if answered and label == "label":
+        label = "input_label"
+        if label not in columns:
+            raise UserError("its column 'label' is the answer of `lightune predict`, not the truth. Set --label.")
+    return label if label in columns or answered else None
+
+
+def _free_names(columns: Sequence[str], classifier: Classifier) -> dict[str, str]:
     """A new name for each input column that an added one would hide: the true label becomes input_label."""
+    added = {"label", "score", *(f"p_{name}" for name in classifier.labels)}
     names: dict[str, str] = {}
     for name in columns:
         new = name
@@ -145,165 +173,172 @@ def _free_names(columns: list[str], added: set[str]) -> dict[str, str]:
     return names
 
 
+# What is read
+
+
 @dataclass(frozen=True)
-class Rows:
-    """A stream of rows. kind: csv, tsv, jsonl or parquet; is_plain: every line of stdin is one text."""
+class Input:
+    """Rows to label. kind: csv, tsv, jsonl or parquet, for an output whose ending says nothing.
+
+    chunks(kind): rows as an output of that kind holds them, with their texts. schema: of the columns in Parquet.
+    """
 
     kind: str
-    rows: Iterator[Row]
-    is_plain: bool = False
+    columns: Sequence[str]
+    chunks: Callable[[str], Iterator[tuple[list[Row], list[str]]]]
+    schema: Callable[[], pa.Schema]
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
-def open_rows(data: str, encoding: str | None) -> Iterator[Rows]:
-    """The rows of a file or of standard input, read as they are needed."""
-    if data == "-":
-        yield _stdin_rows(io.TextIOWrapper(sys.stdin.buffer, encoding=encoding or "utf-8-sig", newline=""))
+def open_input(data: str, template: str, how: Options, *, given: bool) -> Iterator[Input]:
+    """The rows of a source, or of standard input; given: the user named the text column."""
+    if data != "-":
+        yield _table_input(data, template, how)
         return
-    path = Path(data)
-    if not path.is_file():
-        raise UserError(f"{data}: no such file. Give a CSV, TSV, JSONL or Parquet file, or - for standard input.")
+    with tempfile.TemporaryDirectory() as folder:
+        start = sys.stdin.buffer.readline()
+        kind = _kind_of_lines(start, template, how)
+        if kind is None and given:
+            seen = start.decode(how.encoding or "utf-8", "replace").strip()[:60]
+            raise UserError(f"{STDIN}: its first line {seen!r} is no header that names {columns_of(template)}.")
+        if kind is None:
+            yield _line_input(start, how)
+            return
+        path = Path(folder, f"stdin.{kind}")
+        with path.open("wb") as file:
+            file.write(start)
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            yield _table_input(str(path), template, how)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), STDIN)) from None
+
+
+def _kind_of_lines(first: bytes, template: str, how: Options) -> str | None:
+    """jsonl or csv by the first line; None: every line is a text."""
+    try:
+        line = first.decode(how.encoding or "utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return "csv"  # its reader says which byte, and what the encoding may be
+    if line.startswith(("{", "[{")) or line == "[":
+        return "json"
+    marks = ",\t;|" if how.delimiter is None else how.delimiter.replace("tab", "\t")
+    headers = [next(csv.reader([line], delimiter=mark), []) for mark in marks]
+    return "csv" if any(set(columns_of(template)) <= set(header) for header in headers) else None
+
+
+def _line_input(first: bytes, how: Options) -> Input:
+    """Every line of standard input is one text."""
+    import pyarrow as pa
+
+    def chunks(kind: str) -> Iterator[tuple[list[Row], list[str]]]:
+        lines: Iterator[bytes] = chain([first], sys.stdin.buffer)
+        texts = (line.decode(how.encoding or "utf-8-sig").rstrip("\r\n") for line in lines)
+        while some := list(islice(texts, CHUNK_ROWS)):
+            yield [{"text": text} for text in some], some
+
+    if not first:
+        raise UserError(f"{STDIN}: no rows to predict.")
+    note = f"{STDIN}: read as one text a line"
+    return Input("csv", ["text"], chunks, lambda: pa.schema([("text", pa.string())]), (note,))
+
+
+def _table_input(data: str, template: str, how: Options) -> Input:
+    """A source as training reads it, with the same checks."""
+    corpus = read(data, encoding=how.encoding, delimiter=how.delimiter, offline=how.offline)
+    split = _scored_split(corpus)
+    table, kind, path = corpus.tables[split], kind_of(data), Path(data)
+    texts = examples(table, text=template, label=None)[0].texts
+    typed = parquet_table(path) if kind == "parquet" else table
+
+    def rows_for(output: str) -> Iterator[Row]:
+        if output == "jsonl" and kind in ("json", "jsonl"):
+            return _json_rows(path, how.encoding, kind)
+        chosen = typed if output in ("parquet", "jsonl") else table
+        return (row for batch in chosen.to_batches(CHUNK_ROWS) for row in batch.to_pylist())
+
+    def chunks(output: str) -> Iterator[tuple[list[Row], list[str]]]:
+        rows = rows_for(output)
+        for start in range(0, len(texts), CHUNK_ROWS):
+            yield list(islice(rows, CHUNK_ROWS)), texts[start : start + CHUNK_ROWS]
+
+    written_as = {"json": "jsonl", "jsonl": "jsonl", "parquet": "csv"}.get(kind, "csv")
+    is_tabbed = ".tsv" in path.suffixes
+    notes = (f"{data}: its split {split}",) if len(corpus.tables) > 1 else ()
+    return Input("tsv" if is_tabbed else written_as, table.column_names, chunks, lambda: typed.schema, notes)
+
+
+def _json_rows(path: Path, encoding: str | None, kind: str) -> Iterator[Row]:
+    """The objects as they stand in the file, which `read` has checked: numbers stay numbers."""
     with path.open("rb") as probe:
-        start = probe.read(4)
-    if start == b"PAR1":
-        yield Rows("parquet", _parquet_rows(path))
-        return
-    is_gzip = start[:2] == b"\x1f\x8b"
-    with gzip.open(path) if is_gzip else path.open("rb") as opened:
-        lines = io.TextIOWrapper(opened, encoding=encoding or "utf-8-sig", newline="")  # type: ignore[arg-type]
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        if ".jsonl" in suffixes or ".ndjson" in suffixes:
-            yield Rows("jsonl", _jsonl_rows(lines, data))
-        else:
-            yield _csv_rows(lines, data, "\t" if ".tsv" in suffixes else None)
+        opened: Any = gzip.open if probe.read(2) == b"\x1f\x8b" else open
+    with opened(path, "rt", encoding=encoding or "utf-8-sig") as file:
+        if kind == "json":
+            yield from json.load(file)
+            return
+        yield from (json.loads(line) for line in file if line.strip("\ufeff \t\r\n"))
 
 
-@contextmanager
-def open_writer(output: str, kind: str) -> Iterator[Callable[[list[Row]], None]]:
-    """A function that appends rows to `output` in the format of its ending, or of the input on stdout."""
+# What is written
+
+
+def _ending(output: str) -> str:
+    return Path(output).suffix.lower().lstrip(".")
+
+
+def _check_output(output: str) -> None:
+    """Before any work: UserError if the format or the folder cannot be."""
+    ending, folder = _ending(output), Path(output).parent
     if output == "-":
-        write = _jsonl_writer(sys.stdout) if kind == "jsonl" else _csv_writer(sys.stdout, kind)
-        yield write
         return
-    path = Path(output)
-    ending = path.suffix.lower().lstrip(".")
     if ending not in WRITERS:
         raise UserError(f"{output}: cannot write {ending or 'this'}. Endings: {', '.join('.' + k for k in WRITERS)}.")
-    if not path.parent.is_dir():
+    if not folder.is_dir():
         raise UserError(f"{output}: its folder does not exist. Make it first.")
+    if Path(output).is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{output}: cannot be written there. Choose another --output.")
+
+
+@contextmanager
+def open_output(output: str, source: Input, kept: Mapping[str, str], classifier: Classifier) -> Iterator[Write]:
+    """A function that appends rows to `output` in the format of its ending, or of the input on stdout."""
+    if output == "-":
+        header = [*kept.values(), *_added(classifier)]
+        yield _jsonl_writer(sys.stdout) if source.kind == "jsonl" else _csv_writer(sys.stdout, header, source.kind)
+        return
+    path = Path(output)
     # a fresh name of our own, beside the output so that it can take its place in one step
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    partial = scratch / path.name
     try:
-        with WRITERS[ending](partial) as write:
+        with WRITERS[_ending(output)](scratch / path.name, source, kept, classifier) as write:
             yield write
-        partial.replace(path)
+        (scratch / path.name).replace(path)
     except OSError as error:
         raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-@contextmanager
-def _as_user_errors(data: str) -> Iterator[None]:
-    """What Python and Arrow raise for a damaged or misread input, as one message."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise UserError(f"{data}: not valid {error.encoding}. Say what it is with --encoding.") from None
-    except LookupError as error:
-        if "encoding" not in str(error):
-            raise
-        raise UserError(f"{data}: {error}. Use a name such as cp1252.") from None
-    except (EOFError, gzip.BadGzipFile, pa.ArrowInvalid) as error:
-        raise UserError(f"{data}: damaged or cut short ({error}). Get it again.") from None
+def _added(classifier: Classifier) -> list[str]:
+    return ["label", "score", *(f"p_{name}" for name in classifier.labels)]
 
 
-def _stdin_rows(lines: IO[str]) -> Rows:
-    first = lines.readline()
-    rest = _chain(first, lines)
-    if first.lstrip().startswith("{"):
-        return Rows("jsonl", _jsonl_rows(rest, "standard input"))
-    if any(mark in first for mark in ",\t;"):
-        header = next(csv.reader([first], delimiter=_delimiter(first)))
-        if len(header) > 1 and all(cell and len(cell) < 40 and " " not in cell.strip() for cell in header):
-            return _csv_rows(rest, "standard input", None)
-    if first.strip() in ("text", "review", "sentence"):
-        return _csv_rows(rest, "standard input", None)
-    return Rows("csv", ({"text": line.rstrip("\r\n")} for line in rest if line), is_plain=True)
-
-
-def _chain(first: str, lines: IO[str]) -> Iterator[str]:
-    yield first
-    yield from lines
-
-
-def _delimiter(header: str) -> str:
-    return max(",\t;|", key=header.count)
-
-
-def _csv_rows(lines: Any, name: str, delimiter: str | None) -> Rows:
-    csv.field_size_limit(2**26)
-    lines = iter(lines)
-    first = next(lines, "")
-    delimiter = delimiter or _delimiter(first)
-    reader = csv.reader(_chain(first, lines), delimiter=delimiter, strict=True)
-    kind = "tsv" if delimiter == "\t" else "csv"
-    return Rows(kind, _dictionaries(reader, name))
-
-
-def _dictionaries(reader: Any, name: str) -> Iterator[Row]:
-    try:
-        header: list[str] = next(reader, [])
-        if len(set(header)) < len(header) or not header:
-            raise UserError(f"{name}: its header {header} is empty or names a column twice.")
-        for row in reader:
-            if len(row) != len(header) and row:
-                seen = f"line {reader.line_num}: {len(row)} values for {len(header)} columns"
-                raise UserError(f"{name}: {seen}. Quote values that hold the delimiter.")
-            if row:
-                yield dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{name}: line {reader.line_num}: {error}. Check the quotes.") from None
-
-
-def _jsonl_rows(lines: Any, name: str) -> Iterator[Row]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            where = f"{name}:{number}:{error.colno}"
-            raise UserError(f"{where}: {error.msg}. Every line must be a JSON object.") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{name}:{number}: {type(row).__name__}, not a JSON object.")
-        yield row
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow.parquet as pq
-
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=CHUNK_ROWS):
-        yield from batch.to_pylist()
-
-
-def _csv_writer(file: Any, kind: str) -> Callable[[list[Row]], None]:
+def _csv_writer(file: Any, header: list[str], kind: str) -> Write:
     writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
-    header: list[str] = []
+    writer.writerow(header)
 
     def write(rows: list[Row]) -> None:
-        if not header:
-            header.extend(rows[0])
-            writer.writerow(header)
-        writer.writerows([row.get(name, "") for name in header] for row in rows)
+        writer.writerows([_cell(row.get(name)) for name in header] for row in rows)
 
     return write
 
 
-def _jsonl_writer(file: Any) -> Callable[[list[Row]], None]:
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+
+
+def _jsonl_writer(file: Any) -> Write:
     def write(rows: list[Row]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
 
@@ -311,43 +346,29 @@ def _jsonl_writer(file: Any) -> Callable[[list[Row]], None]:
 
 
 @contextmanager
-def _csv_file(path: Path) -> Iterator[Callable[[list[Row]], None]]:
+def _text_file(path: Path, source: Input, kept: Mapping[str, str], classifier: Classifier) -> Iterator[Write]:
+    header = [*kept.values(), *_added(classifier)]
     with path.open("w", encoding="utf-8", newline="") as file:
-        yield _csv_writer(file, "csv")
+        kind = _ending(path.name)
+        yield _jsonl_writer(file) if kind == "jsonl" else _csv_writer(file, header, kind)
 
 
 @contextmanager
-def _tsv_file(path: Path) -> Iterator[Callable[[list[Row]], None]]:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        yield _csv_writer(file, "tsv")
-
-
-@contextmanager
-def _jsonl_file(path: Path) -> Iterator[Callable[[list[Row]], None]]:
-    with path.open("w", encoding="utf-8") as file:
-        yield _jsonl_writer(file)
-
-
-@contextmanager
-def _parquet_file(path: Path) -> Iterator[Callable[[list[Row]], None]]:
+def _parquet_file(path: Path, source: Input, kept: Mapping[str, str], classifier: Classifier) -> Iterator[Write]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pyarrow import parquet
 
-    with ExitStack() as stack:
-        opened: list[Any] = []
-
-        def write(rows: list[Row]) -> None:
-            table = pa.Table.from_pylist(rows, schema=opened[0].schema if opened else None)
-            if not opened:
-                opened.append(stack.enter_context(pq.ParquetWriter(path, table.schema)))
-            opened[0].write_table(table)
-
-        yield write
+    fields = [field.with_name(kept[field.name]) for field in source.schema()]
+    types = {"label": pa.string()}
+    fields += [pa.field(name, types.get(name, pa.float64())) for name in _added(classifier)]
+    schema = pa.schema(fields)
+    with parquet.ParquetWriter(path, schema) as writer:
+        yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-WRITERS: Mapping[str, Any] = {
-    "csv": _csv_file,
-    "tsv": _tsv_file,
-    "jsonl": _jsonl_file,
+WRITERS: dict[str, Callable[..., AbstractContextManager[Write]]] = {
+    "csv": _text_file,
+    "tsv": _text_file,
+    "jsonl": _text_file,
     "parquet": _parquet_file,
 }

@@ -10,13 +10,14 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lightune.errors import UserError
+from lightune.errors import UserError, near_match
 from lightune.records import Decision
 
 if TYPE_CHECKING:
     import torch
 
 GIB = 1024**3
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
     """Device, precision, optimizer and memory for this machine. UserError if what was asked is not there."""
     import torch
 
+    if device not in DEVICES:
+        raise UserError(
+            f"device = {device!r}: {near_match(device, DEVICES).strip()} Choose from {', '.join(DEVICES)}."
+        )
     device, device_why = _pick_device(device)
     precision, precision_why = _pick_precision(device, precision)
     threads = torch.get_num_threads()

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def settle_libraries(*, offline: bool = False) -> None:
@@ -20,7 +22,7 @@ def settle_libraries(*, offline: bool = False) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-        _tell_loaded_hub()
+        _tell_loaded_hub(True)
     for name in ("transformers", "datasets", "evaluate", "huggingface_hub", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -30,6 +32,37 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
+@contextmanager
+def network_off(off: bool) -> Iterator[None]:
+    """No request leaves the machine inside, if `off`; afterwards it is as it was."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    constants = sys.modules.get("huggingface_hub.constants")
+    was_offline = getattr(constants, "HF_HUB_OFFLINE", is_offline())
+    settle_libraries(offline=off)
+    try:
+        yield
+    finally:
+        if off:
+            os.environ.pop("HF_HUB_OFFLINE") if before is None else os.environ.update(HF_HUB_OFFLINE=before)
+            _tell_loaded_hub(was_offline)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No bars and no load reports: every new head would be reported as a loss."""
+    from transformers.utils import logging as chatter
+
+    verbosity, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
+    chatter.set_verbosity_error()  # type: ignore[no-untyped-call]
+    chatter.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        chatter.set_verbosity(verbosity)
+        if bars:
+            chatter.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def silence_known_warnings() -> None:
     """For the command line: what third-party code says about itself is no help to the person who reads it."""
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -37,8 +70,8 @@ def silence_known_warnings() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|peft|transformers|accelerate)\b")
 
 
-def _tell_loaded_hub() -> None:
+def _tell_loaded_hub(offline: bool) -> None:
     # the Hub's client reads its environment once, at import
     constants = sys.modules.get("huggingface_hub.constants")
     if constants is not None:
-        constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+        constants.HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]

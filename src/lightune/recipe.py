@@ -19,8 +19,10 @@ from lightune.errors import UserError, near_match
 
 DEFAULT_RECIPE = "imdb-minilm"
 
+Settings = Iterable[str] | Mapping[str, Any]
 Truncation = Literal["head", "tail", "head+tail"]
-Rows = Literal["auto", "all"] | Annotated[int, Field(ge=2)]
+SomeRows = Literal["auto"] | Annotated[int, Field(ge=2)]
+Rows = Literal["all"] | SomeRows
 Tokens = Literal["auto"] | Annotated[int, Field(ge=8)]
 
 
@@ -40,7 +42,7 @@ class DataRecipe(Section):
     encoding: str | None = Field(None, description="of text files that are not UTF-8, e.g. cp1252")
     delimiter: str | None = Field(None, description="of CSV files, where it is not found by itself: , ; | or tab")
     train_rows: Rows = Field("auto", description="stratified subset for training")
-    dev_rows: Rows = Field("auto", description="rows to choose the best state on")
+    dev_rows: SomeRows = Field("auto", description="rows to choose the best state on")
     test_rows: Rows = Field("auto", description="rows for before and after")
     max_tokens: Tokens = Field("auto", description="longest text, special tokens included")
     truncation: Truncation = Field("head+tail", description="what stays of a longer text")
@@ -98,7 +100,7 @@ class HardwareRecipe(Section):
 class Recipe(Section):
     """A whole run. Every field is read by something; `lightune run` prints the ones it chose itself."""
 
-    model: str = Field("minilm", description="Hub id (with @revision), local folder, or minilm")
+    model: str = Field("minilm", description="Hub id (with @revision), local folder, or minilm", min_length=1)
     seed: int = Field(0, description="of the split, the head, the adapters and the order of rows", ge=0, lt=2**63)
     metrics: list[str] = Field([], description="more metrics: hub:NAME[@revision] runs code of the Hub")
     trackers: list[str] = Field([], description="tensorboard, mlflow, wandb, trackio")
@@ -124,11 +126,12 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def load_recipe(
-    target: str | None = None, overrides: Mapping[str, Any] | None = None, settings: Iterable[str] = ()
+    target: str | None = None, overrides: Mapping[str, Any] | None = None, settings: Settings = ()
 ) -> Checked:
     """The checked recipe for what the user typed: nothing, a recipe's name or file, or a data source.
 
-    overrides: dotted key -> value from the named options (None is skipped); settings: "key=value" texts.
+    overrides: dotted key -> value from the named options (None is skipped); settings: "key=value" texts, or
+    a dictionary of the same.
     Raises UserError for an unreadable file, an unknown key or a value out of range.
     """
     name, values = _start(target)
@@ -136,7 +139,7 @@ def load_recipe(
         values["method"] = {"name": values["method"]}
     origins = dict.fromkeys(flatten(values), f"recipe {name}")
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    for key, value in [*given.items(), *map(parse_setting, settings)]:
+    for key, value in [*given.items(), *_pairs(settings)]:
         key = _full_key(key, values)
         if key == "method.name" and values["method"].get("name", MethodRecipe().name) != value:
             values["method"].clear()  # the options belong to the method that is being replaced
@@ -152,6 +155,14 @@ def check_recipe(values: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise UserError("recipe: " + "\n  ".join(_explain(error.errors()))) from None
+
+
+def _pairs(settings: Settings) -> Iterable[tuple[str, Any]]:
+    if isinstance(settings, Mapping):
+        return settings.items()
+    if isinstance(settings, str) or not isinstance(settings, Iterable):
+        raise UserError(f"settings = {settings!r}: give a list of 'key=value' texts, or a dictionary.")
+    return map(parse_setting, map(str, settings))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -202,6 +213,10 @@ def _start(target: str | None) -> tuple[str, dict[str, Any]]:
         return name, _read_toml(recipes[name])
     if name.endswith(".toml"):
         return Path(name).stem, _read_toml(Path(name))
+    if not name:
+        raise UserError("no recipe and no data named: the name is empty. Leave it out for the IMDB reviews.")
+    if "/" not in name and not Path(name).exists() and (hint := near_match(name, recipes)):
+        raise UserError(f"{name!r}: no recipe, file or folder of this name.{hint} See: lightune recipes")
     return _short_name(name), {"data": {"source": name}}
 
 
@@ -213,7 +228,7 @@ def _short_name(source: str) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         shipped = ", ".join(shipped_recipes())
         raise UserError(f"{path}: cannot read this recipe ({error}). Shipped recipes: {shipped}.") from None
@@ -222,19 +237,29 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _full_key(key: str, values: dict[str, Any]) -> str:
-    """`method` is short for method.name, `lora.rank` for method.rank where the method is lora."""
+    """`method` is short for method.name, `lora.rank` for method.rank where the method is lora.
+
+    UserError for a table that a recipe does not have, with the tables that have such a key.
+    """
     method = values.setdefault("method", {})
+    if not isinstance(method, dict):
+        raise UserError(f"recipe: method = {method!r}: give its name, or a table with its name and options.")
     first, _, rest = key.partition(".")
     if key in ("method", "method.name"):
         return "method.name"
     if rest and first not in Recipe.model_fields:
-        name = method.get("name", MethodRecipe().name)
+        name = str(method.get("name", MethodRecipe().name))
         if first != name:
             raise UserError(
                 f"--set {key}: no table '{first}' in a recipe, and the method is '{name}'."
                 f"{near_match(first, [*Recipe.model_fields, name])} Set method={first} before it."
             )
         return f"method.{rest}"
+    if not rest and first not in Recipe.model_fields:
+        tables = {name: field.annotation for name, field in Recipe.model_fields.items()}
+        full = [f"{name}.{first}" for name, table in tables.items() if _is_section(table) and first in _fields(table)]
+        hint = f" Did you mean {full[0]}?" if full else near_match(first, Recipe.model_fields)
+        raise UserError(f"--set {key}: no such key in a recipe.{hint}")
     return key
 
 
@@ -275,6 +300,10 @@ def _path(location: tuple[Any, ...]) -> tuple[list[str], str]:
             break
         section = field.annotation  # type: ignore[assignment]
     return list(section.model_fields), ".".join(path)
+
+
+def _fields(section: Any) -> Iterable[str]:
+    return section.model_fields  # type: ignore[no-any-return]
 
 
 def _is_section(annotation: Any) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterable
 from pathlib import Path
 
 from lightune import trackers
@@ -21,12 +20,12 @@ from lightune.evidence import score
 from lightune.evidence.evaluate import evaluate, predict_logits
 from lightune.hardware import choose_hardware, refuse_several_processes
 from lightune.journal import Journal
-from lightune.libraries import settle_libraries
+from lightune.libraries import network_off
 from lightune.model import methods
 from lightune.model.anatomy import inspect
 from lightune.model.backbones import load_base, locate, share_with_hub_cache
 from lightune.model.engine import quicken
-from lightune.recipe import Checked, load_recipe
+from lightune.recipe import Checked, Settings, load_recipe
 from lightune.records import Result
 from lightune.report.card import write_card
 from lightune.report.pictures import draw_results
@@ -44,7 +43,7 @@ def run(
     text: str | None = None,
     label: str | None = None,
     seed: int | None = None,
-    settings: Iterable[str] = (),
+    settings: Settings = (),
     output: str | None = None,
     overwrite: bool = False,
     offline: bool = False,
@@ -54,13 +53,13 @@ def run(
     """Measures, fine-tunes and measures again; returns the run's folder and the contents of its results.json.
 
     target: a data source, a recipe's name or file, or None for the embedded default. settings: "key=value"
-    texts that override the recipe. dry_run: only the plan and its cost; no folder is made.
+    texts that override the recipe, or a dictionary of the same. dry_run: only the plan and its cost; no folder.
     Raises UserError for a mistake in what was given, GateError if a check fails.
     """
     given = {"data.test": test, "data.text": text, "data.label": label, "seed": seed}
     checked = load_recipe(None if target is None else str(target), given, settings)
-    settle_libraries(offline=offline)
-    return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
+    with network_off(offline):
+        return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
 
 
 def follow(
@@ -138,6 +137,7 @@ def follow(
             hardware,
             seed=seed,
             journal=journal,
+            head_modules=anatomy.head_modules + anatomy.pooler_modules,
             on_log=watchers.log,
         )
 

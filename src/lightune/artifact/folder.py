@@ -87,6 +87,7 @@ def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunF
     """
     final = Path(output).expanduser().resolve() if output else _next_free(Path("runs") / name)
     shown = output or final
+    _check_writable(final, str(shown))
     if final.exists() and (not final.is_dir() or (any(final.iterdir()) and not _is_run(final))):
         raise UserError(f"{shown}: exists and is not a run of lightune. Choose another --output.")
     if _is_run(final) and not overwrite:
@@ -97,6 +98,19 @@ def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunF
     if folder.partial.exists() and not (folder.partial / MARK).exists():
         raise UserError(f"{folder.partial}: is in the way and is not lightune's. Move it or choose another --output.")
     return folder
+
+
+def _check_writable(final: Path, shown: str) -> None:
+    """GateError now instead of after the work, if the folder could not be made."""
+    try:
+        there = next(parent for parent in final.parents if parent.exists())
+        final.exists()
+    except OSError as error:  # a name that is too long, a file in the way
+        raise UserError(f"{shown[:80]}: cannot be a folder ({error.strerror}). Choose another --output.") from None
+    if not there.is_dir():
+        raise UserError(f"{shown}: {there} is a file, not a folder. Choose another --output.")
+    if not os.access(there, os.W_OK):
+        raise GateError(f"{shown}: {there} cannot be written to. Choose another --output.")
 
 
 _LOCKS: list[int] = []  # open while this process lives; the kernel lets go of them with it
@@ -163,6 +177,8 @@ def adapter_folder(path: str | Path) -> Path:
     for candidate in (folder, folder / ADAPTER):
         if (candidate / FILE).exists():
             return candidate
+    if folder.is_file():
+        raise UserError(f"{folder}: a file. Give the folder of a finished run first, then the data.")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Give the folder of a finished run.")
     partial = folder.name.endswith(".partial")

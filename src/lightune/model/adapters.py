@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightune.errors import UserError
-from lightune.model.anatomy import inside, text_config
+from lightune.model.anatomy import inside, made_up_text
 
 if TYPE_CHECKING:
     import torch
@@ -230,7 +230,7 @@ def try_prompt(adapted: Any, name: str) -> None:
     import torch
 
     was_training = adapted.training
-    inputs, padded = _probe(adapted)
+    inputs, padded = made_up_text(adapted)
     try:
         with torch.no_grad():
             adapted.eval()
@@ -244,20 +244,3 @@ def try_prompt(adapted: Any, name: str) -> None:
         raise UserError(f"method.name = {name!r}: this model ignores it. Use 'lora'.")
     if not torch.allclose(answers[0], in_batch, atol=1e-4):
         raise UserError(f"method.name = {name!r}: with it this model's answers depend on padding. Use 'lora'.")
-
-
-def _probe(adapted: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """One text of a few tokens (1, T), alone and with two padding tokens after it."""
-    import torch
-
-    settings = text_config(adapted)
-    pad = settings.pad_token_id or 0
-    end = [settings.eos_token_id] if settings.eos_token_id not in (None, pad) else []
-    ids = [token for token in range(5, 12) if token not in (pad, *end)] + end
-    rows = [(ids, [1] * len(ids)), ([*ids, pad, pad], [1] * len(ids) + [0, 0])]
-    device = next(adapted.parameters()).device
-    alone, padded = [[torch.tensor([part], device=device) for part in row] for row in rows]
-    return (
-        {"input_ids": alone[0], "attention_mask": alone[1]},
-        {"input_ids": padded[0], "attention_mask": padded[1]},
-    )

@@ -11,6 +11,7 @@ from lightune.errors import UserError
 from lightune.records import Decision
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 # Words that name the role of a projection; a fused layer carries all three of them, or one of these names.
@@ -43,6 +44,7 @@ class Anatomy:
     norm_modules: tuple[str, ...]
     layers: tuple[str, ...]
     n_layers: int
+    n_heads: int
     hidden_size: int
     embedding_size: int
     is_decoder: bool
@@ -73,6 +75,7 @@ def inspect(model: nn.Module, missing_keys: set[str]) -> Anatomy:
         norm_modules=norm_modules(model, layers, head),
         layers=layers,
         n_layers=int(getattr(text_config(model), "num_hidden_layers", None) or len(layers)),
+        n_heads=int(getattr(text_config(model), "num_attention_heads", 1)),
         hidden_size=hidden_size(model),
         embedding_size=int(embeddings(model).embedding_dim),
         is_decoder=pools_last_token(model),
@@ -269,6 +272,23 @@ def hidden_size(model: nn.Module) -> int:
 def text_config(model: nn.Module) -> Any:
     """The part of the model's configuration that describes its text network."""
     return _config(model).get_text_config()
+
+
+def made_up_text(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """One text of a few tokens (1, T), alone and with two padding tokens after it."""
+    import torch
+
+    settings = text_config(model)
+    pad = settings.pad_token_id or 0
+    end = [settings.eos_token_id] if settings.eos_token_id not in (None, pad) else []
+    ids = [token for token in range(5, 12) if token not in (pad, *end)] + end
+    rows = [(ids, [1] * len(ids)), ([*ids, pad, pad], [1] * len(ids) + [0, 0])]
+    device = next(model.parameters()).device
+    alone, padded = [[torch.tensor([part], device=device) for part in row] for row in rows]
+    return (
+        {"input_ids": alone[0], "attention_mask": alone[1]},
+        {"input_ids": padded[0], "attention_mask": padded[1]},
+    )
 
 
 def embeddings(model: nn.Module) -> Any:

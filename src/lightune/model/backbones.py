@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightune.errors import UserError, near_match
 from lightune.hardware import seed_everything
-from lightune.libraries import is_offline
+from lightune.libraries import is_offline, quiet_transformers
 from lightune.model.anatomy import ensure_pad_token
 from lightune.records import Decision
 
@@ -100,7 +100,7 @@ def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | N
 
     if seed is not None:
         seed_everything(seed)  # before the head is made: its start values are part of the result
-    with _as_user_error(reference):
+    with _as_user_error(reference), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(reference.folder, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             reference.folder,

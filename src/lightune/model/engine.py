@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from lightune.model.anatomy import find_layers, text_config
+from lightune.model.anatomy import find_layers, made_up_text, text_config
 from lightune.records import Decision
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Forward = Callable[..., torch.Tensor]
 
-TOLERANCE = 1e-4  # of logits, relative to the largest where that is above 1
+TOLERANCE = 1e-4  # of logits and gradients, relative to the largest where that is above 1
 
 
 def quicken(model: nn.Module) -> list[Decision]:
@@ -62,14 +62,12 @@ def fuse_adapters(what: str, model: nn.Module) -> Decision | None:
 
 
 def _try(model: nn.Module, modules: list[Any], forward: Callable[..., torch.Tensor]) -> bool:
-    """Gives `forward` to the modules and keeps it if the model's answers stay what they were."""
+    """Gives `forward` to the modules and keeps it if the model's answers and gradients stay what they were."""
     expected = _answers(model)
     for module in modules:
         module.forward = partial(forward, module)
     try:
-        got = _answers(model)
-        scale = max(1.0, float(expected.abs().max()))
-        same = got.shape == expected.shape and float((got - expected).abs().max()) <= TOLERANCE * scale
+        same = all(map(_is_close, _answers(model), expected))
     except (RuntimeError, TypeError, AttributeError, IndexError):  # built otherwise than its parts' names say
         same = False
     if not same:
@@ -78,21 +76,23 @@ def _try(model: nn.Module, modules: list[Any], forward: Callable[..., torch.Tens
     return same
 
 
-def _answers(model: nn.Module) -> torch.Tensor:
-    """Logits of three made-up texts of different lengths, (3, C)."""
+def _answers(model: nn.Module) -> list[torch.Tensor]:
+    """Logits (1, C) of a made-up text, alone and with padding, and the gradients of what is trained."""
     import torch
 
-    plain: Any = _plain(model)
-    device = next(plain.parameters()).device
-    ids = torch.arange(3, 3 + 3 * 12, device=device).view(3, 12) % text_config(plain).vocab_size
-    mask = torch.ones_like(ids)
-    mask[1, 7:] = mask[2, 3:] = 0
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        logits: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits.float()
+    logits = [model(**inputs).logits.float() for inputs in made_up_text(model)]
+    loss = torch.cat(logits).square().sum()
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
     model.train(was_training)
-    return logits
+    return [*(each.detach() for each in logits), *(each for each in gradients if each is not None)]
+
+
+def _is_close(got: torch.Tensor, expected: torch.Tensor) -> bool:
+    scale = max(1.0, float(expected.abs().max()))
+    return got.shape == expected.shape and float((got - expected).abs().max()) <= TOLERANCE * scale
 
 
 # The last block

@@ -64,6 +64,8 @@ def apply(
     torch's global generator. Raises UserError for a wrong option or a model that the method does not suit.
     """
     given = check_options(name, options)
+    if name == "head" and layers != "all":
+        raise UserError(f"train.layers = {layers}: method 'head' adapts no layers. Leave it out.")
     scope = top_layers(anatomy, layers)
     saved = anatomy.head_modules + (anatomy.pooler_modules if train_pooler else ())
     config = METHODS[name].build(scope, **given)
@@ -72,6 +74,8 @@ def apply(
     adapted, targets = (model, ()) if config is None else adapt(model, config, saved)
     if config is None:
         _train_only(model, () if scope is anatomy else scope.layers + scope.norm_modules + saved)
+        for pooler in () if train_pooler else anatomy.pooler_modules:
+            model.get_submodule(pooler).requires_grad_(False)
     elif config.is_prompt_learning:
         try_prompt(adapted, name)
     return adapted, _decisions(name, given, _blocks_in_words(anatomy, scope), targets, saved, adapted)
@@ -261,9 +265,7 @@ def prompt(
 
     _refuse_decoder(anatomy, "prompt")
     start = PromptTuningInit.SAMPLE_VOCAB if init == "vocabulary" else PromptTuningInit.RANDOM
-    return PromptTuningConfig(
-        num_virtual_tokens=virtual_tokens, prompt_tuning_init=start, token_dim=anatomy.embedding_size
-    )
+    return PromptTuningConfig(num_virtual_tokens=virtual_tokens, prompt_tuning_init=start, **_prompt_sizes(anatomy))
 
 
 def prefix(anatomy: Anatomy, *, virtual_tokens: Tokens = 20, projection: bool = False) -> Config:
@@ -301,8 +303,17 @@ def p_tuning(
         num_virtual_tokens=virtual_tokens,
         encoder_reparameterization_type=encoder.upper(),
         encoder_hidden_size=hidden_size or anatomy.embedding_size,  # type: ignore[arg-type]
-        token_dim=anatomy.embedding_size,
+        **_prompt_sizes(anatomy),
     )
+
+
+def _prompt_sizes(anatomy: Anatomy) -> dict[str, Any]:
+    """What PEFT would look for in the model's configuration, under names that DistilBERT's does not have."""
+    return {
+        "token_dim": anatomy.embedding_size,
+        "num_layers": anatomy.n_layers,
+        "num_attention_heads": anatomy.n_heads,
+    }
 
 
 def head(anatomy: Anatomy) -> Config:

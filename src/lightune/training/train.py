@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware
 from lightune.journal import Journal
 from lightune.model.adapters import adapter_dropout_modules
+from lightune.model.anatomy import inside
 from lightune.recipe import TrainRecipe
 from lightune.records import History, Plan
 
@@ -45,17 +46,19 @@ def train(
     *,
     seed: int,
     journal: Journal,
+    head_modules: Sequence[str] = (),
     on_log: Callable[[dict[str, float], int], None] = lambda values, step: None,
 ) -> History:
     """Fits the trainable parameters of `model` in place and leaves it in its best state on the dev rows.
 
-    on_log gets each point of the curves and its step. Raises GateError if the loss stops being a number.
+    head_modules: what learns at recipe.head_rate where PEFT does not say it. on_log gets each point of the
+    curves and its step. Raises GateError if the loss stops being a number.
     """
     early = train_rows.short or train_rows.tokens
     n_steps = count_steps(len(train_rows), recipe.batch_size, plan.epochs)
     n_early = n_steps - whole_steps(train_rows, recipe, n_steps)
     history = History(n_steps=n_steps)
-    loop = Loop(model, encoder, train_rows, recipe, plan, hardware, n_steps)
+    loop = Loop(model, encoder, train_rows, recipe, plan, hardware, n_steps, head_modules)
     best = Best(model)
     log_every = max(1, n_steps // CURVE_POINTS)
     evaluate_every = max(1, round(n_steps / max(1.0, plan.epochs * recipe.evaluations)))
@@ -102,6 +105,7 @@ class Loop:
         plan: Plan,
         hardware: Hardware,
         n_steps: int,
+        head_modules: Sequence[str],
     ):
         import torch
         from accelerate import Accelerator
@@ -117,7 +121,7 @@ class Loop:
         if plan.checkpointing:
             enable_checkpointing(model)
         self.trainable = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make_optimizer(model, recipe, plan.learning_rate, hardware.fused_optimizer)
+        optimizer = make_optimizer(model, recipe, plan.learning_rate, hardware.fused_optimizer, head_modules)
         warmup = math.ceil(recipe.warmup * n_steps)
         self.scheduler = get_scheduler(recipe.schedule, optimizer, warmup, n_steps)
         self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")
@@ -214,14 +218,16 @@ def training_tokens(rows: Labelled, recipe: TrainRecipe, epochs: float) -> int:
     return int(epochs * (short + recipe.whole_steps * (rows.n_tokens - short)))
 
 
-def make_optimizer(model: nn.Module, recipe: TrainRecipe, learning_rate: float, fused: bool) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, recipe: TrainRecipe, learning_rate: float, fused: bool, head_modules: Sequence[str] = ()
+) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters: the head at its own rate, decay on matrices only."""
     import torch
 
     groups: dict[tuple[bool, bool], list[Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_head = "modules_to_save" in name
+            is_head = "modules_to_save" in name or inside(name, head_modules)
             groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise UserError("nothing to train: this method leaves no parameter trainable.")

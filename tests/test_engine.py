@@ -1,0 +1,140 @@
+"""The fast paths answer, learn and save like the plain network, for every architecture and method."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from lightune.errors import UserError
+from lightune.model import adapters, engine, methods
+from lightune.model import anatomy as anatomies
+from lightune.model.engine import quicken
+from lightune.model.methods import METHODS
+from tests import tiny
+
+N_CLASSES = 3
+FIRST_TOKEN_ONLY = {"bert", "roberta", "electra", "distilbert"}
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory):
+    root = tmp_path_factory.mktemp("engine")
+    return {name: tiny.make(name, root / name) for name in tiny.ARCHITECTURES}
+
+
+def adapted(folder: Any, method: str, **options: Any) -> tuple[Any, dict[str, Any], Any]:
+    """A model whose adapters differ from their start, the model's inputs and the class ids."""
+    import torch
+
+    model, missing = tiny.load_base(folder, N_CLASSES, seed=1)
+    tokenizer = tiny.load_tokenizer(folder)
+    anatomies.ensure_pad_token(tokenizer, model)
+    torch.manual_seed(2)
+    model = methods.apply(model, anatomies.inspect(model, missing), method, options)[0].eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.02 * torch.randn_like(parameter)
+    return model, *tiny.batch(tokenizer, N_CLASSES)
+
+
+def answers_and_gradients(model: Any, inputs: dict[str, Any], y: Any) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    logits = model(**inputs).logits
+    torch.nn.functional.cross_entropy(logits, y).backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return logits.detach(), found
+
+
+def same(plain: Any, fast: Any, inputs: dict[str, Any], y: Any) -> None:
+    import torch
+
+    (expected, gradients), (logits, found) = (answers_and_gradients(m, inputs, y) for m in (plain, fast))
+    assert torch.allclose(logits, expected, atol=2e-5)
+    assert found.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        assert torch.allclose(found[name], gradient, atol=2e-5 * max(1.0, float(gradient.abs().max()))), name
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_every_architecture_answers_and_learns_the_same(architecture, bases):
+    plain, inputs, y = adapted(bases[architecture], "lora")
+    fast = copy.deepcopy(plain)
+    choices = {decision.what: decision.choice for decision in quicken(fast)}
+    assert (choices["last block"] == "first token only") == (architecture in FIRST_TOKEN_ONLY)
+    same(plain, fast, inputs, y)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_every_method_answers_and_learns_the_same(method, architecture, bases):
+    try:
+        plain, inputs, y = adapted(bases[architecture], method)
+    except UserError as refused:
+        pytest.skip(str(refused))
+    fast = copy.deepcopy(plain)
+    quicken(fast)
+    same(plain, fast, inputs, y)
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"use_dora": True}])
+def test_lora_with_an_option_that_needs_the_products_stays_plain(options, bases):
+    plain, inputs, y = adapted(bases["bert"], "lora", **options)
+    fast = copy.deepcopy(plain)
+    choices = {decision.what: decision.choice for decision in quicken(fast)}
+    assert choices["LoRA"] == "plain"
+    same(plain, fast, inputs, y)
+
+
+def test_twice_is_once(bases):
+    model, *_ = adapted(bases["bert"], "lora")
+    assert quicken(model)
+    assert quicken(model) == []
+
+
+def test_a_quick_model_is_saved_loaded_and_merged_like_any(bases, tmp_path):
+    import torch
+
+    plain, inputs, _ = adapted(bases["bert"], "lora")
+    quicken(plain)
+    adapters.save(plain, tmp_path)
+    loaded = adapters.load(tiny.load_base(bases["bert"], N_CLASSES, seed=9)[0], tmp_path)
+    with torch.no_grad():
+        expected = plain(**inputs).logits
+        assert torch.allclose(loaded(**inputs).logits, expected, atol=2e-5)
+        assert torch.allclose(adapters.merge(plain)(**inputs).logits, expected, atol=2e-5)
+
+
+def test_in_low_precision_the_separate_products_are_used(bases):
+    """A small change added to a weight in 16 bits is lost; PEFT's own path keeps it."""
+    import torch
+
+    plain, inputs, _ = adapted(bases["bert"], "lora")
+    fast = copy.deepcopy(plain)
+    engine.fuse_adapters("LoRA", fast)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fast(**inputs).logits, plain(**inputs).logits)
+
+
+def test_a_classifier_that_reads_every_token_keeps_the_plain_block(bases):
+    import torch
+
+    model, *_ = adapted(bases["bert"], "lora")
+
+    class Mean(torch.nn.Module):
+        def __init__(self, inner: Any):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, hidden: Any) -> Any:
+            return self.inner(hidden.mean(dim=1, keepdim=True))
+
+    plain = model.get_base_model()
+    plain.bert.pooler = Mean(plain.bert.pooler)
+    decision = engine.shorten_last_block("last block", model)
+    assert decision is not None
+    assert decision.why == "the classifier reads more than the first token"

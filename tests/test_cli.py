@@ -132,3 +132,11 @@ def test_predict_reads_lines_from_standard_input(tiny_run, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "text,label,score,p_negative,p_positive"
     assert [line.split(",")[1] for line in lines[1:]] == ["positive", "negative"]
+
+
+@pytest.mark.parametrize("output", ["n" * 300, "file/run"])
+def test_an_output_that_cannot_be_a_folder_is_said_before_the_work(output, reviews, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    assert call("run", str(reviews), "--output", output) == 2
+    assert "Choose another --output" in capsys.readouterr().err

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import importlib.util
 import re
 import shlex
+import shutil
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 
-from lightune.cli import build_parser
+from lightune.cli import EXAMPLES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,11 +21,18 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 def shown_commands() -> list[str]:
+    """What stands behind a `$` in a console block, and what stands in backquotes and starts with `lightune`."""
     found = []
     for page in PAGES:
-        for block in re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"```console\n(.*?)```", text, re.S):
             found += [line[2:].split("  #")[0].strip() for line in block.splitlines() if line.startswith("$ ")]
+        found += re.findall(r"`(lightune [a-z][^`]*)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    found += [line.split("   ")[0].strip() for line in EXAMPLES.splitlines() if line.startswith("  lightune")]
     return found
+
+
+COMMANDS = sorted({command for command in shown_commands() if command.startswith("lightune")})
 
 
 def test_generated_pages_are_fresh():
@@ -31,10 +42,62 @@ def test_generated_pages_are_fresh():
     assert generate.stale_pages() == [], "run: make docs"
 
 
-@pytest.mark.parametrize("command", sorted({c for c in shown_commands() if c.startswith("lightune")}))
-def test_every_shown_command_parses(command):
+def prepare(folder: Path, arguments: list[str], reviews: Path, run: str) -> None:
+    """Puts there what a shown command names: data files, and the folder of a finished run."""
+    rows = list(csv.reader(reviews.open(newline="")))
+    for place, name in enumerate(arguments):
+        if Path(name).suffix in (".csv", ".tsv") and arguments[place - 1] != "-o":
+            # a test file shares no text with the training file
+            remark = "" if arguments[place - 1] != "--test" else " indeed"
+            with (folder / name).open("w", newline="") as file:
+                writer = csv.writer(file, delimiter="\t" if name.endswith(".tsv") else ",")
+                writer.writerows([rows[0], *([row[0] + remark, *row[1:]] for row in rows[1:])])
+        if name.endswith(".csv.gz"):
+            (folder / name).write_bytes(gzip.compress(reviews.read_bytes()))
+        if name.startswith("runs/") and arguments[0] != "run":
+            shutil.copytree(run, folder / name)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, reviews, tmp_path, monkeypatch):
+    """Run as it stands, but for a model and numbers of rows of test size."""
+    from lightune.cli import main
+
     arguments = shlex.split(command)[1:]
-    assert build_parser().parse_args(arguments).call
+    if "amazon-distilbert" in arguments:
+        pytest.skip("run in test_hub_run.py, where there is a Hub")
+    if "--help" in arguments:
+        with pytest.raises(SystemExit, match="0"):
+            main(arguments)
+        return
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path, arguments, reviews, tiny_run.folder)
+    if arguments[0] == "run":
+        sizes = [f"model={tiny_bert}", "data.max_tokens=32", "train.max_tokens=auto", "train.epochs=1"]
+        embedded = ["data.train_rows=40", "data.dev_rows=20", "data.test_rows=20"]
+        on_reviews = any(argument.startswith("imdb") for argument in arguments) or len(arguments) == 1
+        for setting in sizes + embedded * on_reviews:
+            arguments += ["--set", setting]
+    assert main(arguments) == 0
+    if arguments[0] == "run" and "--dry-run" not in arguments:
+        run = next((tmp_path / "runs").iterdir())
+        assert (run / "results.json").is_file()
+    if "-o" in arguments:
+        assert (tmp_path / arguments[arguments.index("-o") + 1]).stat().st_size
+
+
+def test_the_shown_installation_names_what_there_is():
+    extras = set(metadata("lightune").get_all("Provides-Extra"))
+    for command in shown_commands():
+        if command.startswith("pip install"):
+            (names,) = re.findall(r"\.\[([a-z,]+)\]", command)
+            assert set(names.split(",")) <= extras
+
+
+def test_the_demo_is_the_shown_run():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "lightune run" in COMMANDS
+    assert re.search(r"^demo:.*\n\t\$\(BIN\)/lightune run --output runs/demo --overwrite$", makefile, re.M)
 
 
 def test_every_shown_make_target_exists():

@@ -13,6 +13,7 @@ import pytest
 from tests import hub_server as hub
 
 SETTINGS = ["data.train_rows=240", "data.dev_rows=20", "data.test_rows=40", "data.max_tokens=32"]
+ROWS = [part for setting in SETTINGS for part in ("--set", setting)]
 SETTINGS += ["train.learning_rate=5e-3", "train.epochs=3", "train.batch_size=8"]
 
 
@@ -38,6 +39,9 @@ def served(tmp_path_factory):
     hub.write_amazon_polarity(root / "datasets" / hub.DATASET_ID, 400, 60)
     with hub.hub_server(root) as server:
         env = hub.environment(server.url, work)
+        dry = lightune("run", "amazon-distilbert", "--dry-run", *ROWS, env=env, cwd=work)  # as README shows it
+        assert dry.returncode == 0, dry.stderr
+        assert "240 training, 20 dev and 40 test rows" in dry.stdout
         first = run_recipe("--output", "first", env=env, cwd=work)
         refused = hub.refused_hosts(work)
     second = run_recipe("--output", "second", "--offline", env=env, cwd=work)

@@ -493,3 +493,32 @@ def test_the_options_are_checked_without_loading_torch():
         "m.markdown_table(); assert not {'torch', 'peft', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["prompt", "p_tuning"])
+def test_prompts_suit_distilbert(name, tmp_path):
+    """Its configuration calls the number of heads n_heads, which PEFT does not look for."""
+    model = adapt(tiny.make("distilbert", tmp_path / "distilbert"), name)
+    adapters.save(model, tmp_path / "saved")
+    base, _ = tiny.load_base(tmp_path / "distilbert", N_CLASSES, seed=5)
+    _, _, tokenizer = fresh(tmp_path / "distilbert")
+    inputs, _ = tiny.batch(tokenizer, N_CLASSES, 4)
+    assert answer(adapters.load(base, tmp_path / "saved"), inputs).allclose(answer(model, inputs), atol=1e-5)
+
+
+def test_the_head_alone_has_no_layers_to_choose(bases):
+    with pytest.raises(UserError, match="adapts no layers"):
+        adapt(bases["bert"], "head", layers=1)
+
+
+def test_full_can_leave_the_pooler_as_it_is(bases):
+    model = adapt(bases["bert"], "full", train_pooler=False)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert "classifier.weight" in trained
+    assert not any("pooler" in name for name in trained)
+
+
+@pytest.mark.parametrize(("width", "rate"), [(384, 1e-3), (768, 5e-4), (1024, 4e-4), (64, 1e-3)])
+def test_loras_rate_falls_with_the_width(width, rate):
+    assert METHODS["lora"].rate_for(width) == rate
+    assert METHODS["full"].rate_for(width) == METHODS["full"].learning_rate

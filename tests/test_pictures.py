@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from lightune.report import pictures
+from lightune.report import lettering, pictures
 
 HOSTILE = [
     r"$\frac{1}{0}$",
@@ -258,19 +258,19 @@ def test_a_drawn_dollar_is_no_formula(tmp_path: Path) -> None:
 
 
 def test_names_that_look_the_same_are_told_apart() -> None:
-    names = pictures.fit_names(["complaint about the delivery", "complaint about the refund", "praise"], 50, 7.5)
+    names = lettering.fit_names(["complaint about the delivery", "complaint about the refund", "praise"], 50, 7.5)
     assert names[0].endswith("…livery")
     assert names[1].endswith("…refund")
     assert names[2] == "praise"
-    same = pictures.fit_names(["x" * 90, "x" * 80 + "y", "x" * 99], 60, 7.5)
+    same = lettering.fit_names(["x" * 90, "x" * 80 + "y", "x" * 99], 60, 7.5)
     assert same[0].startswith("0: xx")
     assert same[2].startswith("2: xx")
 
 
 @pytest.mark.parametrize("text", ["W" * 400, "i" * 400, "שלום עולם " * 40, "\x00" * 50, "short"])
 def test_fit_keeps_to_the_width(text: str) -> None:
-    cut = pictures.fit(text, 60, 8)
-    assert pictures._text_width(cut, 8) <= 60
+    cut = lettering.fit(text, 60, 8)
+    assert lettering.text_width(cut, 8) <= 60
     assert cut == text if text == "short" else cut.endswith("…")
 
 

@@ -140,3 +140,37 @@ def test_a_method_in_one_word_and_its_options_in_any_order(tmp_path):
     assert load_recipe(str(path), {}, ["lora.rank=4"]).recipe.method.options == {"rank": 4}
     assert load_recipe(str(path), {}, ["method=ia3"]).recipe.method.name == "ia3"
     assert load_recipe(None, {}, ["lora.rank=4", "method=lora"]).recipe.method.options == {"rank": 4}
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "message"),
+    [
+        ("imdb-minlm", [], "Did you mean 'imdb-minilm'"),
+        ("", [], "the name is empty"),
+        (None, ["learning_rate=1"], r"Did you mean train\.learning_rate\?"),
+        (None, ["modl=1"], "Did you mean 'model'"),
+        (None, ["model="], "model = ''"),
+        (None, ["method=3", "lora.rank=2"], "the method is '3'"),
+        (None, ["data.dev_rows=all"], r"data\.dev_rows = 'all'"),
+        (None, "train.epochs=1", "give a list"),
+        (None, 3, "give a list"),
+    ],
+)
+def test_what_was_meant_is_said(target, settings, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe(target, None, settings)
+
+
+def test_settings_may_be_a_dictionary():
+    assert load_recipe(None, None, {"train.epochs": 2.0}).recipe.train.epochs == 2.0
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    (tmp_path / "own.toml").write_bytes(b'\xef\xbb\xbfmodel = "minilm"\n')
+    assert load_recipe(str(tmp_path / "own.toml")).recipe.model == "minilm"
+
+
+def test_a_method_that_is_no_table_is_one_message(tmp_path):
+    (tmp_path / "own.toml").write_text("method = 3\n")
+    with pytest.raises(UserError, match="method = 3: give its name"):
+        load_recipe(str(tmp_path / "own.toml"), None, ["lora.rank=2"])

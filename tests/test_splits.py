@@ -114,3 +114,37 @@ def test_an_automatic_training_size_is_capped_and_says_how_to_take_all():
     assert len(splits.train) == 50
     assert any("data.train_rows=all" in d.why for d in splits.decisions)
     assert len(split(examples(), None, seed=0, most_train_rows=50, train_rows="all").train) > 200
+
+
+def test_a_dev_split_of_the_source_is_used_and_shares_no_text():
+    dev = Examples(["text number 7", "fresh", "fresher", "tested"], ["a", "b", "a", "b"], [0, 1, 2, 3])
+    test = Examples(["Tested", "other"], ["b", "a"], [0, 1])
+    splits = split(examples(), test, dev, seed=0)
+    assert splits.dev.texts == ["text number 7", "fresh", "fresher"]
+    assert len(splits.train) == 299
+    said = {decision.what: decision for decision in splits.decisions}
+    assert "own dev split" in said["dev rows"].why
+
+
+def test_a_large_dev_split_is_sampled():
+    dev = Examples([f"dev {i}" for i in range(2000)], ["a", "b"] * 1000, list(range(2000)))
+    assert len(split(examples(), None, dev, seed=0).dev) == 500
+    assert len(split(examples(), None, dev, seed=0, dev_rows=800).dev) == 800
+
+
+def test_the_training_data_as_test_data_is_refused():
+    with pytest.raises(UserError, match="300 of 300 training rows are in the test split too: is it the same data"):
+        split(examples(), examples(), seed=0)
+
+
+def test_more_test_rows_than_the_test_split_has_are_refused():
+    test = Examples(["new", "newer"], ["a", "b"], [0, 1])
+    with pytest.raises(UserError, match=r"data\.test_rows = 5: the split has 2 rows"):
+        split(examples(), test, seed=0, test_rows=5)
+
+
+def test_a_size_that_many_classes_do_not_allow_is_said():
+    source = examples(400, classes=[f"class {i}" for i in range(80)])
+    splits = split(source, None, seed=0, test_rows=50)
+    said = next(decision for decision in splits.decisions if decision.what == "test rows")
+    assert (said.choice, "50 asked" in said.why) == ("80", True)

@@ -135,6 +135,13 @@ def test_the_head_can_have_a_rate_of_its_own(tiny_bert):
         assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
 
 
+def test_the_head_of_a_whole_model_can_have_a_rate_of_its_own(tiny_bert):
+    model, _ = tiny.load_base(tiny_bert, seed=1)
+    optimizer = make_optimizer(model, TrainRecipe(head_rate=3.0), 1e-3, True, ["classifier"])
+    fast = {id(p) for group in optimizer.param_groups for p in group["params"] if group["lr"] > 2e-3}
+    assert fast == {id(model.classifier.weight), id(model.classifier.bias)}
+
+
 def test_steps_of_fractions_of_an_epoch():
     assert count_steps(100, 16, 1.0) == 7
     assert count_steps(100, 16, 2.5) == 18

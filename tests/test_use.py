@@ -328,3 +328,34 @@ def test_rows_of_one_class_can_be_scored(tiny_run, tmp_path, journal):
     (tmp_path / "in.csv").write_text("text,sentiment\nthe lamp is lovely,positive\nthe lamp is splendid,positive\n")
     found = evaluate_file(tiny_run.folder, str(tmp_path / "in.csv"), journal=journal)
     assert found["scores"]["accuracy"]["value"] == 1.0
+
+
+def test_an_unknown_device_is_one_message(tiny_run):
+    with pytest.raises(UserError, match="device = 'gpu': choose from auto, cpu, cuda, mps"):
+        lightune.Classifier.load(tiny_run.folder, device="gpu")
+
+
+def test_a_file_in_the_place_of_a_run_is_one_message(reviews):
+    with pytest.raises(UserError, match=r"a file\. Give the folder of a finished run first"):
+        lightune.Classifier.load(reviews)
+
+
+def test_answers_and_their_summary_do_not_mix_on_standard_output(tiny_run, reviews, capsys):
+    from lightune.cli import main
+
+    assert main(["predict", str(tiny_run.folder), str(reviews), "--json"]) == 2
+    assert "Name a file with -o" in capsys.readouterr().err
+
+
+def test_offline_ends_with_the_run(monkeypatch):
+    from huggingface_hub import constants
+
+    from lightune.libraries import is_offline, network_off
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with network_off(True):
+        assert is_offline()
+        assert constants.HF_HUB_OFFLINE
+    assert not is_offline()
+    assert not constants.HF_HUB_OFFLINE

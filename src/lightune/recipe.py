@@ -22,7 +22,7 @@ DEFAULT_RECIPE = "imdb-minilm"
 Settings = Iterable[str] | Mapping[str, Any]
 Truncation = Literal["head", "tail", "head+tail"]
 SomeRows = Literal["auto"] | Annotated[int, Field(ge=2)]
-Rows = Literal["all"] | SomeRows
+Rows = Literal["auto", "all"] | Annotated[int, Field(ge=2)]
 Tokens = Literal["auto"] | Annotated[int, Field(ge=8)]
 
 

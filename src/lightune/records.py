@@ -105,7 +105,10 @@ class Rehearsal:
 
 @dataclass
 class History:
-    """What happened: points of the curves, the step whose state was kept, useful tokens and seconds."""
+    """What happened: points of the curves, the step whose state was kept, useful tokens and the seconds they took.
+
+    seconds: of the steps alone, without the evaluations on dev rows.
+    """
 
     curve: list[dict[str, float]] = field(default_factory=list)
     dev_curve: list[dict[str, float]] = field(default_factory=list)

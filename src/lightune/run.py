@@ -105,6 +105,7 @@ def follow(
         return Result(None, plan_as_dict(plan, splits))
 
     folder.create()
+    journal.say(f"\nBuilding the run in {folder.partial}; it becomes {folder.final.name} once it is proved")
     journal.write_events_to(folder.partial / "events.jsonl")
     watchers = trackers.start(
         recipe.trackers,

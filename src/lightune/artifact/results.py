@@ -52,6 +52,7 @@ class DataRecord(Strict):
     source: str
     test: str | None
     digest: str = Field(description="sha256 of the source as it was read")
+    test_digest: str | None = Field(description="of the separate test data, if any")
     revision: str | None
     text: str
     label: str
@@ -165,6 +166,7 @@ def gather(
             source=data.corpus.source,
             test=checked.recipe.data.test,
             digest=data.corpus.digest,
+            test_digest=data.test_digest,
             revision=data.corpus.revision,
             text=data.text,
             label=data.label,

@@ -29,6 +29,7 @@ class Prepared:
     text: str
     label: str
     class_names: list[str] | None
+    test_digest: str | None
     decisions: tuple[Decision, ...]
 
 
@@ -40,14 +41,23 @@ def prepare(recipe: DataRecipe) -> Prepared:
     text, label, decisions = choose_columns(table, text=recipe.text, label=recipe.label)
     rows = Decision("rows", f"{table.num_rows:,}", f"{recipe.source}, split {train_name}")
     source, dropped = examples(table, text=text, label=label, class_names=corpus.class_names.get(label))
-    held_out, more = _held_out(recipe, corpus, train_name, text, label)
+    other = _test_corpus(recipe)
+    held_out, more = _held_out(corpus, other, train_name, text, label)
     every = (rows, *decisions, *dropped, *more)
     names = corpus.class_names.get(label)
-    return Prepared(corpus, source, held_out.get("dev"), held_out.get("test"), text, label, names, every)
+    digest = None if other is None else other.digest
+    return Prepared(corpus, source, held_out.get("dev"), held_out.get("test"), text, label, names, digest, every)
+
+
+def _test_corpus(recipe: DataRecipe) -> Corpus | None:
+    """The separate test data that was named, if any."""
+    if recipe.test is not None and recipe.test == recipe.source:
+        raise UserError(f"data.test = {recipe.test!r}: the same as data.source. Leave it out to split by itself.")
+    return None if recipe.test is None else _read(recipe.test, recipe)
 
 
 def _held_out(
-    recipe: DataRecipe, corpus: Corpus, train_name: str, text: str, label: str
+    corpus: Corpus, other: Corpus | None, train_name: str, text: str, label: str
 ) -> tuple[dict[str, Examples], list[Decision]]:
     """The test rows and the dev rows that come as splits of their own, where there are any.
 
@@ -56,16 +66,12 @@ def _held_out(
     found: dict[str, Examples] = {}
     decisions: list[Decision] = []
     own = [name for name in (split_for("test", corpus), split_for("dev", corpus)) if name and name != train_name]
-    candidates = [(corpus, name, recipe.source) for name in own]
-    if recipe.test is not None:
-        if recipe.test == recipe.source:
-            raise UserError(f"data.test = {recipe.test!r}: the same as data.source. Leave it out to split by itself.")
-        other = _read(recipe.test, recipe)
+    candidates = [(corpus, name) for name in own]
+    if other is not None:
         name = split_for("test", other) or split_for("dev", other) or next(iter(other.tables))
         choose_columns(other.tables[name], text=text, label=label)
-        dev = [candidate for candidate in candidates if candidate[1] == split_for("dev", corpus)]
-        candidates = [(other, name, recipe.test), *dev]
-    for there, name, where in candidates:
+        candidates = [(other, name), *(pair for pair in candidates if pair[1] == split_for("dev", corpus))]
+    for there, name in candidates:
         if there is corpus and is_unlabelled(there.tables[name], label):
             decisions.append(Decision(f"split {name}", "not used", f"nobody labelled it (no value in {label!r})"))
             continue
@@ -73,7 +79,7 @@ def _held_out(
         rows, dropped = examples(there.tables[name], text=text, label=label, class_names=names, fewest_classes=1)
         purpose = "dev" if "test" in found else "test"
         found[purpose] = rows
-        decisions += [Decision(f"{purpose} split", f"{len(rows):,} rows", f"{where}, split {name}"), *dropped]
+        decisions += [Decision(f"{purpose} split", f"{len(rows):,} rows", f"{there.source}, split {name}"), *dropped]
     return found, decisions
 
 

@@ -23,6 +23,8 @@ from lightune.records import Decision
 if TYPE_CHECKING:
     from torch import nn
 
+WIDTH = 768  # of BERT-base, which published learning rates are for
+
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -37,7 +39,8 @@ class Method:
     """A row of METHODS. noop_at_start: untrained, it leaves the model's answers as they are.
 
     mergeable: its change fits into the base weights. is_peft: saved as a PEFT folder, not as a whole model.
-    learning_rate: where to start; `build(anatomy, **options)` returns the PEFT configuration.
+    learning_rate: where to start, at WIDTH hidden units where follows_width says that wider networks want less;
+    `build(anatomy, **options)` returns the PEFT configuration.
     """
 
     summary: str
@@ -47,6 +50,12 @@ class Method:
     noop_at_start: bool = True
     mergeable: bool = True
     is_peft: bool = True
+    follows_width: bool = False
+
+    def rate_for(self, width: int) -> float:
+        """The learning rate to start from in a network of `width` hidden units."""
+        factor = min(2.0, WIDTH / width) if self.follows_width else 1.0
+        return float(f"{factor * self.learning_rate:.1g}")
 
 
 def apply(
@@ -121,11 +130,18 @@ def markdown_table() -> str:
     """The table of methods for the documentation, one row each, generated from METHODS."""
     head = "| method | what it trains, beside the head | options | rate | merges | source |"
     rows = [
-        f"| `{name}` | {method.summary} | {_options_in_words(name)} | {method.learning_rate:g} | "
+        f"| `{name}` | {method.summary} | {_options_in_words(name)} | {_rate_in_words(method)} | "
         f"{'yes' if method.mergeable else 'no'} | {method.source} |"
         for name, method in METHODS.items()
     ]
     return "\n".join([head, "|---|---|---|---|---|---|", *rows]) + "\n"
+
+
+def _rate_in_words(method: Method) -> str:
+    rates = {width: method.rate_for(width) for width in (WIDTH // 2, WIDTH, 1024)}
+    if not method.follows_width:
+        return f"{method.learning_rate:g}"
+    return ", ".join(f"{rate:g} at width {width}" for width, rate in rates.items())
 
 
 def lora(
@@ -329,7 +345,7 @@ def full(anatomy: Anatomy) -> Config:
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method("two thin matrices beside each linear layer", lora, 5e-4, "arXiv:2106.09685"),
+    "lora": Method("two thin matrices beside each linear layer", lora, 5e-4, "arXiv:2106.09685", follows_width=True),
     "ia3": Method("factors on keys, values and feed-forward activations", ia3, 5e-3, "arXiv:2205.05638"),
     "vera": Method("scaling vectors between shared random matrices", vera, 5e-3, "arXiv:2310.11454"),
     "oft": Method("rotations of the inputs of each linear layer", oft, 1e-3, "arXiv:2306.07280"),

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 import os
-import unicodedata
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lightune.journal import duration
+from lightune.report.lettering import fit, fit_names, fonts, text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,8 +38,6 @@ HEADLINE = {
 }
 MOST_ROWS = 5  # metrics
 MOST_COUNTED_CLASSES, MOST_PERCENT_CLASSES = 12, 6
-# For scripts that DejaVu Sans lacks; those that are installed are used.
-OTHER_FONTS = "Noto Sans CJK SC,Noto Sans CJK JP,WenQuanYi Micro Hei,Microsoft YaHei,Hiragino Sans GB,Malgun Gothic"
 
 
 def draw_results(results: dict[str, Any], path: Path) -> None:
@@ -70,7 +68,7 @@ def _style() -> dict[str, Any]:
     """The house style, on top of matplotlib's defaults: the user's matplotlibrc has no say."""
     both = {"color": SOFT, "labelsize": 7.5, "major.width": 0.6, "major.size": 2.5}
     return {
-        "font.family": _fonts(),
+        "font.family": fonts(),
         "font.size": 8,
         "text.color": INK,
         "axes.edgecolor": SOFT,
@@ -86,67 +84,6 @@ def _style() -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ text
 
 
-@cache
-def _fonts() -> list[str]:
-    from matplotlib.font_manager import fontManager
-
-    installed = {font.name for font in fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in OTHER_FONTS.split(",") if name in installed)]
-
-
-@cache
-def _drawable(character: str) -> bool:
-    from matplotlib.font_manager import findfont, get_font
-
-    return any(get_font(findfont(name)).get_char_index(ord(character)) for name in _fonts())
-
-
-def shown(text: str) -> str:
-    """`text` as it can be drawn: control and bidi characters as escapes, what no font has as an empty box."""
-    return "".join(_shown(character) for character in text)
-
-
-def _shown(character: str) -> str:
-    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
-        return character.encode("unicode_escape").decode()
-    return character if _drawable(character) else "□"
-
-
-@cache
-def _text_width(text: str, size: float, weight: str = "normal") -> float:
-    """Width in points of `text`, which is already `shown`, at font size `size` points."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    prop = FontProperties(family=_fonts(), size=size, weight=weight)
-    return float(text_to_path.get_text_width_height_descent(text, prop, ismath=False)[0])
-
-
-def fit(text: str, width: float, size: float, tail: int = 0) -> str:
-    """`text` as it can be drawn in `width` points at font size `size`; … is where it was cut.
-
-    tail: how many of the last characters stay, after the ….
-    """
-    whole = shown(text[: int(8 * width / size)])  # more characters than can fit, however thin
-    if len(text) * size <= 8 * width and _text_width(whole, size) <= width:
-        return whole
-    end = "…" + shown(text[len(text) - tail :])
-    kept = bisect_right(range(1, len(whole)), width, key=lambda n: _text_width(whole[:n] + end, size))
-    return whole[:kept].rstrip() + end
-
-
-def fit_names(labels: Sequence[str], width: float, size: float) -> list[str]:
-    """The class names, each in `width` points. Those that look alike keep their ends, or get their ids."""
-    names = [fit(label, width, size) for label in labels]
-    names = _where_equal(names, [fit(label, width, size, tail=6) for label in labels])
-    return _where_equal(names, [fit(f"{i}: {label}", width, size) for i, label in enumerate(labels)])
-
-
-def _where_equal(names: list[str], others: list[str]) -> list[str]:
-    seen = Counter(names)
-    return [other if seen[name] > 1 else name for name, other in zip(names, others, strict=True)]
-
-
 def _write(sheet: Figure, x: float, y: float, text: str, **look: Any) -> None:
     """Put `text` on the sheet with the start (or other `ha`) of its baseline at (x, y) points."""
     sheet.text(x / WIDTH, y / HEIGHT, text, parse_math=False, va="baseline", **look)
@@ -155,7 +92,7 @@ def _write(sheet: Figure, x: float, y: float, text: str, **look: Any) -> None:
 def _heading(sheet: Figure, x: float, y: float, title: str, note: str) -> None:
     """A panel's title and a quiet note behind it, over the plot whose left edge is at `x`."""
     _write(sheet, x - HEAD, y, title, size=9.5, weight="bold")
-    _write(sheet, x - HEAD + _text_width(title, 9.5, "bold") + 8, y, note, size=7.5, color=SOFT)
+    _write(sheet, x - HEAD + text_width(title, 9.5, "bold") + 8, y, note, size=7.5, color=SOFT)
 
 
 def _axes(sheet: Figure, x: float, y: float, width: float, height: float, gid: str) -> Axes:
@@ -197,11 +134,11 @@ def _facts(results: dict[str, Any]) -> str:
         fit(str(results["recipe"]["method"]["name"]), 60, 8.5),
         f"{results['n_train']:,} training and {results['n_test']:,} test texts",
         _share(results["trainable_parameters"], results["total_parameters"]),
-        _duration(results["seconds"]["train"]),
+        duration(results["seconds"]["train"]),
     ]
-    room = WIDTH - 2 * (LEFT - HEAD) - _text_width(" · ".join(["", "", *rest]), 8.5)
+    room = WIDTH - 2 * (LEFT - HEAD) - text_width(" · ".join(["", "", *rest]), 8.5)
     data = fit(_base_name(results["data"]["source"]), 0.45 * room, 8.5)
-    model = fit(_base_name(results["model"]["name"]), room - _text_width(data, 8.5), 8.5)
+    model = fit(_base_name(results["model"]["name"]), room - text_width(data, 8.5), 8.5)
     return " · ".join([model, data, *rest])
 
 
@@ -219,13 +156,6 @@ def _share(part: int, total: int) -> str:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.1f}M" if count < 1e9 else f"{count / 1e9:.1f}B"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 # ---------------------------------------------------------------------------------------------- scores
@@ -385,7 +315,7 @@ def _names_on_axes(labels: Sequence[str]) -> tuple[list[str], list[str], int]:
     """Names beside the rows and under the columns, and the angle of the latter in degrees."""
     size = _name_size(len(labels))
     rows = fit_names(labels, 64, size)
-    if max(_text_width(name, size) for name in rows) <= PANEL / len(labels) - 5:
+    if max(text_width(name, size) for name in rows) <= PANEL / len(labels) - 5:
         return rows, rows, 0
     return rows, fit_names(labels, 46, size), 35 if len(labels) <= MOST_COUNTED_CLASSES else 90
 
@@ -397,7 +327,7 @@ def _name_size(n_classes: int) -> float:
 def _height_of(columns: Sequence[str], turn: int) -> float:
     """Points that the names under the columns take."""
     size, angle = _name_size(len(columns)), math.radians(turn)
-    return max(_text_width(name, size) for name in columns) * math.sin(angle) + size * math.cos(angle)
+    return max(text_width(name, size) for name in columns) * math.sin(angle) + size * math.cos(angle)
 
 
 def _draw_matrix(axes: Axes, counts: np.ndarray, size: float) -> None:
@@ -423,7 +353,7 @@ def row_shares(counts: np.ndarray) -> np.ndarray:
 
 def _count_size(n_classes: int, widest: str) -> float:
     """Font size in points at which the widest count still fits into its cell."""
-    return min(11.0, 76 / n_classes, 0.85 * PANEL / n_classes / _text_width(widest, 1.0))
+    return min(11.0, 76 / n_classes, 0.85 * PANEL / n_classes / text_width(widest, 1.0))
 
 
 @cache

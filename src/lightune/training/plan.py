@@ -62,7 +62,7 @@ def rehearse(
     plan, decisions = make_plan(
         train,
         hardware,
-        learning_rate=METHODS[recipe.method.name].learning_rate,
+        learning_rate=METHODS[recipe.method.name].rate_for(anatomy.hidden_size),
         train_tokens=n_tokens["train"],
         max_tokens=encoder.max_tokens,
         hidden_size=anatomy.hidden_size,
@@ -109,7 +109,7 @@ def make_plan(
     rate = recipe.learning_rate
     if rate == "auto":
         rate = learning_rate
-        decisions.append(Decision("learning rate", f"{rate:g}", "the method's own"))
+        decisions.append(Decision("learning rate", f"{rate:g}", f"the method's own at {hidden_size} hidden units"))
     fits = _tokens_that_fit(hidden_size, n_layers, hardware)
     memory_tokens = max(max_tokens, min(MEMORY_TOKENS[hardware.device], fits))
     if recipe.memory_tokens != "auto":

@@ -80,7 +80,9 @@ def train(
             note = f"loss {history.curve[-1]['train_loss']:.3f}" if history.curve else ""
             progress.advance(n_tokens, note)
             if (step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2) or step == n_steps:
+                paused = time.monotonic()
                 point = where | score_dev(model, encoder, dev_rows, hardware)
+                started += time.monotonic() - paused
                 history.dev_curve.append(point)
                 journal.event("dev", **point)
                 on_log({"dev_loss": point["loss"], "dev_accuracy": point["accuracy"]}, step)

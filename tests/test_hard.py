@@ -1,0 +1,53 @@
+"""Long tests, for `make test-hard`: the embedded default with real weights and real reviews, on few rows."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+import lightune
+from lightune.journal import Journal
+
+pytestmark = pytest.mark.hard
+
+FEW = {"data.train_rows": 800, "data.dev_rows": 100, "data.test_rows": 300, "data.max_tokens": 128}
+
+
+@pytest.fixture(scope="module")
+def small_default(tmp_path_factory):
+    output = tmp_path_factory.mktemp("hard") / "imdb"
+    return lightune.run(settings=FEW, output=str(output), journal=Journal(io.StringIO()))
+
+
+def test_real_reviews_are_learnt_from_a_few_hundred(small_default):
+    before, after = (small_default.results[when]["accuracy"] for when in ("before", "after"))
+    assert 0.4 < before["value"] < 0.6
+    assert after["low"] > before["high"]
+    assert after["value"] > 0.7
+
+
+def test_the_estimate_is_of_the_right_size(small_default):
+    results = small_default.results
+    spent = sum(results["seconds"][phase] for phase in ("before", "train", "after", "proof"))
+    assert 0.3 < results["estimated_seconds"] / spent < 3
+
+
+def test_the_fast_paths_were_taken_and_proved_on_real_texts(small_default):
+    choices = {decision["what"]: decision["choice"] for decision in small_default.results["decisions"]}
+    assert choices["last block"] == "first token only"
+    assert choices["LoRA"] == "added to the weights in fp32" or choices["precision"] != "fp32"
+    assert small_default.results["proof"]["max_logit_difference"] < 1e-4
+
+
+def test_a_review_is_answered_like_in_the_run(small_default):
+    classifier = lightune.Classifier.load(small_default.folder)
+    answers = classifier.predict(
+        ["A masterpiece. I loved every minute of it.", "Dull, badly acted and far too long."]
+    )
+    assert [answer.label for answer in answers] == ["positive", "negative"]
+    contract = json.loads((Path(small_default.folder) / "adapter" / "contract.json").read_text())
+    assert contract["label"] == "label"
+    assert "adapter_model.safetensors" in contract["files"]

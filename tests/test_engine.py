@@ -66,6 +66,8 @@ def test_every_architecture_answers_and_learns_the_same(architecture, bases):
     fast = copy.deepcopy(plain)
     choices = {decision.what: decision.choice for decision in quicken(fast)}
     assert (choices["last block"] == "first token only") == (architecture in FIRST_TOKEN_ONLY)
+    # GPT-2's layers are transposed; DeBERTa changes a projection in place
+    assert (choices["LoRA"] == "plain") == (architecture in {"gpt2", "deberta"})
     same(plain, fast, inputs, y)
 
 
@@ -115,7 +117,7 @@ def test_in_low_precision_the_separate_products_are_used(bases):
 
     plain, inputs, _ = adapted(bases["bert"], "lora")
     fast = copy.deepcopy(plain)
-    engine.fuse_adapters("LoRA", fast)
+    assert engine.fuse_adapters("LoRA", fast).choice != "plain"
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(fast(**inputs).logits, plain(**inputs).logits)
 
@@ -137,4 +139,41 @@ def test_a_classifier_that_reads_every_token_keeps_the_plain_block(bases):
     plain.bert.pooler = Mean(plain.bert.pooler)
     decision = engine.shorten_last_block("last block", model)
     assert decision is not None
-    assert decision.why == "the classifier reads more than the first token"
+    assert decision.choice == "plain"
+
+
+def test_the_check_changes_no_parameter_and_draws_no_random_number(bases):
+    import torch
+
+    model, *_ = adapted(bases["bert"], "lora")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    quicken(model)
+    assert torch.equal(torch.rand(2), expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_wrong_gradient_is_noticed_although_lora_starts_at_nothing(bases, monkeypatch):
+    import torch
+
+    model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
+    model = methods.apply(model, anatomies.inspect(model, missing), "lora", {})[0].eval()
+
+    def wrong(layer: Any, x: Any) -> Any:
+        a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        return layer.base_layer(x) + torch.nn.functional.linear(x, layer.scaling["default"] * b @ a.detach())
+
+    monkeypatch.setattr(engine, "_fused_forward", wrong)
+    assert engine.fuse_adapters("LoRA", model).choice == "plain"
+
+
+def test_block_sparse_attention_is_not_touched(tmp_path):
+    """BigBird turns its attention into a full one when it meets a short text, and never turns it back."""
+    from transformers import BigBirdConfig, BigBirdForSequenceClassification
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    model = BigBirdForSequenceClassification(BigBirdConfig(vocab_size=60, block_size=4, num_random_blocks=1, **sizes))
+    assert [decision.choice for decision in quicken(model.eval())] == ["plain"]
+    assert model.bert.attention_type == "block_sparse"

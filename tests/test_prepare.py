@@ -61,6 +61,21 @@ def test_a_test_split_that_nobody_labelled_is_passed_over(tmp_path, monkeypatch)
     assert "nobody labelled it" in " ".join(decision.why for decision in data.decisions)
 
 
+def test_a_test_split_without_the_label_column_is_a_mistake(tmp_path, monkeypatch):
+    import pyarrow as pa
+
+    from lightune.data import prepare as module
+    from lightune.records import Corpus
+
+    def table(label: str) -> pa.Table:
+        return pa.table({"text": [f"{label} {i} {name}" for i in range(5) for name in CLASSES], label: CLASSES * 5})
+
+    tables = {"train": table("label"), "validation": table("label"), "test": table("Label")}
+    monkeypatch.setattr(module, "read", lambda *_, **__: Corpus("mixed", tables, "0" * 64))
+    with pytest.raises(UserError, match=r"no column 'label'.*Did you mean 'Label'"):
+        prepare(DataRecipe(source="mixed"))
+
+
 def test_the_source_as_its_own_test_data_is_refused(reviews):
     with pytest.raises(UserError, match=r"the same as data\.source"):
         prepare(DataRecipe(source=str(reviews), test=str(reviews)))

@@ -162,7 +162,12 @@ def test_what_was_meant_is_said(target, settings, message):
 
 
 def test_settings_may_be_a_dictionary():
-    assert load_recipe(None, None, {"train.epochs": 2.0}).recipe.train.epochs == 2.0
+    flat = load_recipe(None, None, {"train.epochs": 2.0})
+    nested = load_recipe(None, None, {"train": {"epochs": 2.0}})
+    assert flat == nested
+    assert (nested.recipe.train.epochs, nested.recipe.train.batch_size) == (2.0, 8)  # the rest stays the recipe's
+    assert nested.origins["train.epochs"] == "command line"
+    assert load_recipe(None, None, ["train={epochs=2.0}"]) == flat
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path):

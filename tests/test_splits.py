@@ -148,3 +148,19 @@ def test_a_size_that_many_classes_do_not_allow_is_said():
     splits = split(source, None, seed=0, test_rows=50)
     said = next(decision for decision in splits.decisions if decision.what == "test rows")
     assert (said.choice, "50 asked" in said.why) == ("80", True)
+
+
+@pytest.mark.parametrize(
+    ("dev", "why"),
+    [
+        (Examples(["fresh", "fresher"], ["a", "unheard"], [0, 1]), "no training row has: ['unheard']"),
+        (Examples(["tested", "other"], ["a", "b"], [0, 1]), "2 of its 2 texts are in the test split"),
+        (examples(), "it holds most of the training rows"),
+    ],
+)
+def test_a_dev_split_that_is_no_guide_is_not_used(dev, why):
+    test = Examples(["Tested", "other"], ["b", "a"], [0, 1])
+    splits = split(examples(), test, dev, seed=0)
+    said = {decision.what: decision for decision in splits.decisions}
+    assert (said["dev split"].choice, why in said["dev split"].why) == ("not used", True)
+    assert len(splits.dev) == 30

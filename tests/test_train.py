@@ -172,7 +172,7 @@ def test_measuring_the_speed_changes_neither_weights_nor_random_numbers(tiny_ber
     seed_everything(5)
     expected = torch.rand(3)
     seed_everything(5)
-    speed = measure_speed(model, encoder, labelled.tokens, hardware)
+    speed = measure_speed(model, encoder, {"train": labelled, "test": labelled}, 8, hardware)
     assert torch.equal(torch.rand(3), expected)
     assert speed.predict > 0
     assert speed.train > 0

@@ -257,6 +257,7 @@ class Stdin:
         (b'{"text": "lovely"}\n{"text": "awful"}\n', ["lovely", "awful"]),
         (b'[\n{"text": "lovely"}]', ["lovely"]),
         (b"one line without an end", ["one line without an end"]),
+        (b"long " * 30_000, ["long " * 30_000]),
     ],
 )
 def test_standard_input_is_lines_unless_its_start_says_more(content, texts, tiny_run, tmp_path, monkeypatch):
@@ -272,6 +273,7 @@ def test_standard_input_is_lines_unless_its_start_says_more(content, texts, tiny
         (b"", None, "standard input: no rows"),
         (b"a,b\n1,2\n", "review", r"no header that names \['review'\]"),
         (b'{"text": 1', None, "standard input:1:11: broken JSON"),
+        (b"good\ncaf\xe9\n", None, "standard input"),
     ],
 )
 def test_unfit_standard_input_is_one_message(content, text, message, tiny_run, tmp_path, monkeypatch):
@@ -312,9 +314,43 @@ def test_a_changed_contract_is_refused(key, value, message, tiny_run, tmp_path):
         lightune.Classifier.load(tmp_path / "adapter")
 
 
-def test_the_training_label_is_remembered(tiny_run, reviews, journal):
-    found = evaluate_file(tiny_run.folder, str(reviews), journal=journal)
+def test_the_training_label_is_remembered(tiny_run, reviews, tmp_path, journal):
+    """Although another column, named more like a label, comes first."""
+    with reviews.open(newline="") as file:
+        rows = [{"label": row["sentiment"][::-1], **row} for row in csv.DictReader(file)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    found = evaluate_file(tiny_run.folder, str(tmp_path / "in.parquet"), journal=journal)
     assert (found["data"]["label"], found["n_rows"]) == ("sentiment", 42 * 8)
+
+
+@pytest.mark.parametrize("column", ["label", "score"])
+def test_the_truth_under_an_answers_name_is_found_again(column, tiny_run, reviews, tmp_path, journal, monkeypatch):
+    classifier = lightune.Classifier.load(tiny_run.folder)
+    changed = classifier.contract.model_copy(update={"label": column})
+    monkeypatch.setattr(type(classifier), "load", lambda *_, **__: classifier)
+    monkeypatch.setattr(classifier, "contract", changed, raising=False)
+    with reviews.open(newline="") as file:
+        rows = [{"text": row["text"], column: row["sentiment"]} for row in csv.DictReader(file)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    predict_file(tiny_run.folder, str(tmp_path / "in.parquet"), str(tmp_path / "out.csv"))
+    found = evaluate_file(tiny_run.folder, str(tmp_path / "out.csv"), journal=journal)
+    assert found["data"]["label"] == f"input_{column}"
+    assert found["scores"]["accuracy"]["value"] > 0.5
+
+
+@pytest.mark.parametrize("encoding", [None, "utf-8"])
+def test_byte_order_marks_in_json_lines_are_read_as_in_training(encoding, tiny_run, tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "lovely"}\n\xc2\xa0\n\xef\xbb\xbf{"text": "awful"}\n')
+    predict_file(tiny_run.folder, str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"), encoding=encoding)
+    assert [row["text"] for row in rows_of(tmp_path / "out.jsonl")] == ["lovely", "awful"]
+
+
+def test_an_unknown_encoding_and_a_name_too_long_are_one_message(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Stdin(b"lovely\n"))
+    with pytest.raises(UserError, match="--encoding"):
+        predict_file(tiny_run.folder, "-", str(tmp_path / "out.csv"), encoding="klingon")
+    with pytest.raises(UserError, match="cannot be written"):
+        predict_file(tiny_run.folder, "-", str(tmp_path / ("n" * 300 + ".csv")))
 
 
 def test_answers_are_not_scored_against_themselves(tiny_run, tmp_path, journal):
@@ -357,5 +393,9 @@ def test_offline_ends_with_the_run(monkeypatch):
     with network_off(True):
         assert is_offline()
         assert constants.HF_HUB_OFFLINE
+        import datasets
+
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     assert not is_offline()
     assert not constants.HF_HUB_OFFLINE
+    assert not datasets.config.HF_HUB_OFFLINE

@@ -212,13 +212,13 @@ def _recipes(arguments: argparse.Namespace) -> None:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    from lightune.model.methods import METHODS, option_help, options
+    from lightune.model.methods import METHODS, option_help, options, rate_in_words
 
     rows = [
         {
             "name": name,
             "trains": method.summary,
-            "learning_rate": method.learning_rate,
+            "learning_rate": rate_in_words(method),
             "merges": method.mergeable,
             "options": {o: f"{option_help(name)[o]} (default: {p.default})" for o, p in options(name).items()},
         }

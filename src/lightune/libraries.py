@@ -71,7 +71,7 @@ def silence_known_warnings() -> None:
 
 
 def _tell_loaded_hub(offline: bool) -> None:
-    # the Hub's client reads its environment once, at import
-    constants = sys.modules.get("huggingface_hub.constants")
-    if constants is not None:
-        constants.HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]
+    # both read the environment once, at import
+    for name in ("huggingface_hub.constants", "datasets.config"):
+        if name in sys.modules:
+            sys.modules[name].HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]

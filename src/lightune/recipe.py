@@ -159,10 +159,11 @@ def check_recipe(values: Mapping[str, Any]) -> Recipe:
 
 def _pairs(settings: Settings) -> Iterable[tuple[str, Any]]:
     if isinstance(settings, Mapping):
-        return settings.items()
+        return flatten(settings).items()
     if isinstance(settings, str) or not isinstance(settings, Iterable):
         raise UserError(f"settings = {settings!r}: give a list of 'key=value' texts, or a dictionary.")
-    return map(parse_setting, map(str, settings))
+    parsed = (parse_setting(str(text)) for text in settings)
+    return [pair for key, value in parsed for pair in flatten({key: value}).items()]
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -107,7 +107,11 @@ def read_contract(adapter: Path) -> Contract:
 
 
 def check_files(contract: Contract, adapter: Path) -> None:
-    """UserError if a file of the adapter folder is not the one that was proved."""
+    """UserError if a file that the run wrote into the adapter folder is not the one that was proved."""
+    if not contract.files:
+        raise UserError(
+            f"{adapter / FILE}: names no files, so nothing says which were proved. Copy the folder again."
+        )
     for name, digest in contract.files.items():
         path = adapter / Path(name).name  # a stranger's contract leads nowhere else
         if not path.is_file():

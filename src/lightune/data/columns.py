@@ -334,9 +334,9 @@ def _fill(parts: list[tuple[str, str | None]], row: dict[str, str | None]) -> st
 
 
 def is_unlabelled(table: pa.Table, label: str) -> bool:
-    """Whether nobody labelled these rows: the column is not there, or has no value in any of them."""
+    """Whether nobody labelled these rows: the column has no value in any of them."""
     if label not in table.column_names or _unusable(table, label):
-        return label not in table.column_names
+        return False
     return not any(cell and cell.strip() for cell in table.column(label).to_pylist())
 
 

@@ -38,6 +38,11 @@ def csv_table(file: TextFile, delimiter: str | None) -> pa.Table:
     return check_rows(file.path, table.rename_columns(check_names(file.path, header)))
 
 
+def delimiter_of(typed: str) -> str:
+    """The character that was meant: a tab cannot be typed everywhere."""
+    return "\t" if typed in (r"\t", "tab") else typed
+
+
 def _delimiter(file: TextFile, typed: str | None) -> str:
     """What separates the cells of the header: the typed character, else the most frequent of the four."""
     with file.lines() as lines:
@@ -47,7 +52,7 @@ def _delimiter(file: TextFile, typed: str | None) -> str:
     sniffed = "\t" if "\t" in bare else max(",;|", key=bare.count)
     if typed is None:
         return sniffed if sniffed in bare or ".tsv" not in file.path.suffixes else "\t"
-    typed = "\t" if typed in (r"\t", "tab") else typed
+    typed = delimiter_of(typed)
     if len(typed) != 1 or not typed.isascii() or typed in '"\r\n':
         raise UserError(f"{file.path}: data.delimiter is {typed!r}. Set one character: ',', ';', '|' or 'tab'.")
     if typed not in bare and sniffed in bare:

@@ -69,9 +69,12 @@ def _held_out(
     candidates = [(corpus, name) for name in own]
     if other is not None:
         name = split_for("test", other) or split_for("dev", other) or next(iter(other.tables))
-        choose_columns(other.tables[name], text=text, label=label)
         candidates = [(other, name), *(pair for pair in candidates if pair[1] == split_for("dev", corpus))]
     for there, name in candidates:
+        if "test" in found and label not in there.tables[name].column_names:
+            decisions.append(Decision(f"split {name}", "not used", f"it has no column {label!r}"))
+            continue
+        choose_columns(there.tables[name], text=text, label=label)
         if there is corpus and is_unlabelled(there.tables[name], label):
             decisions.append(Decision(f"split {name}", "not used", f"nobody labelled it (no value in {label!r})"))
             continue

@@ -66,24 +66,23 @@ def split(
         decisions.append(Decision("test rows", f"{len(scored):,}", f"no separate test file; stratified{why}"))
     else:
         separate = _pool(test, seed)
-        _check_classes("test", names, separate.labels)
+        _check_test_classes(names, separate.labels)
         # leaks are looked for in the whole test split, not only in the rows that are scored
         test_keys = set(separate.keys)
         rest, leaks = _without(pool, rest, test_keys, "test")
         scored = _subset(separate, test_rows, "data.test_rows")
         decisions += [*leaks, Decision("test rows", f"{len(scored):,}", f"of {len(test):,} in the test split")]
-    if dev is None:
+    own_dev, refused = (None, []) if dev is None else _own_dev(_pool(dev, seed), names, pool, rest, test_keys)
+    decisions += refused
+    if own_dev is None:
         guide, rest, why = _cut_off(pool, rest, "data.dev_rows", dev_rows, DEV_SHARE, DEV_ROWS)
         decisions.append(Decision("dev rows", f"{len(guide):,}", f"the best state is chosen on them{why}"))
     else:
-        separate = _pool(dev, seed)
-        _check_classes("dev", names, separate.labels)
-        rest, leaks = _without(pool, rest, set(separate.keys), "dev")
-        clean, shared = _without(separate, list(range(len(dev))), test_keys, "test", "dev")
-        wanted: Size = min(DEV_ROWS, len(clean)) if dev_rows == "auto" else dev_rows
-        guide = _subset(_pool(separate.pick(clean), seed), wanted, "data.dev_rows")
-        why = f"of {len(dev):,} in the source's own dev split; the best state is chosen on them"
-        decisions += [*leaks, *shared, Decision("dev rows", f"{len(guide):,}", why)]
+        rest, leaks = _without(pool, rest, set(own_dev.keys), "dev")
+        wanted: Size = min(DEV_ROWS, len(own_dev.keys)) if dev_rows == "auto" else dev_rows
+        guide = _subset(own_dev, wanted, "data.dev_rows")
+        why = f"of {len(own_dev.keys):,} in the source's own dev split; the best state is chosen on them"
+        decisions += [*leaks, Decision("dev rows", f"{len(guide):,}", why)]
     train = _training_rows(pool, rest, train_rows, most_train_rows, decisions)
     splits = Splits(pool.pick(train), guide, scored, names, decisions)
     decisions += _absent_classes(splits)
@@ -97,6 +96,27 @@ def _cut_off(
     wanted = _size(key, asked, len(rest), share, most)
     taken, rest = _take(pool, rest, wanted, key)
     return pool.pick(taken), rest, _instead_of(wanted, len(taken))
+
+
+def _own_dev(
+    dev: Pool, names: Sequence[str], pool: Pool, rest: list[int], test_keys: set[bytes]
+) -> tuple[Pool | None, list[Decision]]:
+    """The rows of a source's own dev split that are in no test split; None, with the reason, if it is no guide."""
+    clean = [i for i, key in enumerate(dev.keys) if key not in test_keys]
+    keys = {dev.keys[i] for i in clean}
+    shared = len(dev.keys) - len(clean)
+    why = ""
+    if unseen := sorted(set(dev.labels) - set(names)):
+        why = f"it has labels that no training row has: {unseen[:5]}"
+    elif shared * 2 > len(dev.keys):
+        why = f"{shared:,} of its {len(dev.keys):,} texts are in the test split too"
+    elif 2 * sum(pool.keys[i] in keys for i in rest) > len(rest):
+        why = "it holds most of the training rows"
+    if why:
+        return None, [Decision("dev split", "not used", why)]
+    labels, left = [dev.labels[i] for i in clean], [dev.keys[i] for i in clean]
+    dropped = [Decision("leaks", f"{shared:,} dev rows dropped", "their text is in the test split too")]
+    return Pool(dev.pick(clean), labels, left), dropped if shared else []
 
 
 def _subset(pool: Pool, asked: Size, key: str) -> Examples:
@@ -135,19 +155,17 @@ def _without_copies(pool: Pool) -> tuple[Pool, list[Decision]]:
     return Pool(pool.pick(kept), [pool.labels[i] for i in kept], [pool.keys[i] for i in kept]), found
 
 
-def _without(
-    pool: Pool, rest: list[int], seen: set[bytes], other: str, own: str = "training"
-) -> tuple[list[int], list[Decision]]:
+def _without(pool: Pool, rest: list[int], seen: set[bytes], other: str) -> tuple[list[int], list[Decision]]:
     """`rest` without the rows whose text is in the `other` split. UserError if that is most of them."""
     clean = [i for i in rest if pool.keys[i] not in seen]
     leaks = len(rest) - len(clean)
     if leaks * 2 > len(rest):
         raise UserError(
-            f"{leaks:,} of {len(rest):,} {own} rows are in the {other} split too: is it the same data? Give "
+            f"{leaks:,} of {len(rest):,} training rows are in the {other} split too: is it the same data? Give "
             f"other rows for it, or leave it out to have some held out."
         )
     why = f"their text is in the {other} split too"
-    return clean, [Decision("leaks", f"{leaks:,} {own} rows dropped", why)] if leaks else []
+    return clean, [Decision("leaks", f"{leaks:,} training rows dropped", why)] if leaks else []
 
 
 def _order(labels: Sequence[str], given: Sequence[str] | None) -> list[str]:
@@ -160,12 +178,12 @@ def _order(labels: Sequence[str], given: Sequence[str] | None) -> list[str]:
     return sorted(present, key=lambda name: (name.casefold(), name))
 
 
-def _check_classes(split: str, names: Sequence[str], labels: Sequence[str]) -> None:
+def _check_test_classes(names: Sequence[str], labels: Sequence[str]) -> None:
     unseen = {name: n for name, n in Counter(labels).items() if name not in names}
     if unseen:
         seen = ", ".join(f"{name!r} ({n:,})" for name, n in sorted(unseen.items())[:10])
         raise UserError(
-            f"the {split} split has {len(unseen)} label(s) that no training row has: {seen}."
+            f"the test split has {len(unseen)} label(s) that no training row has: {seen}."
             f"{near_match(min(unseen), names)} Training labels: {', '.join(map(repr, names[:10]))}."
         )
 

@@ -130,14 +130,15 @@ def markdown_table() -> str:
     """The table of methods for the documentation, one row each, generated from METHODS."""
     head = "| method | what it trains, beside the head | options | rate | merges | source |"
     rows = [
-        f"| `{name}` | {method.summary} | {_options_in_words(name)} | {_rate_in_words(method)} | "
+        f"| `{name}` | {method.summary} | {_options_in_words(name)} | {rate_in_words(method)} | "
         f"{'yes' if method.mergeable else 'no'} | {method.source} |"
         for name, method in METHODS.items()
     ]
     return "\n".join([head, "|---|---|---|---|---|---|", *rows]) + "\n"
 
 
-def _rate_in_words(method: Method) -> str:
+def rate_in_words(method: Method) -> str:
+    """The method's learning rate, at a few widths where it follows the width."""
     rates = {width: method.rate_for(width) for width in (WIDTH // 2, WIDTH, 1024)}
     if not method.follows_width:
         return f"{method.learning_rate:g}"

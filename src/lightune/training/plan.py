@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-SAMPLE_TOKENS = 2048
+SAMPLE_TOKENS = 4096  # at most, of a pass that is timed
+REPEATS = 5
 AUTO_TOKENS = {"cpu": 500_000, "mps": 2_000_000, "cuda": 5_000_000}  # seen in training where epochs are ours
 AUTO_EPOCHS = 6
 OVERHEAD_SECONDS = 20.0  # the proof's fresh process, the pictures
@@ -73,7 +74,7 @@ def rehearse(
     )
     model = model.to(hardware.device)
     quicken(model)
-    speed = measure_speed(model, encoder, rows["train"].short or rows["train"].tokens, hardware)
+    speed = measure_speed(model, encoder, rows, train.batch_size, hardware)
     n_dev = math.ceil(plan.epochs * train.evaluations)
     training = n_tokens["train"] * plan.epochs / speed.train + n_dev * n_tokens["dev"] / speed.predict
     evaluation = n_tokens["test"] / speed.predict
@@ -124,21 +125,20 @@ def make_plan(
     return Plan(epochs, rate, memory_tokens, checkpointing), decisions
 
 
-def measure_speed(model: nn.Module, encoder: Encoder, tokens: Tokens, hardware: Hardware) -> Speed:
-    """Times a forward pass and a step on texts of middling length; changes no parameter and no random state."""
+def measure_speed(
+    model: nn.Module, encoder: Encoder, rows: Mapping[str, Labelled], batch_size: int, hardware: Hardware
+) -> Speed:
+    """Times forward passes and steps of the size they will have; changes no parameter and no random state."""
     import torch
 
-    rows = _typical_rows(tokens)
-    n_tokens = float(tokens.lengths[rows].sum())
-    inputs = encoder.batch(tokens, rows, hardware.device)
     model.eval()
 
-    def forward() -> None:
+    def forward(inputs: dict[str, torch.Tensor]) -> None:
         with torch.inference_mode(), hardware.autocast():
             model(**inputs)
         _wait(hardware)
 
-    def step() -> None:
+    def step(inputs: dict[str, torch.Tensor]) -> None:
         with hardware.autocast():
             loss = model(**inputs).logits.float().square().sum()
         if loss.requires_grad:
@@ -146,8 +146,15 @@ def measure_speed(model: nn.Module, encoder: Encoder, tokens: Tokens, hardware: 
         model.zero_grad(set_to_none=True)
         _wait(hardware)
 
+    def speed(work: Callable[[dict[str, torch.Tensor]], None], tokens: Tokens, most_texts: int) -> float:
+        n_texts = max(1, int(SAMPLE_TOKENS / max(1.0, float(np.mean(tokens.lengths)))))
+        chosen = _typical_rows(tokens, min(most_texts, n_texts))
+        inputs = encoder.batch(tokens, chosen, hardware.device)
+        return float(tokens.lengths[chosen].sum()) / _seconds(lambda: work(inputs))
+
+    test, train = rows["test"].tokens, rows["train"].short or rows["train"].tokens
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        return Speed(n_tokens / _seconds(forward), n_tokens / _seconds(step))
+        return Speed(speed(forward, test, len(test)), speed(step, train, batch_size))
 
 
 def memory_needed(model: nn.Module, hidden_size: int, n_layers: int, memory_tokens: int) -> float:
@@ -162,21 +169,22 @@ def _tokens_that_fit(hidden_size: int, n_layers: int, hardware: Hardware) -> int
     return int(hardware.memory * 0.5 / (n_layers * hidden_size * BYTES_PER_ACTIVATION))
 
 
-def _typical_rows(tokens: Tokens) -> Ints:
+def _typical_rows(tokens: Tokens, n_texts: int) -> Ints:
+    """The texts of middling length."""
     middle = np.argsort(tokens.lengths, kind="stable")
-    wanted = max(1, int(SAMPLE_TOKENS / max(1.0, float(np.mean(tokens.lengths)))))
-    start = max(0, len(middle) // 2 - wanted // 2)
-    return middle[start : start + wanted]
+    start = max(0, len(middle) // 2 - n_texts // 2)
+    return middle[start : start + n_texts]
 
 
 def _seconds(work: Callable[[], None]) -> float:
-    work()  # the first call builds kernels and fills caches
+    """The median time of a call, after a first one that builds kernels and fills caches."""
+    work()
     times = []
-    for _ in range(3):
+    for _ in range(REPEATS):
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
-    return min(times)
+    return float(np.median(times))
 
 
 def _wait(hardware: Hardware) -> None:

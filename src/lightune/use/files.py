@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,9 @@ import numpy as np
 
 from lightune.data.arrow_tables import parquet_table
 from lightune.data.batching import Labelled
-from lightune.data.columns import choose_columns, columns_of, examples
+from lightune.data.columns import choose_columns, columns_of, examples, is_unlabelled
+from lightune.data.csv_tables import delimiter_of
+from lightune.data.files import MAX_BYTES, TextFile, check_text
 from lightune.data.sources import Options, kind_of, read, split_for
 from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import evaluate
@@ -60,7 +61,7 @@ def evaluate_file(
     text = text or classifier.contract.text
     with _words_of_options():
         corpus = read(data, encoding=encoding, delimiter=delimiter, offline=is_offline())
-        name = _scored_split(corpus)
+        name = _scored_split(corpus, label or classifier.contract.label)
         table = corpus.tables[name]
         label = label or _true_label(classifier, table.column_names)
         text, label, decisions = choose_columns(table, text=text, label=label)
@@ -137,8 +138,8 @@ def _words_of_options() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = re.sub(r"data\.(text|label|encoding|delimiter)( = )?", r"--\1 ", str(error))
-        raise UserError(re.sub(r" +([.,;])", r"\1", message)) from None
+        message = re.sub(r"(?<= )data\.(text|label|encoding|delimiter)\b(?!\.\w)( =)?", r"--\1", str(error))
+        raise UserError(message) from None
 
 
 def _answer(prediction: Any) -> Row:
@@ -146,24 +147,31 @@ def _answer(prediction: Any) -> Row:
     return {"label": prediction.label, "score": round(prediction.score, 6)} | probabilities
 
 
-def _scored_split(corpus: Corpus) -> str:
-    return split_for("test", corpus) or split_for("dev", corpus) or next(iter(corpus.tables))
+def _scored_split(corpus: Corpus, label: str | None = None) -> str:
+    """The test split, else the dev split, else the first; one that nobody labelled (in `label`) comes last."""
+    found = [split_for("test", corpus), split_for("dev", corpus), *corpus.tables]
+    names = [name for name in found if name is not None]
+    labelled = [name for name in names if label is None or not is_unlabelled(corpus.tables[name], label)]
+    return (labelled or names)[0]
 
 
 def _true_label(classifier: Classifier, columns: Sequence[str]) -> str | None:
     """The column that held the class in training, if it is here; never the one that `predict` wrote."""
-    label = classifier.contract.label
-    answered = {"label", "score", *(f"p_{name}" for name in classifier.labels)} <= set(columns)
-    if answered and label == "label":
-        label = "input_label"
+    label, answers = classifier.contract.label, set(_added(classifier))
+    answered = answers <= set(columns)
+    if answered and label in answers:
+        label = f"input_{label}"
         if label not in columns:
-            raise UserError("its column 'label' is the answer of `lightune predict`, not the truth. Set --label.")
+            raise UserError(
+                f"its column {classifier.contract.label!r} is the answer of `lightune predict`, not the truth. "
+                f"Name the true one with --label."
+            )
     return label if label in columns or answered else None
 
 
 def _free_names(columns: Sequence[str], classifier: Classifier) -> dict[str, str]:
     """A new name for each input column that an added one would hide: the true label becomes input_label."""
-    added = {"label", "score", *(f"p_{name}" for name in classifier.labels)}
+    added = set(_added(classifier))
     names: dict[str, str] = {}
     for name in columns:
         new = name
@@ -197,49 +205,54 @@ def open_input(data: str, template: str, how: Options, *, given: bool) -> Iterat
         yield _table_input(data, template, how)
         return
     with tempfile.TemporaryDirectory() as folder:
-        start = sys.stdin.buffer.readline()
-        kind = _kind_of_lines(start, template, how)
-        if kind is None and given:
-            seen = start.decode(how.encoding or "utf-8", "replace").strip()[:60]
-            raise UserError(f"{STDIN}: its first line {seen!r} is no header that names {columns_of(template)}.")
-        if kind is None:
-            yield _line_input(start, how)
-            return
-        path = Path(folder, f"stdin.{kind}")
+        path = Path(folder, "stdin")
         with path.open("wb") as file:
-            file.write(start)
             shutil.copyfileobj(sys.stdin.buffer, file)
         try:
-            yield _table_input(str(path), template, how)
+            yield _stdin_input(path, template, how, given=given)
         except UserError as error:
-            raise UserError(str(error).replace(str(path), STDIN)) from None
+            message = re.sub(re.escape(str(path)) + r"(\.\w+)?", STDIN, str(error))
+            raise UserError(message) from None
 
 
-def _kind_of_lines(first: bytes, template: str, how: Options) -> str | None:
-    """jsonl or csv by the first line; None: every line is a text."""
-    try:
-        line = first.decode(how.encoding or "utf-8-sig").strip()
-    except UnicodeDecodeError:
-        return "csv"  # its reader says which byte, and what the encoding may be
+def _stdin_input(path: Path, template: str, how: Options, *, given: bool) -> Input:
+    """What was typed or piped, by its first line: JSON, a table whose header names the text, or texts."""
+    file = check_text(path, how.encoding)
+    with file.lines() as lines:
+        start = lines.readline().strip("\ufeff\r\n")
+    kind = _kind_of_lines(start.strip(), template, how.delimiter)
+    if kind is not None:
+        return _table_input(str(path.rename(path.with_suffix(f".{kind}"))), template, how)
+    if given:
+        raise UserError(f"{STDIN}: its first line {start[:60]!r} is no header that names {columns_of(template)}.")
+    return _line_input(file)
+
+
+def _kind_of_lines(line: str, template: str, delimiter: str | None) -> str | None:
+    """json or csv by the first line; None: every line is a text."""
     if line.startswith(("{", "[{")) or line == "[":
         return "json"
-    marks = ",\t;|" if how.delimiter is None else how.delimiter.replace("tab", "\t")
-    headers = [next(csv.reader([line], delimiter=mark), []) for mark in marks]
-    return "csv" if any(set(columns_of(template)) <= set(header) for header in headers) else None
+    marks = ",\t;|" if delimiter is None else delimiter_of(delimiter)
+    return "csv" if any(set(columns_of(template)) <= set(_cells(line, mark)) for mark in marks) else None
 
 
-def _line_input(first: bytes, how: Options) -> Input:
-    """Every line of standard input is one text."""
+def _cells(line: str, mark: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=mark), [])
+    except csv.Error:  # a line longer than a cell may be, a quote that is not closed
+        return []
+
+
+def _line_input(file: TextFile) -> Input:
+    """Every line is one text."""
     import pyarrow as pa
 
     def chunks(kind: str) -> Iterator[tuple[list[Row], list[str]]]:
-        lines: Iterator[bytes] = chain([first], sys.stdin.buffer)
-        texts = (line.decode(how.encoding or "utf-8-sig").rstrip("\r\n") for line in lines)
-        while some := list(islice(texts, CHUNK_ROWS)):
-            yield [{"text": text} for text in some], some
+        with file.lines() as lines:
+            texts = (line.strip("\ufeff\r\n") for line in lines)
+            while some := list(islice(texts, CHUNK_ROWS)):
+                yield [{"text": text} for text in some], some
 
-    if not first:
-        raise UserError(f"{STDIN}: no rows to predict.")
     note = f"{STDIN}: read as one text a line"
     return Input("csv", ["text"], chunks, lambda: pa.schema([("text", pa.string())]), (note,))
 
@@ -270,14 +283,13 @@ def _table_input(data: str, template: str, how: Options) -> Input:
 
 
 def _json_rows(path: Path, encoding: str | None, kind: str) -> Iterator[Row]:
-    """The objects as they stand in the file, which `read` has checked: numbers stay numbers."""
-    with path.open("rb") as probe:
-        opened: Any = gzip.open if probe.read(2) == b"\x1f\x8b" else open
-    with opened(path, "rt", encoding=encoding or "utf-8-sig") as file:
+    """The objects as they stand in the file, read as `json_tables` reads them; numbers stay numbers."""
+    with check_text(path, encoding, max_line=MAX_BYTES).lines() as lines:
         if kind == "json":
-            yield from json.load(file)
+            yield from json.loads(lines.read().removeprefix("\ufeff"))
             return
-        yield from (json.loads(line) for line in file if line.strip("\ufeff \t\r\n"))
+        stripped = (line.strip("\ufeff\r\n") for line in lines)
+        yield from (json.loads(line) for line in stripped if line.strip())
 
 
 # What is written
@@ -294,10 +306,13 @@ def _check_output(output: str) -> None:
         return
     if ending not in WRITERS:
         raise UserError(f"{output}: cannot write {ending or 'this'}. Endings: {', '.join('.' + k for k in WRITERS)}.")
-    if not folder.is_dir():
-        raise UserError(f"{output}: its folder does not exist. Make it first.")
-    if Path(output).is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"{output}: cannot be written there. Choose another --output.")
+    try:
+        if not folder.is_dir():
+            raise UserError(f"{output}: its folder does not exist. Make it first.")
+        if Path(output).is_dir() or not os.access(folder, os.W_OK):
+            raise UserError(f"{output}: cannot be written there. Choose another --output.")
+    except OSError as error:  # a name that is too long
+        raise UserError(f"{output[:80]}: cannot be written ({error.strerror}). Choose another --output.") from None
 
 
 @contextmanager

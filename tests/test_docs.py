@@ -44,7 +44,8 @@ def test_generated_pages_are_fresh():
 
 def prepare(folder: Path, arguments: list[str], reviews: Path, run: str) -> None:
     """Puts there what a shown command names: data files, and the folder of a finished run."""
-    rows = list(csv.reader(reviews.open(newline="")))
+    with reviews.open(newline="") as file:
+        rows = list(csv.reader(file))
     for place, name in enumerate(arguments):
         if Path(name).suffix in (".csv", ".tsv") and arguments[place - 1] != "-o":
             # a test file shares no text with the training file
@@ -78,6 +79,8 @@ def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, rev
         on_reviews = any(argument.startswith("imdb") for argument in arguments) or len(arguments) == 1
         for setting in sizes + embedded * on_reviews:
             arguments += ["--set", setting]
+    if arguments[0] in ("evaluate", "predict"):
+        arguments += ["--base", str(tiny_bert)]  # the run was copied away from it
     assert main(arguments) == 0
     if arguments[0] == "run" and "--dry-run" not in arguments:
         run = next((tmp_path / "runs").iterdir())

@@ -154,6 +154,7 @@ def test_a_method_in_one_word_and_its_options_in_any_order(tmp_path):
         (None, ["data.dev_rows=all"], r"data\.dev_rows = 'all'"),
         (None, "train.epochs=1", "give a list"),
         (None, 3, "give a list"),
+        (None, ["train.epochs=2\nfoo=1"], "more than one setting"),
     ],
 )
 def test_what_was_meant_is_said(target, settings, message):

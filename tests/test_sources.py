@@ -148,11 +148,15 @@ def test_json_scalars_become_their_own_text(tmp_path):
 
 def test_nested_and_mixed_json_columns_stay_recognisable(tmp_path):
     lines = '{"tags": ["a"], "who": {"id": 1}, "mixed": 1, "deep": [1]}\n{"tags": [], "mixed": "1", "deep": [[2]]}'
-    schema = read(put(tmp_path / "a.jsonl", lines)).tables["train"].schema
-    assert pa.types.is_list(schema.field("tags").type)
-    assert pa.types.is_struct(schema.field("who").type)
-    assert schema.field("mixed").metadata[b"lightune.mixed"] == b"number (line 1) and string (line 2)"
-    assert schema.field("deep").metadata[b"lightune.mixed"] == b"lists of several types"
+    table = read(put(tmp_path / "a.jsonl", lines)).tables["train"]
+    mixed = {field.name: field.metadata[b"lightune.mixed"].decode() for field in table.schema}
+    assert mixed == {
+        "tags": "list (line 1)",
+        "who": "object (line 1)",
+        "mixed": "number (line 1) and string (line 2)",
+        "deep": "list (line 1)",
+    }
+    assert table["deep"].to_pylist() == ["[1]", "[[2]]"]
 
 
 def test_parquet_values_become_text(tmp_path):
@@ -299,7 +303,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
         UserError, match=r"no ',' in the header, it looks semicolon-separated: .*data.delimiter = ';'"
     ):
         read(path, delimiter=",")
-    with pytest.raises(UserError, match=r"data.delimiter is 'ab'. Set one character"):
+    with pytest.raises(UserError, match=r"data\.delimiter = 'ab': set one character"):
         read(path, delimiter="ab")
     with pytest.raises(UserError, match=r"'utf8x', which is no text encoding\. Did you mean 'utf-8'"):
         read(path, encoding="utf8x")
@@ -590,3 +594,18 @@ def test_reading_data_does_not_import_torch():
     code = "import lightune.data.sources, lightune.data.columns, sys; print([m for m in ('torch','pyarrow','datasets') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_two_folders_for_one_purpose_are_refused(tmp_path):
+    for split in ("train", "training"):
+        (tmp_path / split / "good").mkdir(parents=True)
+        (tmp_path / split / "good" / "1.txt").write_text("fine")
+    with pytest.raises(UserError, match="both for train"):
+        read(str(tmp_path))
+
+
+def test_hidden_files_are_no_texts_and_large_letters_do_not_matter(tmp_path):
+    (tmp_path / "good").mkdir()
+    for name in (".hidden.txt", "1.TXT", "2.txt"):
+        (tmp_path / "good" / name).write_text(name)
+    assert read(str(tmp_path)).tables["train"]["text"].to_pylist() == ["1.TXT", "2.txt"]

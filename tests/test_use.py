@@ -258,19 +258,22 @@ class Stdin:
         (b'[\n{"text": "lovely"}]', ["lovely"]),
         (b"one line without an end", ["one line without an end"]),
         (b"long " * 30_000, ["long " * 30_000]),
+        (b"good\rlamp\nbad\r\n", ["good\rlamp", "bad"]),
+        (b"\n\ntext,id\nlovely,1\n", ["lovely"]),
+        (b'[ {"text": "lovely"},\n {"text": "awful"}]', ["lovely", "awful"]),
     ],
 )
 def test_standard_input_is_lines_unless_its_start_says_more(content, texts, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Stdin(content))
-    summary = predict_file(tiny_run.folder, "-", str(tmp_path / "out.csv"))
-    assert [row["text"] for row in rows_of(tmp_path / "out.csv")] == texts
+    summary = predict_file(tiny_run.folder, "-", str(tmp_path / "out.jsonl"))
+    assert [row["text"] for row in rows_of(tmp_path / "out.jsonl")] == texts
     assert bool(summary["notes"]) == (b"text" not in content)
 
 
 @pytest.mark.parametrize(
     ("content", "text", "message"),
     [
-        (b"", None, "standard input: no rows"),
+        (b"", None, "standard input: the file is empty"),
         (b"a,b\n1,2\n", "review", r"no header that names \['review'\]"),
         (b'{"text": 1', None, "standard input:1:11: broken JSON"),
         (b"good\ncaf\xe9\n", None, "standard input"),
@@ -304,14 +307,18 @@ def test_every_damaged_file_of_an_adapter_is_named(damage, tiny_run, tmp_path):
         ("labels", ["positive", "positive"], "stands there twice"),
         ("temperature", "Infinity", "temperature"),
         ("method", "magic", "is no method"),
+        ("files", {}, "names no files"),
+        ("fingerprint", [1.0, -1.0], "answers a fixed text otherwise"),
+        ("fingerprint", [], "answers a fixed text otherwise"),
+        ("max_tokens", 100_000, "this base takes"),
     ],
 )
-def test_a_changed_contract_is_refused(key, value, message, tiny_run, tmp_path):
+def test_a_changed_contract_is_refused(key, value, message, tiny_run, tiny_bert, tmp_path):
     shutil.copytree(Path(tiny_run.folder) / "adapter", tmp_path / "adapter")
     path = tmp_path / "adapter" / "contract.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}).replace('"Infinity"', "Infinity"))
     with pytest.raises(UserError, match=message):
-        lightune.Classifier.load(tmp_path / "adapter")
+        lightune.Classifier.load(tmp_path / "adapter", base=str(tiny_bert))
 
 
 def test_the_training_label_is_remembered(tiny_run, reviews, tmp_path, journal):
@@ -367,7 +374,7 @@ def test_rows_of_one_class_can_be_scored(tiny_run, tmp_path, journal):
 
 
 def test_an_unknown_device_is_one_message(tiny_run):
-    with pytest.raises(UserError, match="device = 'gpu': choose from auto, cpu, cuda, mps"):
+    with pytest.raises(UserError, match=r"device = 'gpu': .*hoose from auto, cpu, cuda, mps"):
         lightune.Classifier.load(tiny_run.folder, device="gpu")
 
 
@@ -399,3 +406,67 @@ def test_offline_ends_with_the_run(monkeypatch):
     assert not is_offline()
     assert not constants.HF_HUB_OFFLINE
     assert not datasets.config.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_hidden_layers", 1), ("hidden_act", "relu"), ("layer_norm_eps", 1.0)]
+)
+def test_a_base_with_another_configuration_is_refused(key, value, tiny_run, tiny_bert, tmp_path):
+    """Its weights are the same, so that their digest says nothing."""
+    shutil.copytree(tiny_bert, tmp_path / "bert")
+    path = tmp_path / "bert" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match="answers a fixed text otherwise"):
+        lightune.Classifier.load(tiny_run.folder, base=str(tmp_path / "bert"))
+
+
+def test_a_file_that_is_not_from_the_run_is_refused(tiny_run, tmp_path):
+    shutil.copytree(Path(tiny_run.folder) / "adapter", tmp_path / "adapter")
+    (tmp_path / "adapter" / "added_tokens.json").write_text('{"good": 5}')
+    with pytest.raises(UserError, match=r"added_tokens\.json.*did not come from the run"):
+        lightune.Classifier.load(tmp_path / "adapter")
+
+
+def test_a_lone_carriage_return_stays_in_its_cell(tiny_run, tmp_path):
+    (tmp_path / "in.csv").write_bytes(b'id,text\r\n1,"a\rb"\r\n2,c\r\n')
+    predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+    assert [row["text"] for row in rows_of(tmp_path / "out.csv")] == ["a\rb", "c"]
+
+
+def test_numbers_survive_a_second_byte_order_mark(tiny_run, tmp_path):
+    (tmp_path / "in.csv").write_bytes("\ufeff\ufeffid,text\n007,good\n1e5,x\n".encode())
+    predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+    assert [row["id"] for row in rows_of(tmp_path / "out.csv")] == ["007", "1e5"]
+
+
+def test_what_json_cannot_hold_becomes_null(tiny_run, tmp_path):
+    table = pa.table({"text": ["good"], "x": [float("nan")], "y": [[1.5, float("inf")]]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    predict_file(tiny_run.folder, str(tmp_path / "in.parquet"), str(tmp_path / "out.jsonl"))
+    (row,) = rows_of(tmp_path / "out.jsonl")
+    assert (row["x"], row["y"]) == (None, [1.5, None])
+
+
+def test_nested_values_reach_a_table_as_they_stood(tiny_run, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "good", "meta": {"n": 3}}\n{"text": "bad", "meta": {}}\n')
+    for ending in ("csv", "parquet"):
+        predict_file(tiny_run.folder, str(tmp_path / "in.jsonl"), str(tmp_path / f"out.{ending}"))
+        assert [row["meta"] for row in rows_of(tmp_path / f"out.{ending}")] == ['{"n": 3}', "{}"]
+
+
+def test_a_value_that_cannot_be_kept_is_one_message(tiny_run, tmp_path):
+    late = pa.array([2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["good"], "when": late}), tmp_path / "in.parquet")
+    with pytest.raises(UserError, match="a value cannot be kept"):
+        predict_file(tiny_run.folder, str(tmp_path / "in.parquet"), str(tmp_path / "out.jsonl"))
+
+
+def test_the_stored_temperature_is_obeyed_when_scoring(tiny_run, reviews, tmp_path, journal):
+    shutil.copytree(Path(tiny_run.folder) / "adapter", tmp_path / "adapter")
+    path = tmp_path / "adapter" / "contract.json"
+    plain = evaluate_file(str(tiny_run.folder), str(reviews), journal=journal)["scores"]["log_loss"]["value"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 50.0}))
+    beside = json.loads(path.read_text())["base"]["beside"]
+    base = str((Path(tiny_run.folder) / "adapter" / beside).resolve())
+    flat = evaluate_file(str(tmp_path / "adapter"), str(reviews), base=base, journal=journal)
+    assert plain < flat["scores"]["log_loss"]["value"] < 0.7

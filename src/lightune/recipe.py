@@ -172,9 +172,12 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {text}: expected key=value, for example --set train.learning_rate=5e-4.")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    if len(parsed) > 1:
+        raise UserError(f"--set {text}: more than one setting. Give each a --set of its own.")
+    return key.strip(), parsed["value"]
 
 
 def write_recipe(checked: Checked, chosen: Mapping[str, Any], path: Path) -> None:

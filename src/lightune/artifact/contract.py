@@ -17,6 +17,7 @@ from lightune.model.backbones import Base
 from lightune.model.methods import METHODS
 
 FILE = "contract.json"
+LOADED = (".json", ".safetensors", ".bin", ".model")  # endings of what transformers and PEFT look for by name
 CARD = "README.md"  # may be edited: nothing is loaded from it
 
 
@@ -48,6 +49,7 @@ class Contract(BaseModel):
     temperature: float = Field(
         1.0, description="logits are divided by it before the softmax", gt=0, allow_inf_nan=False
     )
+    fingerprint: list[float] = Field(default_factory=list, description="logits of a fixed text, compared at loading")
     files: dict[str, str] = Field(default_factory=dict, description="file of the adapter folder -> its sha256")
 
     @field_validator("labels")
@@ -95,7 +97,7 @@ def read_contract(adapter: Path) -> Contract:
     path = adapter / FILE
     try:
         return Contract.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except OSError:  # not there, or no file
         raise UserError(
             f"{adapter}: no {FILE}, so its labels and its truncation are unknown. Give the folder of a lightune "
             f"run, or the adapter folder in it."
@@ -112,6 +114,9 @@ def check_files(contract: Contract, adapter: Path) -> None:
         raise UserError(
             f"{adapter / FILE}: names no files, so nothing says which were proved. Copy the folder again."
         )
+    others = sorted(path.name for path in adapter.iterdir() if path.suffix in LOADED)
+    if foreign := [name for name in others if name not in (FILE, *contract.files)]:
+        raise UserError(f"{adapter}: {foreign} did not come from the run, and would be loaded. Move it elsewhere.")
     for name, digest in contract.files.items():
         path = adapter / Path(name).name  # a stranger's contract leads nowhere else
         if not path.is_file():

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ADAPTER = "adapter"
 RESULTS = "results.json"
 RECIPE = "recipe.toml"
+FINGERPRINT_TOLERANCE = 1e-3  # of logits, relative to the largest above 1; between machines in fp32
 MARK = "events.jsonl"  # the first file of a run that is being written
 
 
@@ -155,7 +156,8 @@ def save_adapter(model: nn.Module, encoder: Encoder, contract: Contract, adapter
         config.revision = contract.base.revision  # of the base: PEFT's own loader asks the Hub for it
     adapters.save(model, adapter)
     encoder.tokenizer.save_pretrained(adapter)
-    sealed = write_contract(contract, adapter)
+    answers = adapters.fingerprint(model.eval())
+    sealed = write_contract(contract.model_copy(update={"fingerprint": answers}), adapter)
     for path in adapter.iterdir():
         # safetensors writes files that only their owner can read
         path.chmod(0o666 & ~_umask())
@@ -174,9 +176,12 @@ class Loaded:
 def adapter_folder(path: str | Path) -> Path:
     """The adapter folder of a run folder, or of itself. UserError if it is neither."""
     folder = Path(path)
-    for candidate in (folder, folder / ADAPTER):
-        if (candidate / FILE).exists():
-            return candidate
+    try:
+        found = [candidate for candidate in (folder, folder / ADAPTER) if (candidate / FILE).exists()]
+    except OSError as error:  # a name that is too long
+        raise UserError(f"{str(path)[:80]}: cannot be opened ({error.strerror}). Give the folder of a run.") from None
+    if found:
+        return found[0]
     if folder.is_file():
         raise UserError(f"{folder}: a file. Give the folder of a finished run first, then the data.")
     if not folder.is_dir():
@@ -202,6 +207,7 @@ def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None 
     # heads and adapters are drawn before they are loaded: that is no business of the caller's random numbers
     with torch.random.fork_rng(devices=[], enabled=seed is None):
         model = _load_model(contract, adapter, base, seed)
+    _check_fingerprint(model.eval(), contract, adapter)
     return Loaded(model.eval(), encoder, contract)
 
 
@@ -215,6 +221,8 @@ def _load_model(contract: Contract, adapter: Path, base: str | None, seed: int |
     reference = _find_base(contract, adapter, base)
     made = load_base(reference, contract.labels, seed=seed)
     _check_digest(made.digest, contract, reference)
+    if contract.max_tokens > made.max_tokens:
+        raise UserError(f"{adapter}: its texts have {contract.max_tokens} tokens; this base takes {made.max_tokens}.")
     return adapters.load(made.model, adapter)
 
 
@@ -229,6 +237,17 @@ def _find_base(contract: Contract, adapter: Path, base: str | None) -> Reference
         raise UserError(f"{adapter}: its base model {contract.base.name!r} is not there. Give it with --base.")
     at = f"@{contract.base.revision}" if contract.base.revision else ""
     return locate(contract.base.name + at)
+
+
+def _check_fingerprint(model: nn.Module, contract: Contract, adapter: Path) -> None:
+    answers = adapters.fingerprint(model)
+    scale = max(1.0, *map(abs, contract.fingerprint)) if contract.fingerprint else 1.0
+    differences = [abs(now - then) for now, then in zip(answers, contract.fingerprint, strict=False)]
+    if len(answers) != len(contract.fingerprint) or any(not d <= FINGERPRINT_TOLERANCE * scale for d in differences):
+        raise UserError(
+            f"{adapter}: loaded, it answers a fixed text otherwise than when the run ended. The base's config.json "
+            f"or the contract was changed, or a library computes otherwise. Give the right base with --base."
+        )
 
 
 def _check_digest(digest: str, contract: Contract, reference: Reference) -> None:

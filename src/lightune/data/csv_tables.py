@@ -39,8 +39,11 @@ def csv_table(file: TextFile, delimiter: str | None) -> pa.Table:
 
 
 def delimiter_of(typed: str) -> str:
-    """The character that was meant: a tab cannot be typed everywhere."""
-    return "\t" if typed in (r"\t", "tab") else typed
+    """The character that was meant: a tab cannot be typed everywhere. UserError if it cannot separate cells."""
+    meant = "\t" if typed in (r"\t", "tab") else typed
+    if len(meant) != 1 or not meant.isascii() or meant in '"\r\n':
+        raise UserError(f"data.delimiter = {typed!r}: set one character: ',', ';', '|' or 'tab'.")
+    return meant
 
 
 def _delimiter(file: TextFile, typed: str | None) -> str:
@@ -53,8 +56,6 @@ def _delimiter(file: TextFile, typed: str | None) -> str:
     if typed is None:
         return sniffed if sniffed in bare or ".tsv" not in file.path.suffixes else "\t"
     typed = delimiter_of(typed)
-    if len(typed) != 1 or not typed.isascii() or typed in '"\r\n':
-        raise UserError(f"{file.path}: data.delimiter is {typed!r}. Set one character: ',', ';', '|' or 'tab'.")
     if typed not in bare and sniffed in bare:
         raise UserError(
             f"{file.path}: no {typed!r} in the header, it looks {DELIMITERS[sniffed]}-separated: "
@@ -149,9 +150,9 @@ def parse_csv(file: TextFile, delimiter: str, header: list[str], quoted: bool) -
     parse = arrow_csv.ParseOptions(
         delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
     )
-    as_text = arrow_csv.ConvertOptions(
-        column_types=dict.fromkeys(header, pa.string()), null_values=[], strings_can_be_null=False
-    )
+    # a second byte order mark, which some editors add, stays in pyarrow's name of the first column
+    every = dict.fromkeys([*header, f"\ufeff{header[0]}"], pa.string())
+    as_text = arrow_csv.ConvertOptions(column_types=every, null_values=[], strings_can_be_null=False)
     blocks = arrow_csv.ReadOptions(encoding=encoding, block_size=MAX_LINE_BYTES)
     try:
         with open_bytes(file.path) as stream:

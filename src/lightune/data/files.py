@@ -132,11 +132,14 @@ class TextFile:
     has_quotes: bool
 
     @contextmanager
-    def lines(self) -> Iterator[io.TextIOWrapper]:
-        """Decoded, line ends untouched, so that a newline inside a cell stays what it was."""
+    def lines(self, newline: str = "") -> Iterator[io.TextIOWrapper]:
+        """Decoded, line ends untouched, so that a newline inside a cell stays what it was.
+
+        newline: what ends a line, as for `open`; "" is any of \\n, \\r\\n and \\r.
+        """
         with (
             open_bytes(self.path) as stream,
-            io.TextIOWrapper(stream, encoding=self.encoding, newline="") as lines,
+            io.TextIOWrapper(stream, encoding=self.encoding, newline=newline) as lines,
         ):
             yield lines
 

@@ -138,27 +138,34 @@ def _json_table(path: Path, columns: dict[str, list[Any]], kinds: dict[str, dict
 
 
 def _json_array(path: Path, name: str, values: list[Any], kinds: dict[str, str]) -> tuple[pa.Array, str]:
-    """The column, and what is mixed in it in words ("" if nothing): `columns` refuses to use a mixed one."""
+    """The column as text, and why it is not plain text in words ("" if it is): lists, objects, several kinds.
+
+    `columns` refuses to use one that is not plain.
+    """
     import pyarrow as pa
 
     try:
         name.encode()  # a key may hold half a character too
-        if set(kinds) in ({"list"}, {"object"}):
-            return pa.array(values), ""
-        mixed = " and ".join(f"{kind} ({where})" for kind, where in kinds.items()) if len(kinds) > 1 else ""
+        is_plain = len(kinds) == 1 and not {"list", "object"} & set(kinds)
+        mixed = "" if is_plain else " and ".join(f"{kind} ({where})" for kind, where in kinds.items())
         return pa.array([_json_text(value) for value in values], pa.string()), mixed
     except UnicodeEncodeError as error:
         raise UserError(
             f"{path}: column {name!r} holds {error.object[error.start : error.end]!r}, half of a surrogate "
             f"pair. Write the whole character in its place."
         ) from None
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array(
-            [_json_text(value) for value in values], pa.string()
-        ), f"{next(iter(kinds))}s of several types"
 
 
 def _json_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(_numbers(value), ensure_ascii=False)
+
+
+def _numbers(value: Any) -> Any:
+    """A nested value with the numbers in it as numbers again."""
+    if isinstance(value, dict):
+        return {name: _numbers(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    return json.loads(value) if isinstance(value, _Number) else value

@@ -141,10 +141,19 @@ def _read_folder(source: str, options: Options) -> Corpus:
     folders = _subfolders(root)
     splits = [folder for folder in folders if any(folder.name.lower() in names for names in SPLITS.values())]
     is_split = any(folder.name.lower() in SPLITS["train"] for folder in splits)
-    parts = {folder.name.lower(): folder for folder in splits} if is_split else {"train": root}
+    parts = _one_for_each_purpose(root, splits) if is_split else {"train": root}
     digest = hashlib.sha256()
     tables = {name: _folder_table(folder, root, options, digest) for name, folder in parts.items()}
     return Corpus(source, tables, digest.hexdigest())
+
+
+def _one_for_each_purpose(root: Path, folders: list[Path]) -> dict[str, Path]:
+    """Name in small letters -> folder. UserError if two are for the same: which of them was meant?"""
+    for purpose, names in SPLITS.items():
+        found = [folder.name for folder in folders if folder.name.lower() in names]
+        if len(found) > 1:
+            raise UserError(f"{root}: {found} are both for {purpose}. Keep one of them here.")
+    return {folder.name.lower(): folder for folder in folders}
 
 
 def _subfolders(root: Path) -> list[Path]:
@@ -178,7 +187,8 @@ def _no_classes(folder: Path) -> str:
 
 
 def _text_files(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.name.endswith((".txt", ".txt.gz")))
+    shown = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in shown if entry.name.lower().endswith((".txt", ".txt.gz")))
 
 
 def _class_texts(folder: Path, root: Path, options: Options, digest: Any) -> list[str]:

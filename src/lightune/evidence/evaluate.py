@@ -62,11 +62,15 @@ def evaluate(
     metrics: Sequence[str],
     *,
     seed: int,
+    temperature: float = 1.0,
     advance: Callable[[int], None] = lambda n_tokens: None,
 ) -> Evaluation:
-    """Scores of `model` on labelled rows by `metrics`; seed: of the bootstrap intervals."""
+    """Scores of `model` on labelled rows by `metrics`; seed: of the bootstrap intervals.
+
+    temperature: what logits are divided by before the softmax.
+    """
     started = time.monotonic()
-    proba = softmax(predict_logits(model, encoder, rows.tokens, hardware, advance))
+    proba = softmax(predict_logits(model, encoder, rows.tokens, hardware, advance) / temperature)
     seconds = time.monotonic() - started
     y_true = rows.y
     scores = score_all(y_true, proba, names=metrics, seed=seed)

@@ -96,6 +96,8 @@ def _features(metric: Metric, n_classes: int) -> list[datasets.Features]:
 
 def _require_hub_name(name: str) -> None:
     """Raises UserError for what Evaluate would take for a Python file on this machine, and run."""
+    if not name.strip():
+        raise UserError("metrics: 'hub:' without a name. Write hub:NAME, for example hub:meteor.")
     if name.endswith(".py") or (Path(name) / f"{Path(name).name}.py").is_file():
         raise UserError(
             f"{name!r} is a Python file here, not a metric of the Hub, and loading it would run it. "

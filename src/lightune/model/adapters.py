@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightune.errors import UserError
-from lightune.model.anatomy import inside, made_up_text
+from lightune.model.anatomy import inside, made_up_text, text_config
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +72,20 @@ def load(base_model: nn.Module, folder: str | Path) -> nn.Module:
                 "Load it on the base it was trained on, with the same number of classes."
             ) from error
     return adapted.eval().requires_grad_(False)  # PEFT leaves prompts trainable
+
+
+def fingerprint(model: nn.Module) -> list[float]:
+    """The logits (C,) of a made-up text, in fp32: weights, configuration and code all have a part in them.
+
+    Empty for BigBird, which a short text turns into another network.
+    """
+    import torch
+
+    if getattr(text_config(model), "attention_type", None) == "block_sparse":
+        return []
+    with torch.no_grad():
+        alone, _ = made_up_text(model)
+        return [float(logit) for logit in model(**alone).logits[0].float().cpu()]
 
 
 def merge(model: nn.Module) -> nn.Module:

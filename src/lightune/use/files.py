@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -83,6 +84,7 @@ def evaluate_file(
             classifier.hardware,
             list(METRICS),
             seed=0,
+            temperature=classifier.contract.temperature,
             advance=progress.advance,
         )
     scores = {n: {"value": s.value, "low": s.low, "high": s.high} for n, s in found.scores.items()}
@@ -205,6 +207,8 @@ def open_input(data: str, template: str, how: Options, *, given: bool) -> Iterat
         yield _table_input(data, template, how)
         return
     with tempfile.TemporaryDirectory() as folder:
+        if sys.stdin is None:
+            raise UserError(f"{STDIN}: is closed. Name a file.")
         path = Path(folder, "stdin")
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
@@ -219,7 +223,7 @@ def _stdin_input(path: Path, template: str, how: Options, *, given: bool) -> Inp
     """What was typed or piped, by its first line: JSON, a table whose header names the text, or texts."""
     file = check_text(path, how.encoding)
     with file.lines() as lines:
-        start = lines.readline().strip("\ufeff\r\n")
+        start = next((line for line in lines if line.strip("\ufeff \t\r\n")), "").strip("\ufeff\r\n")
     kind = _kind_of_lines(start.strip(), template, how.delimiter)
     if kind is not None:
         return _table_input(str(path.rename(path.with_suffix(f".{kind}"))), template, how)
@@ -230,7 +234,7 @@ def _stdin_input(path: Path, template: str, how: Options, *, given: bool) -> Inp
 
 def _kind_of_lines(line: str, template: str, delimiter: str | None) -> str | None:
     """json or csv by the first line; None: every line is a text."""
-    if line.startswith(("{", "[{")) or line == "[":
+    if re.match(r"\{|\[\s*($|[{\]])", line):
         return "json"
     marks = ",\t;|" if delimiter is None else delimiter_of(delimiter)
     return "csv" if any(set(columns_of(template)) <= set(_cells(line, mark)) for mark in marks) else None
@@ -244,11 +248,11 @@ def _cells(line: str, mark: str) -> list[str]:
 
 
 def _line_input(file: TextFile) -> Input:
-    """Every line is one text."""
+    """Every line is one text; a lone \\r does not end one."""
     import pyarrow as pa
 
     def chunks(kind: str) -> Iterator[tuple[list[Row], list[str]]]:
-        with file.lines() as lines:
+        with file.lines(newline="\n") as lines:
             texts = (line.strip("\ufeff\r\n") for line in lines)
             while some := list(islice(texts, CHUNK_ROWS)):
                 yield [{"text": text} for text in some], some
@@ -259,6 +263,8 @@ def _line_input(file: TextFile) -> Input:
 
 def _table_input(data: str, template: str, how: Options) -> Input:
     """A source as training reads it, with the same checks."""
+    import pyarrow as pa
+
     corpus = read(data, encoding=how.encoding, delimiter=how.delimiter, offline=how.offline)
     split = _scored_split(corpus)
     table, kind, path = corpus.tables[split], kind_of(data), Path(data)
@@ -274,7 +280,11 @@ def _table_input(data: str, template: str, how: Options) -> Input:
     def chunks(output: str) -> Iterator[tuple[list[Row], list[str]]]:
         rows = rows_for(output)
         for start in range(0, len(texts), CHUNK_ROWS):
-            yield list(islice(rows, CHUNK_ROWS)), texts[start : start + CHUNK_ROWS]
+            try:
+                some = list(islice(rows, CHUNK_ROWS))
+            except (pa.ArrowException, OverflowError, ValueError) as error:  # a date in the year 150000, 1e999
+                raise UserError(f"{data}: a value cannot be kept ({error}). Leave its column out.") from None
+            yield some, texts[start : start + CHUNK_ROWS]
 
     written_as = {"json": "jsonl", "jsonl": "jsonl", "parquet": "csv"}.get(kind, "csv")
     is_tabbed = ".tsv" in path.suffixes
@@ -283,7 +293,10 @@ def _table_input(data: str, template: str, how: Options) -> Input:
 
 
 def _json_rows(path: Path, encoding: str | None, kind: str) -> Iterator[Row]:
-    """The objects as they stand in the file, read as `json_tables` reads them; numbers stay numbers."""
+    """The objects as they stand in the file, read as `json_tables` reads them; a number stays a number.
+
+    Equal in value, that is: 1.10 becomes 1.1.
+    """
     with check_text(path, encoding, max_line=MAX_BYTES).lines() as lines:
         if kind == "json":
             yield from json.loads(lines.read().removeprefix("\ufeff"))
@@ -318,29 +331,60 @@ def _check_output(output: str) -> None:
 @contextmanager
 def open_output(output: str, source: Input, kept: Mapping[str, str], classifier: Classifier) -> Iterator[Write]:
     """A function that appends rows to `output` in the format of its ending, or of the input on stdout."""
+    import pyarrow as pa
+
     if output == "-":
-        header = [*kept.values(), *_added(classifier)]
-        yield _jsonl_writer(sys.stdout) if source.kind == "jsonl" else _csv_writer(sys.stdout, header, source.kind)
+        with _standard_output() as file:
+            header = [*kept.values(), *_added(classifier)]
+            yield _jsonl_writer(file) if source.kind == "jsonl" else _csv_writer(file, header, source.kind)
         return
     path = Path(output)
-    # a fresh name of our own, beside the output so that it can take its place in one step
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with ExitStack() as stack:
+        try:
+            # a fresh name of our own, beside the output so that it can take its place in one step
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".lightune.", dir=path.parent))
+            partial = Path(scratch, f"answers.{_ending(output)}")
+            with WRITERS[_ending(output)](partial, source, kept, classifier) as write:
+                yield write
+            partial.replace(path)
+        except pa.ArrowException as error:
+            raise UserError(f"{output}: Parquet cannot hold this ({error}). Write CSV or JSONL.") from None
+        except OSError as error:
+            raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
+
+
+@contextmanager
+def _standard_output() -> Iterator[Any]:
+    """Standard output, in UTF-8 whatever the terminal's locale says; what it refuses is one message."""
+    if sys.stdout is None:
+        raise UserError("standard output is closed. Name a file with -o.")
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(encoding="utf-8")
     try:
-        with WRITERS[_ending(output)](scratch / path.name, source, kept, classifier) as write:
-            yield write
-        (scratch / path.name).replace(path)
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        raise GateError(f"standard output: cannot be written ({error.strerror}).") from None
 
 
 def _added(classifier: Classifier) -> list[str]:
     return ["label", "score", *(f"p_{name}" for name in classifier.labels)]
 
 
+@dataclass(frozen=True)
+class _LineFeeds:
+    """Ends each row with \\n, though the csv module ends it with \\r\\n: only then does it quote a \\r in a cell."""
+
+    file: Any
+
+    def write(self, row: str) -> None:
+        self.file.write(row.removesuffix("\r\n") + "\n")
+
+
 def _csv_writer(file: Any, header: list[str], kind: str) -> Write:
-    writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
+    writer = csv.writer(_LineFeeds(file), delimiter="\t" if kind == "tsv" else ",", lineterminator="\r\n")
     writer.writerow(header)
 
     def write(rows: list[Row]) -> None:
@@ -350,12 +394,22 @@ def _csv_writer(file: Any, header: list[str], kind: str) -> Write:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+    nested = isinstance(value, (list, dict))
+    return json.dumps(_finite(value), ensure_ascii=False, default=str) if nested else value
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can hold: NaN and infinities, which Parquet may have, become null."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _jsonl_writer(file: Any) -> Write:
     def write(rows: list[Row]) -> None:
-        file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        file.writelines(json.dumps(_finite(row), ensure_ascii=False, default=str) + "\n" for row in rows)
 
     return write
 

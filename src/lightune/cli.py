@@ -112,7 +112,7 @@ def _add_evaluate(commands: Any) -> None:
 def _add_predict(commands: Any) -> None:
     add = _command(commands, "predict", _predict, "label a file or standard input").add_argument
     add("run", metavar="RUN", help="folder of a run, or its adapter folder")
-    add("data", nargs="?", default="-", metavar="DATA", help="CSV, TSV, JSONL or Parquet; - or nothing: stdin")
+    add("data", nargs="?", default="-", metavar="DATA", help="whatever `run` reads; - or nothing: stdin")
     add("-o", "--output", metavar="FILE", default="-", help="its ending says the format; -: standard output")
     add("--text", metavar="COLUMN|TEMPLATE", help="default: as in training")
     _add_loading(add)

@@ -28,7 +28,7 @@ def settle_libraries(*, offline: bool = False) -> None:
 
 
 def is_offline() -> bool:
-    """Whether the Hub may be asked."""
+    """Whether the Hub must not be asked."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 

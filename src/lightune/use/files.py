@@ -188,7 +188,7 @@ def _free_names(columns: Sequence[str], classifier: Classifier) -> dict[str, str
 
 @dataclass(frozen=True)
 class Input:
-    """Rows to label. kind: csv, tsv, jsonl or parquet, for an output whose ending says nothing.
+    """Rows to label. kind: csv, tsv or jsonl, for standard output, which has no ending.
 
     chunks(kind): rows as an output of that kind holds them, with their texts. schema: of the columns in Parquet.
     """

@@ -46,6 +46,33 @@ def metrics_page() -> str:
     return "\n".join(["# Metrics", NOTE, markdown_table(), ""])
 
 
+def sources_page() -> str:
+    """The rows of SOURCES."""
+    from lightune.data.sources import SOURCES
+
+    lines = ["# Data sources", NOTE, "The first row that accepts what was typed reads it.", ""]
+    lines += ["| source | what | options in `data` |", "|---|---|---|"]
+    for name, row in SOURCES.items():
+        lines.append(f"| {name} | {row.summary} | {', '.join(f'`{o}`' for o in row.options) or 'none'} |")
+    return "\n".join([*lines, ""])
+
+
+def trackers_page() -> str:
+    """The rows of TRACKERS."""
+    from lightune.trackers import TRACKERS
+
+    lines = [
+        "# Experiment trackers",
+        NOTE,
+        "None is needed. `--set 'trackers=[\"mlflow\"]'` tells one; what it writes is in `RUN/trackers/`.",
+        "",
+    ]
+    lines += ["| tracker | what | installed by |", "|---|---|---|"]
+    for name, row in TRACKERS.items():
+        lines.append(f"| `{name}` | {row.summary} | `pip install 'lightune[{row.extra}]'` |")
+    return "\n".join([*lines, ""])
+
+
 def recipe_page() -> str:
     """The fields of a recipe with defaults, from the pydantic models."""
     from pydantic import BaseModel
@@ -89,6 +116,8 @@ PAGES: dict[Path, Callable[[], str]] = {
     ROOT / "docs" / "methods.md": methods_page,
     ROOT / "docs" / "metrics.md": metrics_page,
     ROOT / "docs" / "recipe.md": recipe_page,
+    ROOT / "docs" / "sources.md": sources_page,
+    ROOT / "docs" / "trackers.md": trackers_page,
     SCHEMAS / "recipe.schema.json": recipe_schema,
     SCHEMAS / "results.schema.json": results_schema,
     SCHEMAS / "contract.schema.json": contract_schema,

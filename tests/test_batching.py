@@ -104,7 +104,7 @@ def test_training_texts_can_be_shorter_than_the_others(tokenizer):
     from lightune.records import Examples, Splits
 
     part = Examples(TEXTS, ["a", "b", "a"], [0, 1, 2])
-    splits = Splits(part, part, part, ["a", "b"], [])
+    splits = Splits(part, part, part, ["a", "b"], [], {})
     own = encoder(tokenizer, 24)
     rows, _ = encode(own, splits, 12)
     assert rows["train"].short.lengths.max() == 12

@@ -169,6 +169,18 @@ def test_a_wrong_gradient_is_noticed_although_lora_starts_at_nothing(bases, monk
     assert engine.fuse_adapters("LoRA", model).choice == "plain"
 
 
+def test_the_last_block_is_compared_again_once_adapters_are_in(bases):
+    """What suited the bare network was never shown to suit the adapted one."""
+    model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
+    engine.quicken(model)
+    model = methods.apply(model, anatomies.inspect(model, missing), "lora", {})[0].eval()
+    block = model.get_submodule("base_model.model.bert.encoder.layer.1")
+    block.forward = lambda hidden, *others, **named: 2 * hidden
+    decisions = engine.quicken(model)
+    assert [decision.what for decision in decisions] == ["LoRA"]
+    assert block.forward.__class__.__name__ == "partial"
+
+
 def test_block_sparse_attention_is_not_touched(tmp_path):
     """BigBird turns its attention into a full one when it meets a short text, and never turns it back."""
     from transformers import BigBirdConfig, BigBirdForSequenceClassification

@@ -17,6 +17,7 @@ import pytest
 from lightune.errors import UserError
 from lightune.model import adapters, methods
 from lightune.model import anatomy as anatomies
+from lightune.model.backbones import Reference, load_base
 from lightune.model.methods import METHODS
 from tests import tiny
 
@@ -158,9 +159,16 @@ def test_padding_does_not_change_the_logits(trained, bases, model, name):
 def test_reload_on_a_fresh_base_gives_the_same_logits(trained, bases, model, name):
     import torch
 
-    base = fresh(bases[model], seed=99)[0]
-    reloaded = adapters.load(base, trained(model, name).folder)
-    assert not any(parameter.requires_grad for parameter in reloaded.parameters())
+    folder = trained(model, name).folder
+    if METHODS[name].is_peft:
+        reloaded = adapters.load(fresh(bases[model], seed=99)[0], folder)
+        assert not any(parameter.requires_grad for parameter in reloaded.parameters())
+    else:
+        tiny.load_tokenizer(bases[model]).save_pretrained(folder)
+        labels = [str(i) for i in range(trained(model, name).answers.shape[1])]
+        whole = load_base(Reference(str(folder), folder, None, "local folder"), labels, seed=99)
+        assert whole.missing_keys == set()
+        reloaded = whole.model.eval()
     answers = answer(reloaded, inputs_of(bases[model])[0])
     torch.testing.assert_close(answers, trained(model, name).answers, atol=1e-6, rtol=0)
 
@@ -464,7 +472,7 @@ def test_an_adapter_for_three_classes_is_refused_by_a_base_with_two(bases, train
 
 
 def test_a_folder_that_holds_no_model_is_refused(bases, tmp_path):
-    with pytest.raises(UserError, match=r"neither adapter_config.json nor config.json"):
+    with pytest.raises(UserError, match=r"no adapter_config.json. Give the adapter folder"):
         adapters.load(fresh(bases["bert"])[0], tmp_path)
 
 

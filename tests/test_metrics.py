@@ -429,12 +429,14 @@ def test_a_hub_metric_without_a_connection_names_what_works_instead(dead_network
 
 
 def test_offline_mode_does_not_even_try(dead_network, monkeypatch):
+    import evaluate
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"'meteor' did not load: offline mode is on and it is not in the cache"):
         hub_metric("meteor")
     assert dead_network == []
+    assert not evaluate.config.HF_EVALUATE_OFFLINE  # as it was: a later run may be online
 
 
 def test_a_hub_metric_is_loaded_by_evaluate_at_its_revision_and_in_memory(monkeypatch):

@@ -40,7 +40,7 @@ def test_a_test_file_leaves_the_dev_split_its_purpose(tmp_path):
     source = folder(tmp_path / "data", train=5, test=3, val=2)
     data = prepare(DataRecipe(source=str(source), test=str(tmp_path / "test.csv")))
     assert (len(data.dev), data.test.labels) == (4, ["good"])
-    assert data.test_digest is not None
+    assert data.other is not None
 
 
 def test_a_test_split_that_nobody_labelled_is_passed_over(tmp_path, monkeypatch):

@@ -220,6 +220,31 @@ def test_a_folder_that_another_process_writes_is_refused(reviews, tiny_bert, tmp
         holder.communicate()
 
 
+def test_a_failed_run_lets_go_of_its_folder_and_its_trackers(reviews, tiny_bert, tmp_path, monkeypatch):
+    """A notebook's first try fails; the second must not be told that another run is writing there."""
+    pytest.importorskip("tensorboard")
+    finished = []
+
+    def diverges(*_, **options):
+        raise GateError("training has diverged")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lightune.trackers.Trackers.finish", lambda self: finished.append(list(self.active)))
+        patched.setattr(lightune.run, "train", diverges)
+        with pytest.raises(GateError, match="diverged"):
+            again(reviews, tiny_bert, tmp_path / "run", 'trackers=["tensorboard"]')
+    assert finished == [["tensorboard"]]
+    result = again(reviews, tiny_bert, tmp_path / "run", "train.epochs=0.1")
+    assert Path(result.folder) == tmp_path / "run"
+
+
+def test_the_total_is_the_sum_of_the_phases_and_the_report_is_one(tiny_run):
+    seconds = dict(tiny_run.results["seconds"])
+    total = seconds.pop("total")
+    assert seconds["report"] > 0
+    assert total == pytest.approx(sum(seconds.values()), abs=0.02)
+
+
 def test_a_whole_model_without_its_head_is_refused(reviews, tiny_bert, tmp_path):
     from safetensors.torch import load_file, save_file
 

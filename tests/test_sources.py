@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -210,7 +211,7 @@ def fill(root, files):
 def test_a_folder_per_class(tmp_path):
     root = fill(
         tmp_path,
-        {"pos/2.txt": "b\n", "pos/10.txt": "a", "neg/1.txt": "", "neg/note.md": "x", ".git/a.txt": "x"},
+        {"pos/2.txt": "b\n", "pos/10.txt": "a", "neg/1.txt": "", "neg/.note.md": "x", ".git/a.txt": "x"},
     )
     assert table_of(root) == {"text": ["", "a", "b\n"], "label": ["neg", "pos", "pos"]}
 
@@ -309,8 +310,6 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
         read(path, encoding="utf8x")
     with pytest.raises(UserError, match=r"'base64', which is no text encoding"):
         read(path, encoding="base64")
-    with pytest.raises(UserError, match=r"read as csv, which has no revision \(it was 'main'\)"):
-        read(path, revision="main")
     with pytest.raises(UserError, match=r':2: not ascii: .* looks like utf-8; set data.encoding = "utf-8"'):
         read(put(tmp_path / "b.csv", "a,b\né,1\n"), encoding="ascii")
     with pytest.raises(UserError, match=r"a.csv: not utf-16: .*does not start with BOM\. Set data.encoding"):
@@ -379,6 +378,28 @@ def test_a_folder_without_classes_says_what_it_holds(tmp_path):
     fill(tmp_path, {"pos/1.txt": "x", "neg/readme.md": "y"})
     with pytest.raises(UserError, match=r"neg: a class without \.txt files; it holds \['readme.md'\]\. Add texts"):
         read(str(tmp_path))
+
+
+def test_nothing_in_a_class_folder_is_passed_over_in_silence(tmp_path):
+    fill(tmp_path, {"pos/1.txt": "x", "neg/1.txt": "y", "neg/2.text": "z", "neg/.DS_Store": "-"})
+    with pytest.raises(
+        UserError, match=r"neg: 1 of its entries are no \.txt files and would not be read: \['2\.text'\]"
+    ):
+        read(str(tmp_path))
+
+
+def test_a_class_folder_that_cannot_be_listed_is_one_message(tmp_path, monkeypatch):
+    root = fill(tmp_path, {"pos/1.txt": "x", "neg/1.txt": "y"})
+    plain = Path.iterdir
+
+    def denied(path):
+        if path.name == "neg":
+            raise PermissionError(13, "Permission denied")
+        return plain(path)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(UserError, match=r"neg: cannot be listed \(Permission denied\)"):
+        read(str(root))
 
 
 def damage(good, rng):
@@ -506,12 +527,12 @@ def test_a_cached_hub_data_set_is_read_offline(typed, hub_cache):
     assert rows_of(corpus) == [{"text": "text 1", "label": "pos"}, {"text": "text 0", "label": "neg"}]
     assert corpus.tables["test"]["label"].to_pylist() == ["pos", None]
     assert corpus.class_names == {"label": ["neg", "pos"]}
-    assert corpus.digest == read("org/reviews", offline=True, revision=COMMIT).digest or ":default" in typed
+    assert corpus.digest == read(f"org/reviews@{COMMIT}", offline=True).digest or ":default" in typed
 
 
 def test_the_cache_of_another_revision_is_refused(hub_cache):
     with pytest.raises(UserError, match=rf"revision {OTHER} was asked, only {COMMIT} is cached\. Load it once"):
-        read("org/reviews", revision=OTHER, offline=True)
+        read(f"org/reviews@{OTHER}", offline=True)
 
 
 def test_a_hub_data_set_that_is_not_cached(hub_cache):
@@ -584,7 +605,7 @@ def test_an_unreachable_hub_is_one_message(monkeypatch):
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_has_a_summary_and_knows_what_is_not_its_own(name):
     assert SOURCES[name].summary
-    assert set(SOURCES[name].options) <= {"encoding", "delimiter", "revision"}
+    assert set(SOURCES[name].options) <= {"encoding", "delimiter"}
     assert not SOURCES[name].accepts("no such thing at all")
 
 

@@ -164,3 +164,20 @@ def test_a_dev_split_that_is_no_guide_is_not_used(dev, why):
     said = {decision.what: decision for decision in splits.decisions}
     assert (said["dev split"].choice, why in said["dev split"].why) == ("not used", True)
     assert len(splits.dev) == 30
+
+
+def test_the_sizes_that_were_asked_give_the_same_splits_again():
+    """Small classes get a row each beyond what was asked; asking for those too would give them more again."""
+    source = examples(300, classes=["large"] * 50 + [f"class {i}" for i in range(50)])
+    first = split(source, None, seed=0)
+    assert len(first.test) > first.asked["test"]
+    sizes = {f"{name}_rows": size for name, size in first.asked.items()}
+    second = split(source, None, seed=0, **sizes)
+    assert all(second.parts()[name].rows == part.rows for name, part in first.parts().items())
+    assert second.asked == first.asked
+
+
+@pytest.mark.parametrize("most", [50, 10_000])
+def test_an_automatic_training_size_can_be_asked_again(most):
+    first = split(examples(), None, seed=0, most_train_rows=most)
+    assert split(examples(), None, seed=0, train_rows=first.asked["train"]).train.rows == first.train.rows

@@ -17,8 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import lightune
+from lightune.data.sources import Options
 from lightune.errors import UserError
+from lightune.libraries import is_offline, network_off
 from lightune.use.files import evaluate_file, predict_file
+from lightune.use.inputs import open_input
 
 TEXTS = ["the lamp is lovely", "a useless kettle , i think", "", "my new chair feels very quick today " * 20]
 
@@ -393,8 +396,6 @@ def test_answers_and_their_summary_do_not_mix_on_standard_output(tiny_run, revie
 def test_offline_ends_with_the_run(monkeypatch):
     from huggingface_hub import constants
 
-    from lightune.libraries import is_offline, network_off
-
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with network_off(True):
@@ -420,10 +421,11 @@ def test_a_base_with_another_configuration_is_refused(key, value, tiny_run, tiny
         lightune.Classifier.load(tiny_run.folder, base=str(tmp_path / "bert"))
 
 
-def test_a_file_that_is_not_from_the_run_is_refused(tiny_run, tmp_path):
+@pytest.mark.parametrize("name", ["added_tokens.json", "vocab.txt"])
+def test_a_file_that_is_not_from_the_run_is_refused(name, tiny_run, tmp_path):
     shutil.copytree(Path(tiny_run.folder) / "adapter", tmp_path / "adapter")
-    (tmp_path / "adapter" / "added_tokens.json").write_text('{"good": 5}')
-    with pytest.raises(UserError, match=r"added_tokens\.json.*did not come from the run"):
+    (tmp_path / "adapter" / name).write_text('{"good": 5}')
+    with pytest.raises(UserError, match=rf"{name}.*did not come from the run"):
         lightune.Classifier.load(tmp_path / "adapter")
 
 
@@ -470,3 +472,37 @@ def test_the_stored_temperature_is_obeyed_when_scoring(tiny_run, reviews, tmp_pa
     base = str((Path(tiny_run.folder) / "adapter" / beside).resolve())
     flat = evaluate_file(str(tmp_path / "adapter"), str(reviews), base=base, journal=journal)
     assert plain < flat["scores"]["log_loss"]["value"] < 0.7
+
+
+def test_piped_lines_are_answered_as_they_arrive(tiny_run, tmp_path, monkeypatch):
+    """`tail -f log | lightune predict RUN` has no end to wait for."""
+    import os
+
+    reader, writer = os.pipe()
+    asked = []
+    with os.fdopen(reader, "rb") as stdin, os.fdopen(writer, "wb", buffering=0) as pipe:
+        monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": stdin}))
+        pipe.write(b"lovely\naw")
+        with open_input("-", "text", Options(), given=False) as source:
+            chunks = source.chunks("csv")
+            asked.append(next(chunks)[1])
+            pipe.write("ful\ncaf\u00e9".encode())
+            asked.append(next(chunks)[1])
+            pipe.close()
+            asked += [texts for _, texts in chunks]
+    assert asked == [["lovely"], ["awful"], ["caf\u00e9"]]
+
+
+def test_a_number_that_json_cannot_keep_is_refused(tiny_run, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "lovely", "n": 1e999}\n')
+    with pytest.raises(UserError, match="1e999 is too large"):
+        predict_file(tiny_run.folder, str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_is_what_the_hub_library_takes_it_to_be(name, monkeypatch):
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    assert not is_offline()
+    monkeypatch.setenv(name, "1")
+    assert is_offline()

@@ -26,7 +26,6 @@ class Hardware:
 
     device: str
     precision: str
-    fused_optimizer: bool
     threads: int
     memory: int
     decisions: tuple[Decision, ...]
@@ -55,11 +54,11 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
         Decision("device", device, device_why),
         Decision("precision", precision, precision_why),
         Decision("optimizer", "AdamW, fused", "one kernel for all parameters"),
-        Decision("memory", f"{memory / GIB:.1f} GiB free", ""),
+        Decision("memory", f"{memory / GIB:.1f} GiB free", "activations may take half of it"),
     ]
     if device == "cpu":
         decisions += [Decision("threads", str(threads), "one for each core torch may use"), _keep_freed_memory()]
-    return Hardware(device, precision, True, threads, memory, tuple(decisions))
+    return Hardware(device, precision, threads, memory, tuple(decisions))
 
 
 def refuse_several_processes() -> None:

@@ -55,6 +55,7 @@ class Journal:
             self.console.width = 120
         self.decisions: list[Decision] = []
         self.seconds: dict[str, float] = {}
+        self._running: dict[str, float] = {}  # phase -> when it began
         self._events: Path | None = None
         self._waiting: list[str] = []
         self._bar: Any = None
@@ -103,10 +104,18 @@ class Journal:
         """Announces a stage of the journey and adds its wall time to `seconds[name]`."""
         self.event("phase", name=name)
         self.console.print(f"\n{title}", style="bold cyan", markup=False)
-        started = time.monotonic()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+        self._running[name] = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - self._running.pop(name)
         self.event("phase_end", name=name, seconds=round(self.seconds[name], 3))
+
+    def spent(self) -> dict[str, float]:
+        """Seconds of each phase so far, those that still run included, and their "total"."""
+        running = {name: time.monotonic() - began for name, began in self._running.items()}
+        phases = self.seconds | {name: self.seconds.get(name, 0.0) + time_ for name, time_ in running.items()}
+        return {name: round(value, 3) for name, value in (phases | {"total": sum(phases.values())}).items()}
 
     @contextmanager
     def progress(self, label: str, total: int, unit: str = "texts") -> Iterator[Progress]:

@@ -29,7 +29,8 @@ def settle_libraries(*, offline: bool = False) -> None:
 
 def is_offline() -> bool:
     """Whether the Hub must not be asked."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""  # as huggingface_hub
+    return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
 @contextmanager

@@ -52,13 +52,17 @@ class Examples:
 
 @dataclass(frozen=True)
 class Splits:
-    """Train, dev and test examples that share no text, and the class names in the order of their ids."""
+    """Train, dev and test examples that share no text, and the class names in the order of their ids.
+
+    asked: rows wanted of each, which makes the same splits again; a split may differ where classes are small.
+    """
 
     train: Examples
     dev: Examples
     test: Examples
     class_names: list[str]
     decisions: list[Decision]
+    asked: dict[str, int]
 
     def parts(self) -> dict[str, Examples]:
         """The three splits by name."""

@@ -104,68 +104,70 @@ def follow(
     if dry_run:
         return Result(None, plan_as_dict(plan, splits))
 
-    folder.create()
-    journal.say(f"\nBuilding the run in {folder.partial}; it becomes {folder.final.name} once it is proved")
-    journal.write_events_to(folder.partial / "events.jsonl")
-    watchers = trackers.start(
-        recipe.trackers,
-        folder.partial,
-        checked.name,
-        recipe.model_dump(),
-        journal.warn,
-        cpu=hardware.device == "cpu",
-    )
+    cpu = hardware.device == "cpu"
+    name, parameters = checked.name, recipe.model_dump()
+    with (
+        folder.being_written(),
+        trackers.start(recipe.trackers, folder.partial, name, parameters, journal.warn, cpu=cpu) as watchers,
+    ):
+        journal.say(f"\nBuilding the run in {folder.partial}; it becomes {folder.final.name} once it is proved")
+        journal.write_events_to(folder.partial / "events.jsonl")
 
-    with journal.phase("before", "Before: the base model with an untrained head"):
-        base = load_base(reference, splits.class_names, seed=seed)  # the rehearsal used the first one up
-        anatomy = inspect(base.model, base.missing_keys)
-        model = base.model.to(hardware.device)
-        journal.decide(*quicken(model))
-        with journal.progress("before", rows["test"].n_tokens, "tokens") as progress:
-            before = evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
+        with journal.phase("before", "Before: the base model with an untrained head"):
+            base = load_base(reference, splits.class_names, seed=seed)  # the rehearsal used the first one up
+            anatomy = inspect(base.model, base.missing_keys)
+            model = base.model.to(hardware.device)
+            journal.decide(*quicken(model))
+            with journal.progress("before", rows["test"].n_tokens, "tokens") as progress:
+                before = evaluate(
+                    model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance
+                )
 
-    with journal.phase("train", f"Fine-tuning with {method}"):
-        layers, pooler = recipe.train.layers, recipe.train.pooler
-        model, _ = methods.apply(model, anatomy, method, options, layers=layers, train_pooler=pooler)
-        journal.decide(*quicken(model.to(hardware.device)))
-        history = train(
-            model,
-            encoder,
-            rows["train"],
-            rows["dev"],
-            recipe.train,
-            plan.plan,
-            hardware,
-            seed=seed,
-            journal=journal,
-            head_modules=anatomy.head_modules + anatomy.pooler_modules,
-            on_log=watchers.log,
-        )
+        with journal.phase("train", f"Fine-tuning with {method}"):
+            layers, pooler = recipe.train.layers, recipe.train.pooler
+            model, _ = methods.apply(model, anatomy, method, options, layers=layers, train_pooler=pooler)
+            journal.decide(*quicken(model.to(hardware.device)))
+            history = train(
+                model,
+                encoder,
+                rows["train"],
+                rows["dev"],
+                recipe.train,
+                plan.plan,
+                hardware,
+                seed=seed,
+                journal=journal,
+                head_modules=anatomy.head_modules + anatomy.pooler_modules,
+                on_log=watchers.log,
+            )
 
-    with journal.phase("after", "After: the same rows again"):  # noqa: SIM117
-        with journal.progress("after", rows["test"].n_tokens, "tokens") as progress:
-            after = evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
+        with journal.phase("after", "After: the same rows again"):  # noqa: SIM117
+            with journal.progress("after", rows["test"].n_tokens, "tokens") as progress:
+                after = evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
 
-    with journal.phase("proof", "Saving, and proving that it reloads"):
-        contract = make_contract(splits.class_names, data.text, data.label, encoder, method, base, folder.adapter)
-        contract = save_adapter(model, encoder, contract, folder.adapter)
-        journal.decide(*share_with_hub_cache(base))
-        texts = splits.test.texts[:PROOF_ROWS]
-        logits = predict_logits(model, encoder, encoder.tokenise(texts), hardware)
-        proof = prove(folder.adapter, texts, logits, hardware, seed=seed)
-        journal.say(f"  {proof.rows} texts in a fresh process: logits differ by {proof.max_logit_difference:.1e}")
+        with journal.phase("proof", "Saving, and proving that it reloads"):
+            contract = make_contract(splits.class_names, data.text, data.label, encoder, method, base, folder.adapter)
+            contract = save_adapter(model, encoder, contract, folder.adapter)
+            journal.decide(*share_with_hub_cache(base))
+            texts = splits.test.texts[:PROOF_ROWS]
+            logits = predict_logits(model, encoder, encoder.tokenise(texts), hardware)
+            proof = prove(folder.adapter, texts, logits, hardware, seed=seed)
+            journal.say(f"  {proof.rows} texts in a fresh process: logits differ by {proof.max_logit_difference:.1e}")
 
-    with journal.phase("report", "Reporting"):
-        results = gather(checked, journal, data, splits, base, contract, plan, history, before, after, proof)
-        watchers.log({f"test_{name}": score["value"] for name, score in results["after"].items()}, history.n_steps)
-        watchers.finish()
-        draw_results(results, folder.partial / "results.png")
-        card = write_card(results, contract, is_peft=methods.METHODS[method].is_peft)
-        (folder.adapter / "README.md").write_text(card, encoding="utf-8")
-        write_run(folder.partial, checked, results, splits, before, after, hardware)
-    folder.publish()
-    show_results(journal, results, folder.final)
-    return Result(str(folder.final), results)
+        with journal.phase("report", "Reporting"):
+            results = gather(checked, journal, data, splits, base, contract, plan, history, before, after, proof)
+            watchers.log(
+                {f"test_{name}": score["value"] for name, score in results["after"].items()}, history.n_steps
+            )
+            watchers.finish()
+            draw_results(results, folder.partial / "results.png")
+            card = write_card(results, contract, is_peft=methods.METHODS[method].is_peft)
+            (folder.adapter / "README.md").write_text(card, encoding="utf-8")
+            results["seconds"] = journal.spent()  # with the report's own share
+            write_run(folder.partial, checked, results, splits, before, after, hardware)
+        folder.publish()
+        show_results(journal, results, folder.final)
+        return Result(str(folder.final), results)
 
 
 class _CallableModule(types.ModuleType):

@@ -59,6 +59,12 @@ class Trackers:
             if not self._try(name, "log", partial(self._log_one, name, values, step)):
                 _close(self.active.pop(name))
 
+    def __enter__(self) -> Trackers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()  # of a run that failed too: a tracker left open would take the next run's numbers
+
     def finish(self) -> None:
         """Flush and close every tracker; a second call does nothing."""
         while self.active:

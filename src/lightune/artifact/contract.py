@@ -17,7 +17,7 @@ from lightune.model.backbones import Base
 from lightune.model.methods import METHODS
 
 FILE = "contract.json"
-LOADED = (".json", ".safetensors", ".bin", ".model")  # endings of what transformers and PEFT look for by name
+LOADED = (".json", ".safetensors", ".bin", ".model", "vocab.txt", "merges.txt")  # what is looked for by name
 CARD = "README.md"  # may be edited: nothing is loaded from it
 
 
@@ -114,7 +114,7 @@ def check_files(contract: Contract, adapter: Path) -> None:
         raise UserError(
             f"{adapter / FILE}: names no files, so nothing says which were proved. Copy the folder again."
         )
-    others = sorted(path.name for path in adapter.iterdir() if path.suffix in LOADED)
+    others = sorted(path.name for path in adapter.iterdir() if path.name.endswith(LOADED))
     if foreign := [name for name in others if name not in (FILE, *contract.files)]:
         raise UserError(f"{adapter}: {foreign} did not come from the run, and would be loaded. Move it elsewhere.")
     for name, digest in contract.files.items():

@@ -20,6 +20,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,15 +59,23 @@ class RunFolder:
         """The adapter folder of the run that is being written."""
         return self.partial / ADAPTER
 
-    def create(self) -> None:
-        """Makes the empty folder that the run is built in. GateError if it cannot be written."""
+    @contextmanager
+    def being_written(self) -> Iterator[None]:
+        """Inside, the empty folder that the run is built in, which nobody else may write to.
+
+        GateError if it cannot be written.
+        """
         try:
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
             (self.partial / MARK).touch()
-            _lock(self.partial)
+            lock = _lock(self.partial)
         except OSError as error:
             raise GateError(f"{self.final}: cannot be written ({error.strerror}). Choose another --output.") from None
+        try:
+            yield
+        finally:
+            os.close(lock)
 
     def publish(self) -> None:
         """Replaces an earlier run of this name, if there is one, by the finished one."""
@@ -82,7 +92,7 @@ class RunFolder:
 
 
 def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunFolder:
-    """The folder the user asked for, or the next free runs/NAME. UserError if it holds something else.
+    """The folder the user asked for, or the next free runs/NAME. UserError if that cannot be.
 
     Writes nothing: a mistake found later leaves no trace.
     """
@@ -102,7 +112,7 @@ def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunF
 
 
 def _check_writable(final: Path, shown: str) -> None:
-    """GateError now instead of after the work, if the folder could not be made."""
+    """UserError or GateError now instead of after the work, if the folder could not be made."""
     try:
         there = next(parent for parent in final.parents if parent.exists())
         final.exists()
@@ -114,30 +124,27 @@ def _check_writable(final: Path, shown: str) -> None:
         raise GateError(f"{shown}: {there} cannot be written to. Choose another --output.")
 
 
-_LOCKS: list[int] = []  # open while this process lives; the kernel lets go of them with it
-
-
-def _lock(folder: Path) -> None:
+def _lock(folder: Path) -> int:
+    """A descriptor that keeps others out until it is closed or its process dies. OSError if another has it."""
     import fcntl
 
-    descriptor = os.open(folder, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    _LOCKS.append(descriptor)
-
-
-def _is_locked(folder: Path) -> bool:
-    """Whether another living process writes a run there."""
-    import fcntl
-
-    if not folder.is_dir():
-        return False
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return True
-    finally:
         os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a living process writes a run there."""
+    if not folder.is_dir():
+        return False
+    try:
+        os.close(_lock(folder))
+    except OSError:
+        return True
     return False
 
 

@@ -137,7 +137,6 @@ def gather(
     proof: Proof,
 ) -> dict[str, Any]:
     """Everything a run measured, checked against the schema, as the dictionary of results.json."""
-    seconds = {name: round(value, 3) for name, value in journal.seconds.items()}
     training_speed = history.tokens / max(history.seconds, 1e-9)
     results = Results(
         lightune=__version__,
@@ -157,7 +156,7 @@ def gather(
         stopped_early=history.stopped_early,
         trainable_parameters=plan.trainable_parameters,
         total_parameters=plan.total_parameters,
-        seconds=seconds | {"total": round(sum(journal.seconds.values()), 3)},
+        seconds=journal.spent(),
         estimated_seconds=round(plan.estimate.seconds, 1),
         tokens_per_second=SpeedRecord(train=round(training_speed, 1), evaluate=round(after.tokens_per_second, 1)),
         peak_memory_bytes=peak_memory_bytes(),
@@ -166,7 +165,7 @@ def gather(
             source=data.corpus.source,
             test=checked.recipe.data.test,
             digest=data.corpus.digest,
-            test_digest=data.test_digest,
+            test_digest=None if data.other is None else data.other.digest,
             revision=data.corpus.revision,
             text=data.text,
             label=data.label,
@@ -228,11 +227,13 @@ def _resolved(
     values = checked.recipe.model_dump()
     if base.reference.why == FROM_HUB and base.reference.revision:
         values["model"] = f"{base.reference.name}@{base.reference.revision}"
-    sizes = {f"{name}_rows": len(part) for name, part in splits.parts().items()}
+    sizes = {f"{name}_rows": size for name, size in splits.asked.items()}
     values["data"] |= {"text": data.text, "label": data.label, "max_tokens": contract.max_tokens, **sizes}
     values["method"] |= check_options(contract.method, checked.recipe.method.options)
     if data.corpus.revision:
         values["data"]["source"] = f"{data.corpus.source}@{data.corpus.revision}"
+    if data.other is not None and data.other.revision:
+        values["data"]["test"] = f"{data.other.source}@{data.other.revision}"
     values["train"] |= {
         "epochs": plan.plan.epochs,
         "learning_rate": plan.plan.learning_rate,

@@ -61,6 +61,11 @@ class Tokens:
         """(N,) tokens of each text, special ones included."""
         return np.diff(self.offsets)
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all texts together, special ones included."""
+        return len(self.ids)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -202,8 +207,8 @@ class Labelled:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of all texts together, special ones included."""
-        return int(self.tokens.lengths.sum())
+        """Tokens of all texts together, cut at the longest that is read at all."""
+        return self.tokens.n_tokens
 
 
 def make_encoder(tokenizer: Any, max_tokens: int | str, truncation: Truncation, limit: int) -> Encoder:
@@ -243,7 +248,7 @@ def encode(
 
 def describe_cut(what: str, tokens: Tokens, encoder: Encoder) -> Decision:
     """How much text the length limit costs, in words."""
-    whole = int(tokens.lengths.sum()) + tokens.lost
+    whole = tokens.n_tokens + tokens.lost
     mean = float(tokens.lengths.mean())
     why = f"{mean:.0f} tokens on average; {tokens.lost / whole:.0%} of all tokens are cut away"
     share = tokens.n_truncated / len(tokens)

@@ -20,7 +20,10 @@ CHARACTERS_PER_TOKEN = 4.5  # of English in a vocabulary of 30,000; only for tha
 
 @dataclass(frozen=True)
 class Prepared:
-    """Labelled examples, those of separate dev and test splits if there are any, and the columns they came from."""
+    """Labelled examples, those of separate dev and test splits if there are any, and the columns they came from.
+
+    other: the separate test data that was named, if any.
+    """
 
     corpus: Corpus
     source: Examples
@@ -29,7 +32,7 @@ class Prepared:
     text: str
     label: str
     class_names: list[str] | None
-    test_digest: str | None
+    other: Corpus | None
     decisions: tuple[Decision, ...]
 
 
@@ -45,8 +48,7 @@ def prepare(recipe: DataRecipe) -> Prepared:
     held_out, more = _held_out(corpus, other, train_name, text, label)
     every = (rows, *decisions, *dropped, *more)
     names = corpus.class_names.get(label)
-    digest = None if other is None else other.digest
-    return Prepared(corpus, source, held_out.get("dev"), held_out.get("test"), text, label, names, digest, every)
+    return Prepared(corpus, source, held_out.get("dev"), held_out.get("test"), text, label, names, other, every)
 
 
 def _test_corpus(recipe: DataRecipe) -> Corpus | None:

@@ -46,7 +46,6 @@ class Options:
 
     encoding: str | None = None
     delimiter: str | None = None
-    revision: str | None = None
     offline: bool = False
 
 
@@ -65,14 +64,13 @@ def read(
     *,
     encoding: str | None = None,
     delimiter: str | None = None,
-    revision: str | None = None,
     offline: bool = False,
 ) -> Corpus:
     """The tables of a file, a folder, an embedded data set or a Hub data set, their plain values as text.
 
     Raises UserError for everything that is wrong with the source, before a model is touched.
     """
-    options = Options(encoding, delimiter, revision, offline)
+    options = Options(encoding, delimiter, offline)
     kind = kind_of(source)
     _check_options(source, kind, SOURCES[kind], options)
     return SOURCES[kind].read(source, options)
@@ -96,7 +94,7 @@ def split_for(purpose: str, corpus: Corpus) -> str | None:
 
 
 def _check_options(source: str, name: str, row: Source, options: Options) -> None:
-    for option in ("encoding", "delimiter", "revision"):
+    for option in ("encoding", "delimiter"):
         value = getattr(options, option)
         if value is not None and option not in row.options:
             raise UserError(f"{source}: read as {name}, which has no {option} (it was {value!r}). Remove it.")
@@ -156,19 +154,27 @@ def _one_for_each_purpose(root: Path, folders: list[Path]) -> dict[str, Path]:
     return {folder.name.lower(): folder for folder in folders}
 
 
-def _subfolders(root: Path) -> list[Path]:
+def _shown(folder: Path) -> list[Path]:
+    """What is in a folder, by name, without hidden entries. UserError if it cannot be listed."""
     try:
-        entries = sorted(root.iterdir())
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        raise UserError(f"{root}: cannot be listed ({error.strerror}). Check its rights.") from None
-    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__"))]
+        raise UserError(f"{folder}: cannot be listed ({error.strerror}). Check its rights.") from None
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return [entry for entry in _shown(root) if entry.is_dir() and not entry.name.startswith("__")]
+
+
+def _is_text(path: Path) -> bool:
+    return path.name.lower().endswith((".txt", ".txt.gz"))
 
 
 def _folder_table(folder: Path, root: Path, options: Options, digest: Any) -> pa.Table:
     import pyarrow as pa
 
     classes = [entry for entry in _subfolders(folder) if entry.name != "unsup"]
-    if not any(_text_files(entry) for entry in classes):
+    if not any(_is_text(path) for entry in classes for path in _shown(entry)):
         raise UserError(_no_classes(folder))
     texts: list[str] = []
     labels: list[str] = []
@@ -180,23 +186,23 @@ def _folder_table(folder: Path, root: Path, options: Options, digest: Any) -> pa
 
 
 def _no_classes(folder: Path) -> str:
-    files = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    files = [entry.name for entry in _shown(folder)]
     known = [name for name in files if Path(name.removesuffix(".gz")).suffix.lower() in FILE_SUFFIXES]
     fix = f"Name one of its files: {known[:5]}." if known else "Put each class's .txt files in a folder of its own."
     return f"{folder}: no folder in it holds .txt files, so there are no classes; it holds {files[:5]}. {fix}"
 
 
-def _text_files(folder: Path) -> list[Path]:
-    shown = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return sorted(entry for entry in shown if entry.name.lower().endswith((".txt", ".txt.gz")))
-
-
 def _class_texts(folder: Path, root: Path, options: Options, digest: Any) -> list[str]:
-    files = _text_files(folder)
-    if not files:
-        seen = sorted(entry.name for entry in folder.iterdir())[:3]
-        raise UserError(f"{folder}: a class without .txt files; it holds {seen}. Add texts, or remove the folder.")
-    return [_folder_text(path, root, options, digest) for path in files]
+    entries = _shown(folder)
+    others = [entry.name for entry in entries if not _is_text(entry)]
+    if len(others) == len(entries):
+        raise UserError(f"{folder}: a class without .txt files; it holds {others[:3]}. Add texts, or remove it.")
+    if others:
+        raise UserError(
+            f"{folder}: {len(others):,} of its entries are no .txt files and would not be read: {others[:3]}. "
+            f"Give texts the ending .txt, and move the rest elsewhere."
+        )
+    return [_folder_text(path, root, options, digest) for path in entries]
 
 
 def _folder_text(path: Path, root: Path, options: Options, digest: Any) -> str:
@@ -267,8 +273,7 @@ def _read_hub(source: str, options: Options) -> Corpus:
     """All splits of "org/name", "org/name:config" or "org/name@revision", with the commit that was read."""
     match = _HUB_ID.fullmatch(source)
     assert match is not None  # _accepts_hub
-    name, config = match["name"], match["config"]
-    revision = options.revision or match["revision"]
+    name, config, revision = match["name"], match["config"], match["revision"]
     with _hub_errors(source, options.offline), _hub_offline(options.offline):
         name, commit, splits = _hub_splits(name, config, revision, options.offline)
     class_names: dict[str, list[str]] = {}
@@ -363,6 +368,5 @@ SOURCES: dict[str, Source] = {
         "a Hugging Face data set: name or org/name, then :config and @revision",
         _accepts_hub,
         _read_hub,
-        ("revision",),
     ),
 }

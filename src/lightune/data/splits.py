@@ -60,8 +60,10 @@ def split(
     pool, decisions = _without_copies(_pool(source, seed))
     names = _order(pool.labels, class_names)
     rest = list(range(len(pool.keys)))
+    asked: dict[str, int] = {}
     if test is None:
-        scored, rest, why = _cut_off(pool, rest, "data.test_rows", test_rows, TEST_SHARE, TEST_ROWS)
+        asked["test"] = _size("data.test_rows", test_rows, len(rest), TEST_SHARE, TEST_ROWS)
+        scored, rest, why = _cut_off(pool, rest, "data.test_rows", asked["test"])
         test_keys = {text_key(text, seed) for text in scored.texts}
         decisions.append(Decision("test rows", f"{len(scored):,}", f"no separate test file; stratified{why}"))
     else:
@@ -71,29 +73,29 @@ def split(
         test_keys = set(separate.keys)
         rest, leaks = _without(pool, rest, test_keys, "test")
         scored = _subset(separate, test_rows, "data.test_rows")
+        asked["test"] = len(scored) if isinstance(test_rows, str) else test_rows
         decisions += [*leaks, Decision("test rows", f"{len(scored):,}", f"of {len(test):,} in the test split")]
     own_dev, refused = (None, []) if dev is None else _own_dev(_pool(dev, seed), names, pool, rest, test_keys)
     decisions += refused
     if own_dev is None:
-        guide, rest, why = _cut_off(pool, rest, "data.dev_rows", dev_rows, DEV_SHARE, DEV_ROWS)
+        asked["dev"] = _size("data.dev_rows", dev_rows, len(rest), DEV_SHARE, DEV_ROWS)
+        guide, rest, why = _cut_off(pool, rest, "data.dev_rows", asked["dev"])
         decisions.append(Decision("dev rows", f"{len(guide):,}", f"the best state is chosen on them{why}"))
     else:
         rest, leaks = _without(pool, rest, set(own_dev.keys), "dev")
         wanted: Size = min(DEV_ROWS, len(own_dev.keys)) if dev_rows == "auto" else dev_rows
         guide = _subset(own_dev, wanted, "data.dev_rows")
+        asked["dev"] = len(guide) if isinstance(wanted, str) else wanted
         why = f"of {len(own_dev.keys):,} in the source's own dev split; the best state is chosen on them"
         decisions += [*leaks, Decision("dev rows", f"{len(guide):,}", why)]
-    train = _training_rows(pool, rest, train_rows, most_train_rows, decisions)
-    splits = Splits(pool.pick(train), guide, scored, names, decisions)
+    train, asked["train"] = _training_rows(pool, rest, train_rows, most_train_rows, decisions)
+    splits = Splits(pool.pick(train), guide, scored, names, decisions, asked)
     decisions += _absent_classes(splits)
     return splits
 
 
-def _cut_off(
-    pool: Pool, rest: list[int], key: str, asked: Size, share: float, most: int
-) -> tuple[Examples, list[int], str]:
+def _cut_off(pool: Pool, rest: list[int], key: str, wanted: int) -> tuple[Examples, list[int], str]:
     """Rows held out of `rest`, what remains, and a remark where it could not be just as many as asked."""
-    wanted = _size(key, asked, len(rest), share, most)
     taken, rest = _take(pool, rest, wanted, key)
     return pool.pick(taken), rest, _instead_of(wanted, len(taken))
 
@@ -229,7 +231,8 @@ def _proportions(sizes: dict[str, int], wanted: int) -> dict[str, int]:
 
 def _training_rows(
     pool: Pool, rest: list[int], asked: Size, most: int | None, decisions: list[Decision]
-) -> list[int]:
+) -> tuple[list[int], int]:
+    """The rows to train on, and how many were wanted."""
     limit = len(rest) if asked == "all" else (most or len(rest)) if asked == "auto" else int(asked)
     if asked not in ("auto", "all") and limit > len(rest):
         raise UserError(f"data.train_rows = {asked}: only {len(rest):,} rows are left after test and dev.")
@@ -238,7 +241,7 @@ def _training_rows(
     if asked == "auto" and limit < len(rest):
         why += "; a first run should end in minutes: --set data.train_rows=all takes all"
     decisions.append(Decision("training rows", f"{len(train):,}", why))
-    return train
+    return train, min(limit, len(rest))
 
 
 def _absent_classes(splits: Splits) -> list[Decision]:

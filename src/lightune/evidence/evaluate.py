@@ -39,7 +39,7 @@ def predict_logits(
     for rows in encoder.batches(tokens, MEMORY_TOKENS[hardware.device]):
         with torch.inference_mode(), hardware.autocast():
             logits = model(**encoder.batch(tokens, rows, hardware.device)).logits  # (B, C)
-        outputs.append(logits.double().cpu().numpy())
+        outputs.append(logits.float().cpu().double().numpy())
         rows_done.append(rows)
         advance(int(tokens.lengths[rows].sum()))
     order = np.argsort(np.concatenate(rows_done))

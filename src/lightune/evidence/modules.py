@@ -44,7 +44,8 @@ def hub_metric(name: str, *, revision: str | None = None) -> evaluate.Evaluation
 
     _require_hub_name(name)
     # Evaluate has an offline switch of its own and does not look at HF_HUB_OFFLINE.
-    offline = evaluate.config.HF_EVALUATE_OFFLINE = is_offline_mode() or evaluate.config.HF_EVALUATE_OFFLINE
+    before = evaluate.config.HF_EVALUATE_OFFLINE
+    offline = evaluate.config.HF_EVALUATE_OFFLINE = is_offline_mode() or before
     try:
         return evaluate.load(name, module_type="metric", revision=revision, keep_in_memory=True)
     except (FileNotFoundError, ConnectionError):
@@ -52,6 +53,8 @@ def hub_metric(name: str, *, revision: str | None = None) -> evaluate.Evaluation
         raise _no_hub_metric(name, reason) from None
     except ImportError as error:
         raise _no_hub_metric(name, str(error)) from error
+    finally:
+        evaluate.config.HF_EVALUATE_OFFLINE = before
 
 
 def hub_row(name: str) -> Metric:

@@ -51,7 +51,7 @@ def save(model: nn.Module, folder: str | Path) -> None:
 
 
 def load(base_model: nn.Module, folder: str | Path) -> nn.Module:
-    """The frozen model, in evaluation mode, that `save` wrote into `folder`; base_model is changed in place.
+    """The frozen model, in evaluation mode, whose adapter is in `folder`; base_model is changed in place.
 
     Raises UserError if the folder has no safetensors weights or lacks some of them.
     """
@@ -59,7 +59,7 @@ def load(base_model: nn.Module, folder: str | Path) -> nn.Module:
 
     folder = Path(folder)
     if not (folder / ADAPTER_CONFIG).is_file():
-        return _load_plain(base_model, folder).eval().requires_grad_(False)
+        raise UserError(f"{folder}: no {ADAPTER_CONFIG}. Give the adapter folder of a run.")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{folder}: no {ADAPTER_WEIGHTS}. Other formats can run code and are never opened.")
     with _quiet():
@@ -137,24 +137,6 @@ def _save_as_plain_lora(model: Any, folder: Path, start: dict[str, torch.Tensor]
     config.lora_alpha *= 2**0.5 if config.use_rslora else 2
     config.r, config.init_lora_weights, config.inference_mode = 2 * config.r, True, True
     config.save_pretrained(str(folder))
-
-
-def _load_plain(base_model: nn.Module, folder: Path) -> nn.Module:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: neither {ADAPTER_CONFIG} nor config.json. Give the adapter folder of a run.")
-    load: Any = type(base_model)
-    # the base's own configuration: a saved one leaves out "two classes", and BART's default is three
-    model, info = load.from_pretrained(
-        folder,
-        config=base_model.config,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    if lacking := info["missing_keys"]:
-        raise UserError(f"{folder}: the saved model lacks {sorted(lacking)}. Train it again, or use another copy.")
-    return model  # type: ignore[no-any-return]
 
 
 def _has_new_biases(model: nn.Module) -> bool:

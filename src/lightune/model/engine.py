@@ -36,8 +36,9 @@ def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
     plain: Any = _plain(model)
     layers = find_layers(plain)
     block = plain.get_submodule(layers[-1])
-    if "forward" in vars(block):
-        return None  # done before
+    was_short = "forward" in vars(block)
+    if was_short:
+        del block.forward  # to be compared again: an adapter may have been put in since
     if len(layers) < (getattr(text_config(plain), "num_hidden_layers", None) or 0):
         return Decision(what, "plain", "one block is used many times")
     row = next((row for row in FIRST_TOKEN_BLOCKS if all(hasattr(block, name) for name in row[0])), None)
@@ -45,6 +46,8 @@ def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
         return Decision(what, "plain", f"no fast path for {type(block).__name__} yet")
     if not _try(model, [block], row[1]):
         return Decision(what, "plain", "the classifier reads more than the first token, or its length changes it")
+    if was_short:
+        return None
     return Decision(what, "first token only", "the classifier reads no other; same answers, checked")
 
 

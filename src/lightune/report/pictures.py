@@ -27,10 +27,9 @@ HEAD = 76  # how far the headings stand to the left of the plots
 INK, SOFT, FAINT = "#1F2933", "#66717D", "#DDE2E7"
 BEFORE, AFTER, DEV = "#D17A00", "#0067A5", "#00805E"  # orange, blue, green: apart for every colour vision
 WHEN = (("before", BEFORE, LEFT + PANEL - 56), ("after", AFTER, LEFT + PANEL))  # right edges of the numbers
-HEADLINE = {
+TITLES = {  # metric -> its name in the picture, in the order of preference
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
-    "f1": "F1",
     "f1_macro": "F1 macro",
     "f1_weighted": "F1 weighted",
     "mcc": "MCC",
@@ -164,7 +163,7 @@ def _millions(count: int) -> str:
 def _scores(results: dict[str, Any]) -> list[str]:
     """The headline metrics that have a finite value before and after, at most MOST_ROWS."""
     values = [{name: score["value"] for name, score in results[when].items()} for when, *_ in WHEN]
-    return [name for name in HEADLINE if all(_is_number(value.get(name)) for value in values)][:MOST_ROWS]
+    return [name for name in TITLES if all(_is_number(value.get(name)) for value in values)][:MOST_ROWS]
 
 
 def _draw_scores(sheet: Figure, results: dict[str, Any]) -> None:
@@ -213,7 +212,7 @@ def _dress_scores(sheet: Figure, axes: Axes, names: list[str], results: dict[str
     lows = [_interval(results[when][name])[0] for name in names for when, *_ in WHEN]
     axes.set_xlim(min([0.0, *(low - 0.03 for low in lows)]), 1.03)
     axes.set_ylim(max(3, len(names)) - 0.4, -0.6)  # the first metric on top
-    axes.set_yticks(range(len(names)), [HEADLINE[name] for name in names], color=INK)
+    axes.set_yticks(range(len(names)), [TITLES[name] for name in names], color=INK)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.xaxis.grid(True, color=FAINT, lw=0.5)

@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightune.data.batching import Encoder, Labelled, Tokens
+from lightune.data.batching import Encoder, Labelled, Tokens, epoch_steps
 from lightune.evidence.evaluate import MEMORY_TOKENS
 from lightune.hardware import GIB, Hardware
 from lightune.model.anatomy import inspect
@@ -19,7 +21,7 @@ from lightune.model.engine import quicken
 from lightune.model.methods import METHODS, apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Estimate, Plan, Rehearsal
-from lightune.training.train import count_steps, training_tokens
+from lightune.training.train import Loop, count_steps, reading, training_tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-SAMPLE_TOKENS = 4096  # at most, of a pass that is timed
-REPEATS = 5
+REPEATS = 6  # timed passes and steps of each kind, unless they take ENOUGH_SECONDS
+ENOUGH_SECONDS = 1.5
 AUTO_TOKENS = {"cpu": 500_000, "mps": 2_000_000, "cuda": 5_000_000}  # seen in training where epochs are ours
 AUTO_EPOCHS = 6
 OVERHEAD_SECONDS = 20.0  # the proof's fresh process, the pictures
@@ -74,7 +76,7 @@ def rehearse(
     )
     model = model.to(hardware.device)
     quicken(model)
-    speed = measure_speed(model, encoder, rows, train.batch_size, hardware)
+    speed = measure_speed(model, encoder, rows, train, plan, hardware, recipe.seed)
     n_dev = math.ceil(plan.epochs * train.evaluations)
     training = n_tokens["train"] * plan.epochs / speed.train + n_dev * n_tokens["dev"] / speed.predict
     evaluation = n_tokens["test"] / speed.predict
@@ -120,41 +122,45 @@ def make_plan(
     checkpointing = recipe.gradient_checkpointing
     if checkpointing == "auto":
         checkpointing = memory_tokens > fits
-        why = "activations fit in memory" if not checkpointing else "one text alone would not fit in memory"
+        why = "does not fit" if checkpointing else "fits"
+        why = f"a pass of {memory_tokens:,} tokens {why} in half the memory"
         decisions.append(Decision("gradient checkpointing", "on" if checkpointing else "off", why))
     return Plan(epochs, rate, memory_tokens, checkpointing), decisions
 
 
 def measure_speed(
-    model: nn.Module, encoder: Encoder, rows: Mapping[str, Labelled], batch_size: int, hardware: Hardware
+    model: nn.Module,
+    encoder: Encoder,
+    rows: Mapping[str, Labelled],
+    recipe: TrainRecipe,
+    plan: Plan,
+    hardware: Hardware,
+    seed: int,
 ) -> Speed:
-    """Times forward passes and steps of the size they will have; changes no parameter and no random state."""
+    """Times passes and optimizer steps like those to come. `model` is used up; no random state changes."""
     import torch
 
-    model.eval()
-
-    def forward(inputs: dict[str, torch.Tensor]) -> None:
+    def forward(batch: Ints) -> None:
         with torch.inference_mode(), hardware.autocast():
-            model(**inputs)
+            model(**encoder.batch(test, batch, hardware.device))
         _wait(hardware)
 
-    def step(inputs: dict[str, torch.Tensor]) -> None:
-        with hardware.autocast():
-            loss = model(**inputs).logits.float().square().sum()
-        if loss.requires_grad:
-            loss.backward()
-        model.zero_grad(set_to_none=True)
+    def step(tokens: Tokens, batch: Ints) -> None:
+        loop.step(batch, tokens)
         _wait(hardware)
 
-    def speed(work: Callable[[dict[str, torch.Tensor]], None], tokens: Tokens, most_texts: int) -> float:
-        n_texts = max(1, int(SAMPLE_TOKENS / max(1.0, float(np.mean(tokens.lengths)))))
-        chosen = _typical_rows(tokens, min(most_texts, n_texts))
-        inputs = encoder.batch(tokens, chosen, hardware.device)
-        return float(tokens.lengths[chosen].sum()) / _seconds(lambda: work(inputs))
-
-    test, train = rows["test"].tokens, rows["train"].short or rows["train"].tokens
+    test, train = rows["test"].tokens, rows["train"]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        return Speed(speed(forward, test, len(test)), speed(step, train, batch_size))
+        model.eval()
+        batches = list(encoder.batches(test, MEMORY_TOKENS[hardware.device]))
+        predict = _speed(forward, _spread(batches), test.lengths)
+        loop = Loop(model, encoder, train, recipe, plan, hardware, 1)
+        n_tokens = seconds = 0.0
+        for tokens, share in reading(train, recipe):
+            steps = epoch_steps(tokens.lengths, recipe.batch_size, np.random.default_rng(seed))
+            n_tokens += share * tokens.n_tokens
+            seconds += share * tokens.n_tokens / _speed(partial(step, tokens), steps, tokens.lengths)
+    return Speed(predict, n_tokens / seconds)
 
 
 def memory_needed(model: nn.Module, hidden_size: int, n_layers: int, memory_tokens: int) -> float:
@@ -169,22 +175,21 @@ def _tokens_that_fit(hidden_size: int, n_layers: int, hardware: Hardware) -> int
     return int(hardware.memory * 0.5 / (n_layers * hidden_size * BYTES_PER_ACTIVATION))
 
 
-def _typical_rows(tokens: Tokens, n_texts: int) -> Ints:
-    """The texts of middling length."""
-    middle = np.argsort(tokens.lengths, kind="stable")
-    start = max(0, len(middle) // 2 - n_texts // 2)
-    return middle[start : start + n_texts]
+def _spread(batches: list[Ints]) -> list[Ints]:
+    """Some of `batches`, which are sorted by length, evenly from the whole range."""
+    return [batches[i] for i in np.linspace(0, len(batches) - 1, REPEATS).round().astype(int)]
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    """The median time of a call, after a first one that builds kernels and fills caches."""
-    work()
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times))
+def _speed(work: Callable[[Ints], None], batches: list[Ints], lengths: Ints) -> float:
+    """Tokens per second of `work` on some batches, after a first one that builds kernels and fills caches."""
+    work(batches[0])
+    n_tokens, started = 0, time.perf_counter()
+    for batch in islice(cycle(batches), REPEATS):
+        work(batch)
+        n_tokens += int(lengths[batch].sum())
+        if time.perf_counter() - started > ENOUGH_SECONDS:
+            break
+    return n_tokens / (time.perf_counter() - started)
 
 
 def _wait(hardware: Hardware) -> None:
@@ -192,3 +197,5 @@ def _wait(hardware: Hardware) -> None:
 
     if hardware.device == "cuda":
         torch.cuda.synchronize()
+    elif hardware.device == "mps":
+        torch.mps.synchronize()

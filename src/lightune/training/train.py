@@ -107,14 +107,15 @@ class Loop:
         plan: Plan,
         hardware: Hardware,
         n_steps: int,
-        head_modules: Sequence[str],
+        head_modules: Sequence[str] = (),
     ):
         import torch
         from accelerate import Accelerator
         from transformers import get_scheduler
 
         # precision is ours, not Accelerator's: its state is one per process and refuses a second precision
-        self.accelerator = Accelerator(cpu=hardware.device == "cpu")
+        _let_go_of_other_devices(hardware.device)
+        self.accelerator = Accelerator(cpu=hardware.device == "cpu", device_placement=False)
         if recipe.batch_size < self.accelerator.num_processes:
             n_processes = self.accelerator.num_processes
             raise UserError(f"train.batch_size = {recipe.batch_size}: {n_processes} processes need a text each.")
@@ -123,9 +124,10 @@ class Loop:
         if plan.checkpointing:
             enable_checkpointing(model)
         self.trainable = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make_optimizer(model, recipe, plan.learning_rate, hardware.fused_optimizer, head_modules)
+        optimizer = make_optimizer(model, recipe, plan.learning_rate, head_modules)
         warmup = math.ceil(recipe.warmup * n_steps)
-        self.scheduler = get_scheduler(recipe.schedule, optimizer, warmup, n_steps)
+        schedule = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
+        self.scheduler = get_scheduler(schedule, optimizer, warmup, n_steps)
         self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.y = torch.from_numpy(rows.y).to(hardware.device)
@@ -198,6 +200,14 @@ class Best:
                 parameter.copy_(value)
 
 
+def _let_go_of_other_devices(device: str) -> None:
+    """Accelerate keeps the device of the first training of a process for all that follow."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    if PartialState._shared_state and PartialState().device.type != device:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def count_steps(n_rows: int, batch_size: int, epochs: float) -> int:
     """Optimizer steps of a training; the last step of each epoch may be smaller than batch_size."""
     return math.ceil(epochs * math.ceil(n_rows / batch_size))
@@ -212,16 +222,20 @@ def whole_steps(rows: Labelled, recipe: TrainRecipe, n_steps: int) -> int:
     return n_steps if rows.short is None else math.ceil(n_steps * recipe.whole_steps)
 
 
+def reading(rows: Labelled, recipe: TrainRecipe) -> list[tuple[Tokens, float]]:
+    """What a training reads, and in which share of its steps: short texts first, whole ones in the end."""
+    if rows.short is None:
+        return [(rows.tokens, 1.0)]
+    return [(rows.short, 1.0 - recipe.whole_steps), (rows.tokens, recipe.whole_steps)]
+
+
 def training_tokens(rows: Labelled, recipe: TrainRecipe, epochs: float) -> int:
     """Tokens that a training reads, padding not counted."""
-    if rows.short is None:
-        return int(rows.n_tokens * epochs)
-    short = int(rows.short.lengths.sum())
-    return int(epochs * (short + recipe.whole_steps * (rows.n_tokens - short)))
+    return int(epochs * sum(share * tokens.n_tokens for tokens, share in reading(rows, recipe)))
 
 
 def make_optimizer(
-    model: nn.Module, recipe: TrainRecipe, learning_rate: float, fused: bool, head_modules: Sequence[str] = ()
+    model: nn.Module, recipe: TrainRecipe, learning_rate: float, head_modules: Sequence[str] = ()
 ) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters: the head at its own rate, decay on matrices only."""
     import torch
@@ -241,7 +255,7 @@ def make_optimizer(
         }
         for (is_head, is_matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    return torch.optim.AdamW(options, lr=learning_rate, fused=fused)
+    return torch.optim.AdamW(options, lr=learning_rate, fused=True)
 
 
 def enable_checkpointing(model: nn.Module) -> None:

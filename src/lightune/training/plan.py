@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 REPEATS = 6  # timed passes and steps of each kind, unless they take ENOUGH_SECONDS
-ENOUGH_SECONDS = 1.5
+ENOUGH_SECONDS = 2.0
 AUTO_TOKENS = {"cpu": 500_000, "mps": 2_000_000, "cuda": 5_000_000}  # seen in training where epochs are ours
 AUTO_EPOCHS = 6
 OVERHEAD_SECONDS = 20.0  # the proof's fresh process, the pictures

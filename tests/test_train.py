@@ -199,6 +199,7 @@ def test_the_speed_of_training_weighs_short_and_whole_texts_by_their_tokens(tiny
 def test_tokens_per_second_are_those_of_the_timed_batches(monkeypatch):
     clock = iter(range(100))  # a second passes between any two looks
     monkeypatch.setattr("lightune.training.plan.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("lightune.training.plan.ENOUGH_SECONDS", 100.0)
     done = []
     batches = [np.array([0]), np.array([1, 2])]
     speed = _speed(done.append, batches, np.array([10, 20, 30]))

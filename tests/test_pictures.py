@@ -126,7 +126,7 @@ def test_the_users_matplotlib_settings_have_no_say_and_are_left_alone(tmp_path: 
 
 def test_the_title_says_what_was_run(two_classes: Any) -> None:
     title, facts = (text.get_text() for text in two_classes.texts[:2])
-    assert title == "accuracy 0.50 → 0.89"
+    assert title == "accuracy 0.503 → 0.889"
     assert facts == (
         "all-MiniLM-L6-v2 · imdb · lora · 4,000 training and 2,000 test texts · "
         "0.6 % of 22.7M parameters trained · 5 min 33 s"
@@ -135,7 +135,7 @@ def test_the_title_says_what_was_run(two_classes: Any) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "shown"),
-    [(0.5, 0.8951, "0.50 → 0.90"), (0.9234, 0.9249, "0.923 → 0.925"), (0.5, 0.5, "0.50 → 0.50")],
+    [(0.495, 0.919, "0.495 → 0.919"), (0.9234, 0.9249, "0.923 → 0.925"), (0.92341, 0.92349, "0.9234 → 0.9235")],
 )
 def test_a_small_change_is_not_rounded_away(before: float, after: float, shown: str) -> None:
     assert pictures._change(before, after) == shown

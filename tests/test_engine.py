@@ -64,7 +64,7 @@ def same(plain: Any, fast: Any, inputs: dict[str, Any], y: Any) -> None:
 def test_every_architecture_answers_and_learns_the_same(architecture, bases):
     plain, inputs, y = adapted(bases[architecture], "lora")
     fast = copy.deepcopy(plain)
-    choices = {decision.what: decision.choice for decision in quicken(fast)}
+    choices = {decision.what: decision.choice for decision in quicken(fast, "fp32")}
     assert (choices["last block"] == "first token only") == (architecture in FIRST_TOKEN_ONLY)
     # GPT-2's layers are transposed; DeBERTa changes a projection in place
     assert (choices["LoRA"] == "plain") == (architecture in {"gpt2", "deberta"})
@@ -79,7 +79,7 @@ def test_every_method_answers_and_learns_the_same(method, architecture, bases):
     except UserError as refused:
         pytest.skip(str(refused))
     fast = copy.deepcopy(plain)
-    quicken(fast)
+    quicken(fast, "fp32")
     same(plain, fast, inputs, y)
 
 
@@ -87,22 +87,22 @@ def test_every_method_answers_and_learns_the_same(method, architecture, bases):
 def test_lora_with_an_option_that_needs_the_products_stays_plain(options, bases):
     plain, inputs, y = adapted(bases["bert"], "lora", **options)
     fast = copy.deepcopy(plain)
-    choices = {decision.what: decision.choice for decision in quicken(fast)}
+    choices = {decision.what: decision.choice for decision in quicken(fast, "fp32")}
     assert choices["LoRA"] == "plain"
     same(plain, fast, inputs, y)
 
 
 def test_twice_is_once(bases):
     model, *_ = adapted(bases["bert"], "lora")
-    assert quicken(model)
-    assert quicken(model) == []
+    assert quicken(model, "fp32")
+    assert quicken(model, "fp32") == []
 
 
 def test_a_quick_model_is_saved_loaded_and_merged_like_any(bases, tmp_path):
     import torch
 
     plain, inputs, _ = adapted(bases["bert"], "lora")
-    quicken(plain)
+    quicken(plain, "fp32")
     adapters.save(plain, tmp_path)
     loaded = adapters.load(tiny.load_base(bases["bert"], N_CLASSES, seed=9)[0], tmp_path)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_in_low_precision_the_separate_products_are_used(bases):
 
     plain, inputs, _ = adapted(bases["bert"], "lora")
     fast = copy.deepcopy(plain)
-    assert engine.fuse_adapters("LoRA", fast).choice != "plain"
+    assert engine.fuse_adapters("LoRA", fast, "fp32").choice != "plain"
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(fast(**inputs).logits, plain(**inputs).logits)
 
@@ -150,7 +150,7 @@ def test_the_check_changes_no_parameter_and_draws_no_random_number(bases):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    quicken(model)
+    quicken(model, "fp32")
     assert torch.equal(torch.rand(2), expected)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -166,19 +166,26 @@ def test_a_wrong_gradient_is_noticed_although_lora_starts_at_nothing(bases, monk
         return layer.base_layer(x) + torch.nn.functional.linear(x, layer.scaling["default"] * b @ a.detach())
 
     monkeypatch.setattr(engine, "_fused_forward", wrong)
-    assert engine.fuse_adapters("LoRA", model).choice == "plain"
+    assert engine.fuse_adapters("LoRA", model, "fp32").choice == "plain"
 
 
 def test_the_last_block_is_compared_again_once_adapters_are_in(bases):
     """What suited the bare network was never shown to suit the adapted one."""
     model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
-    engine.quicken(model)
+    engine.quicken(model, "fp32")
     model = methods.apply(model, anatomies.inspect(model, missing), "lora", {})[0].eval()
     block = model.get_submodule("base_model.model.bert.encoder.layer.1")
     block.forward = lambda hidden, *others, **named: 2 * hidden
-    decisions = engine.quicken(model)
+    decisions = engine.quicken(model, "fp32")
     assert [decision.what for decision in decisions] == ["LoRA"]
     assert block.forward.__class__.__name__ == "partial"
+
+
+def test_in_16_bits_no_product_is_said_to_be_added_to_the_weights(bases):
+    model, *_ = adapted(bases["bert"], "lora")
+    decisions = {decision.what: decision for decision in quicken(model, "bf16")}
+    assert decisions["LoRA"].choice == "plain"
+    assert "16 bits" in decisions["LoRA"].why
 
 
 def test_block_sparse_attention_is_not_touched(tmp_path):
@@ -187,5 +194,5 @@ def test_block_sparse_attention_is_not_touched(tmp_path):
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     model = BigBirdForSequenceClassification(BigBirdConfig(vocab_size=60, block_size=4, num_random_blocks=1, **sizes))
-    assert [decision.choice for decision in quicken(model.eval())] == ["plain"]
+    assert [decision.choice for decision in quicken(model.eval(), "fp32")] == ["plain"]
     assert model.bert.attention_type == "block_sparse"

@@ -478,3 +478,29 @@ def test_a_hub_metric_is_scored_beside_the_local_ones(monkeypatch):
     scores = score_all(np.array([0, 1, 1, 1]), proba, names=["accuracy", "hub:someone/agreement@v1"], seed=0)
     assert scores["hub:someone/agreement@v1"].value == scores["accuracy"].value == 0.75
     assert scores["hub:someone/agreement@v1"].low < 0.75
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(ValueError("Target is multiclass\nbut average='binary'"), r"ValueError: Target is multiclass but"), ({}, "")],
+)
+def test_a_hub_metric_that_fails_is_one_message(value, reason, monkeypatch):
+    class Module:
+        def compute(self, predictions, references):
+            if isinstance(value, Exception):
+                raise value
+            return value
+
+    monkeypatch.setattr("lightune.evidence.modules.hub_metric", lambda name, *, revision=None: Module())
+    with pytest.raises(UserError, match=f"metrics: hub:f1 cannot score these rows .*{reason}.*Leave it out"):
+        score_all(np.array([0, 1]), np.eye(2), names=["hub:f1"], seed=0)
+
+
+def test_a_hub_metric_that_gives_no_number_is_left_out_and_the_rest_stays(monkeypatch):
+    class Module:
+        def compute(self, predictions, references):
+            return {"matthews": float("nan")}
+
+    monkeypatch.setattr("lightune.evidence.modules.hub_metric", lambda name, *, revision=None: Module())
+    scores = score_all(np.array([0, 1]), np.eye(2), names=["accuracy", "hub:matthews"], seed=0)
+    assert list(scores) == ["accuracy"]

@@ -16,6 +16,7 @@ import pytest
 
 import lightune
 from lightune.artifact import proof
+from lightune.artifact.folder import choose_run_folder
 from lightune.errors import GateError, UserError
 from lightune.journal import Journal
 from tests.conftest import TINY_SETTINGS
@@ -25,9 +26,8 @@ SCHEMAS = Path(lightune.__file__).parent / "schemas"
 
 def again(reviews, tiny_bert, output, *more: str, **options):
     settings = [f'model="{tiny_bert}"', *TINY_SETTINGS, *more]
-    return lightune.run(
-        str(reviews), settings=settings, output=str(output), journal=Journal(io.StringIO()), **options
-    )
+    options.setdefault("journal", Journal(io.StringIO()))
+    return lightune.run(str(reviews), settings=settings, output=str(output), **options)
 
 
 def digest(folder) -> str:
@@ -218,6 +218,40 @@ def test_a_folder_that_another_process_writes_is_refused(reviews, tiny_bert, tmp
             again(reviews, tiny_bert, tmp_path / "run")
     finally:
         holder.communicate()
+
+
+def test_a_run_that_began_meanwhile_keeps_its_files(tmp_path):
+    """Two runs that chose the same folder before either wrote to it."""
+    first, second = (choose_run_folder(str(tmp_path / "run"), "", overwrite=False) for _ in range(2))
+    with first.being_written():
+        (first.partial / "weights").write_text("hours of work")
+        with pytest.raises(UserError, match="another run is writing there now"), second.being_written():
+            pytest.fail("both runs are in the folder")
+        assert (first.partial / "weights").read_text() == "hours of work"
+    with second.being_written():  # what is left there is a dead run's
+        assert [path.name for path in second.partial.iterdir()] == ["events.jsonl"]
+
+
+def test_one_journal_tells_of_two_runs_one_after_the_other(reviews, tiny_bert, tmp_path):
+    journal = Journal(io.StringIO())
+    first, second = (
+        again(reviews, tiny_bert, tmp_path / name, "train.epochs=0.1", journal=journal) for name in ("one", "two")
+    )
+    made = [[decision["what"] for decision in run.results["decisions"]] for run in (first, second)]
+    assert made[0] == made[1]
+    seconds = [
+        sum(time for name, time in run.results["seconds"].items() if name != "total") for run in (first, second)
+    ]
+    assert second.results["seconds"]["total"] == pytest.approx(seconds[1], abs=0.02)
+    assert seconds[1] < 1.8 * seconds[0]
+    events = [json.loads(line) for line in (Path(second.folder) / "events.jsonl").read_text().splitlines()]
+    assert [event["name"] for event in events if event["event"] == "phase"].count("read") == 1
+
+
+def test_the_proof_runs_no_file_of_the_users_folder(reviews, tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "numpy.py").write_text("raise SystemExit('this file was run')")
+    assert Path(again(reviews, tiny_bert, tmp_path / "run", "train.epochs=0.1").folder).is_dir()
 
 
 def test_a_failed_run_lets_go_of_its_folder_and_its_trackers(reviews, tiny_bert, tmp_path, monkeypatch):

@@ -311,14 +311,45 @@ def test_trackio_writes_to_the_run_folder_and_gets_the_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TRACKIO_DIR", raising=False)
-    given, run = [], Recorder()
-    fake_module(monkeypatch, "trackio", init=lambda **kw: given.append(kw) or run)
+    given, folders, run = [], [], Recorder()
+
+    def init(**settings: Any) -> Recorder:
+        given.append(settings)
+        folders.append(os.environ["TRACKIO_DIR"])
+        return run
+
+    fake_module(monkeypatch, "trackio", init=init)
     running = trackers.start(["trackio"], tmp_path, "a run", CONFIG, pytest.fail)
     running.log({"loss": 0.5}, 3)
     running.finish()
-    assert os.environ["TRACKIO_DIR"] == str(tmp_path / "trackers" / "trackio")
+    assert folders == [str(tmp_path / "trackers" / "trackio")]
+    assert "TRACKIO_DIR" not in os.environ
     assert {"project": "lightune", "name": "a run", "config": FLAT}.items() <= given[0].items()
     assert (run.logged, run.finished) == ([({"loss": 0.5}, 3)], 1)
+
+
+def test_a_second_trackio_run_of_a_process_is_dropped_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRACKIO_DIR", raising=False)
+    warned, first = [], tmp_path / "first.partial" / "trackers" / "trackio"
+    fake_module(monkeypatch, "trackio", init=lambda **kw: pytest.fail("it would write into the first run's folder"))
+    fake_module(monkeypatch, "trackio.utils", TRACKIO_DIR=first)
+    running = trackers.start(["trackio"], tmp_path / "second", "a run", CONFIG, warned.append)
+    assert running.active == {}
+    assert len(warned) == 1
+    assert str(first) in warned[0]
+    assert not first.exists()
+
+
+def test_a_run_that_failed_says_so_to_its_trackers(tmp_path: Path) -> None:
+    recorder = Recorder()
+    running = trackers.Trackers({"one": recorder}, pytest.fail)
+    running.log({"loss": 0.5}, 3)
+    with pytest.raises(ValueError, match="diverged"), running:
+        raise ValueError("diverged")
+    assert recorder.logged == [({"loss": 0.5}, 3), ({"failed": 1.0}, 3)]
+    assert recorder.finished == 1
 
 
 def test_mlflow_itself_reads_back_what_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

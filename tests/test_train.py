@@ -19,7 +19,7 @@ from lightune.model.methods import apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Plan
 from lightune.training.plan import _speed, make_plan, measure_speed, rehearse
-from lightune.training.train import Best, count_steps, make_optimizer, train
+from lightune.training.train import Best, Loop, count_steps, make_optimizer, train
 from tests import tiny
 
 
@@ -165,6 +165,7 @@ def test_best_prefers_accuracy_then_loss():
     assert best.offer({"step": 3, "accuracy": 0.8, "loss": 0.4}) == 0
     assert best.offer({"step": 4, "accuracy": 0.7, "loss": 0.1}) == 1
     assert best.step == 3
+    assert best.offer({"step": 5, "accuracy": 0.7, "loss": 0.1}, counts=False) == 1
 
 
 def test_measuring_the_speed_changes_no_random_numbers(tiny_bert, rows, hardware):
@@ -269,6 +270,49 @@ def test_the_last_steps_read_whole_texts(tiny_bert, rows, hardware, monkeypatch)
     assert set(steps[: history.n_steps - n_whole]) == {4}
     assert len([w for w in widths if w > 4]) >= n_whole
     assert history.tokens < labelled.n_tokens * 2
+
+
+def test_every_step_groups_texts_by_their_whole_length(tiny_bert, rows, hardware, monkeypatch):
+    """The last steps read whole texts: grouped by lengths that a cut made equal, they would be half padding."""
+    encoder, _ = rows
+    texts = ["good lamp " * (1 + i % 5) for i in range(40)]
+    tokens = encoder.tokenise(texts)
+    cut = replace(encoder, max_tokens=4).tokenise(texts)
+    labelled, spreads = Labelled(tokens, np.arange(40) % 2, cut), []
+    plain = Loop.step
+    monkeypatch.setattr(
+        Loop, "step", lambda self, r, t: spreads.append(int(np.ptp(tokens.lengths[r]))) or plain(self, r, t)
+    )
+    fit(adapted(tiny_bert), (encoder, labelled), hardware, epochs=1, whole_steps=0.5, evaluations=1)
+    assert len(set(cut.lengths)) == 1
+    assert len(set(tokens.lengths)) > 2
+    assert spreads == [0] * 5
+    timed = []
+    monkeypatch.setattr(
+        "lightune.training.plan._speed", lambda work, batches, lengths: timed.append(batches) or 1000.0
+    )
+    plan, parts = Plan(1.0, 1e-3, 4096, False), {"train": labelled, "test": labelled}
+    measure_speed(adapted(tiny_bert), encoder, parts, TrainRecipe(batch_size=8), plan, hardware, 0)
+    assert all(np.ptp(tokens.lengths[batch]) == 0 for batches in timed[1:] for batch in batches)
+
+
+def test_training_does_not_stop_before_it_has_read_whole_texts(tiny_bert, rows, hardware):
+    encoder, labelled = rows
+    short = replace(encoder, max_tokens=4).tokenise([text for text, _ in tiny.EXAMPLES[2]])
+    mixed, reversed_dev = Labelled(labelled.tokens, labelled.y, short), Labelled(labelled.tokens, 1 - labelled.y)
+    history = fit(
+        adapted(tiny_bert), (encoder, mixed), hardware, epochs=20, dev=reversed_dev, patience=1, whole_steps=0.3
+    )
+    last = history.dev_curve[-1]["step"]
+    assert history.stopped_early
+    assert 0.7 * history.n_steps < last < history.n_steps
+
+
+@pytest.mark.parametrize("free", [3.01e9, 3.6e9])
+def test_a_little_more_free_memory_changes_no_pass(free, hardware):
+    sizes = {"learning_rate": 5e-4, "train_tokens": 1000, "max_tokens": 256, "hidden_size": 768, "n_layers": 12}
+    plan, _ = make_plan(TrainRecipe(), replace(hardware, memory=free), **sizes)
+    assert plan.memory_tokens == 1024
 
 
 def test_checkpointing_recomputes_blocks_and_gives_the_same_weights(tiny_bert, rows, hardware):

@@ -279,7 +279,7 @@ def test_standard_input_is_lines_unless_its_start_says_more(content, texts, tiny
         (b"", None, "standard input: the file is empty"),
         (b"a,b\n1,2\n", "review", r"no header that names \['review'\]"),
         (b'{"text": 1', None, "standard input:1:11: broken JSON"),
-        (b"good\ncaf\xe9\n", None, "standard input"),
+        (b"good\ncaf\xe9\n", None, "standard input:2: not UTF-8: byte 3 is 0xe9"),
     ],
 )
 def test_unfit_standard_input_is_one_message(content, text, message, tiny_run, tmp_path, monkeypatch):
@@ -491,6 +491,52 @@ def test_piped_lines_are_answered_as_they_arrive(tiny_run, tmp_path, monkeypatch
             pipe.close()
             asked += [texts for _, texts in chunks]
     assert asked == [["lovely"], ["awful"], ["caf\u00e9"]]
+
+
+@pytest.mark.parametrize("encoding", [None, "cp1252"])
+def test_many_short_lines_are_no_single_chunk(encoding, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Stdin(b"\n".join(b"%d" % i for i in range(10_000))))
+    with open_input("-", "text", Options(encoding), given=False) as source:
+        chunks = [texts for _, texts in source.chunks("csv")]
+    assert [text for chunk in chunks for text in chunk] == [str(i) for i in range(10_000)]
+    assert max(map(len, chunks)) <= 2048
+
+
+def test_how_standard_input_is_read_is_said_before_it_ends(tiny_run, tmp_path, monkeypatch):
+    said = []
+
+    class Endless(io.BytesIO):
+        def read1(self, size=-1):
+            if chunk := super().read1(size):
+                return chunk
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": Endless(b"lovely\nawful\n")}))
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(tiny_run.folder, "-", str(tmp_path / "out.csv"), say=said.append)
+    assert said == ["standard input: read as one text a line"]
+
+
+def test_what_goes_wrong_with_the_input_is_not_blamed_on_the_output(tiny_run, tmp_path, monkeypatch):
+    class Broken(io.BytesIO):
+        def read1(self, size=-1):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": Broken(b"lovely\n")}))
+    with pytest.raises(UserError, match=r"standard input: cannot be read \(Input/output error\)"):
+        predict_file(tiny_run.folder, "-", str(tmp_path / "out.csv"))
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_zipped_parquet_file_is_read_with_its_types(tiny_run, tmp_path):
+    table = pa.table({"text": ["lovely", "awful"], "n": pa.array([1, None], pa.int16())})
+    pq.write_table(table, tmp_path / "in.parquet")
+    (tmp_path / "in.parquet.gz").write_bytes(gzip.compress((tmp_path / "in.parquet").read_bytes()))
+    for name in ("in.parquet", "in.parquet.gz"):
+        predict_file(tiny_run.folder, str(tmp_path / name), str(tmp_path / f"{name}.out.parquet"))
+    one, two = (pq.read_table(tmp_path / f"{name}.out.parquet") for name in ("in.parquet", "in.parquet.gz"))
+    assert one == two
+    assert two.schema.field("n").type == pa.int16()
 
 
 def test_a_number_that_json_cannot_keep_is_refused(tiny_run, tmp_path):

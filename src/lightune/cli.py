@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lightune import __version__
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lightune: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("lightune: interrupted; nothing was published", file=sys.stderr)
+        print("lightune: interrupted; no run was published and no file replaced", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -191,9 +192,8 @@ def _predict(arguments: argparse.Namespace) -> None:
         encoding=arguments.encoding,
         delimiter=arguments.delimiter,
         base=arguments.base,
+        say=partial(print, file=sys.stderr),
     )
-    for note in summary["notes"]:
-        print(note, file=sys.stderr)
     if summary["empty"]:
         print(f"{summary['empty']:,} of {summary['rows']:,} rows have no text", file=sys.stderr)
     if arguments.json:

@@ -61,12 +61,23 @@ class Journal:
         self._bar: Any = None
         self._task: Any = None
 
-    def write_events_to(self, path: Path) -> None:
-        """Every event, those so far included, becomes a line of JSON in `path`."""
+    def begin(self) -> None:
+        """Forgets the run before: a journal may tell of several, one after the other."""
+        self.decisions.clear()
+        self.seconds.clear()
+        self._waiting.clear()
+
+    @contextmanager
+    def events_in(self, path: Path) -> Iterator[None]:
+        """Inside, every event, those so far included, becomes a line of JSON in `path`."""
         self._events = path
         with path.open("a", encoding="utf-8") as file:
             file.writelines(self._waiting)
         self._waiting.clear()
+        try:
+            yield
+        finally:
+            self._events = None
 
     def event(self, kind: str, **values: Any) -> None:
         """One line in events.jsonl: seconds since the epoch, the kind, the values."""

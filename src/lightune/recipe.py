@@ -21,8 +21,9 @@ DEFAULT_RECIPE = "imdb-minilm"
 
 Settings = Iterable[str] | Mapping[str, Any]
 Truncation = Literal["head", "tail", "head+tail"]
-SomeRows = Literal["auto"] | Annotated[int, Field(ge=2)]
-Rows = Literal["auto", "all"] | Annotated[int, Field(ge=2)]
+TrainRows = Literal["auto", "all"] | Annotated[int, Field(ge=2)]
+DevRows = Literal["auto"] | Annotated[int, Field(ge=1)]
+TestRows = Literal["auto", "all"] | Annotated[int, Field(ge=1)]
 Tokens = Literal["auto"] | Annotated[int, Field(ge=8)]
 
 
@@ -41,9 +42,9 @@ class DataRecipe(Section):
     label: str | None = Field(None, description="column that holds the class")
     encoding: str | None = Field(None, description="of text files that are not UTF-8, e.g. cp1252")
     delimiter: str | None = Field(None, description="of CSV files, where it is not found by itself: , ; | or tab")
-    train_rows: Rows = Field("auto", description="stratified subset for training")
-    dev_rows: SomeRows = Field("auto", description="rows to choose the best state on")
-    test_rows: Rows = Field("auto", description="rows for before and after")
+    train_rows: TrainRows = Field("auto", description="stratified subset for training")
+    dev_rows: DevRows = Field("auto", description="rows to choose the best state on")
+    test_rows: TestRows = Field("auto", description="rows for before and after")
     max_tokens: Tokens = Field("auto", description="longest text, special tokens included")
     truncation: Truncation = Field("head+tail", description="what stays of a longer text")
 

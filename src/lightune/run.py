@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightune import trackers
 from lightune.artifact.contract import make_contract
-from lightune.artifact.folder import choose_run_folder, save_adapter
+from lightune.artifact.folder import MARK, choose_run_folder, save_adapter
 from lightune.artifact.proof import prove
 from lightune.artifact.results import gather, write_run
 from lightune.data.batching import encode, make_encoder
@@ -71,6 +71,7 @@ def follow(
     dry_run: bool = False,
 ) -> Result:
     """The journey of one checked recipe."""
+    journal.begin()
     recipe, seed = checked.recipe, checked.recipe.seed
     method, options = recipe.method.name, methods.check_options(recipe.method.name, recipe.method.options)
     trackers.check(recipe.trackers)
@@ -108,16 +109,16 @@ def follow(
     name, parameters = checked.name, recipe.model_dump()
     with (
         folder.being_written(),
+        journal.events_in(folder.partial / MARK),
         trackers.start(recipe.trackers, folder.partial, name, parameters, journal.warn, cpu=cpu) as watchers,
     ):
         journal.say(f"\nBuilding the run in {folder.partial}; it becomes {folder.final.name} once it is proved")
-        journal.write_events_to(folder.partial / "events.jsonl")
 
         with journal.phase("before", "Before: the base model with an untrained head"):
             base = load_base(reference, splits.class_names, seed=seed)  # the rehearsal used the first one up
             anatomy = inspect(base.model, base.missing_keys)
             model = base.model.to(hardware.device)
-            journal.decide(*quicken(model))
+            journal.decide(*quicken(model, hardware.precision))
             with journal.progress("before", rows["test"].n_tokens, "tokens") as progress:
                 before = evaluate(
                     model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance
@@ -126,7 +127,7 @@ def follow(
         with journal.phase("train", f"Fine-tuning with {method}"):
             layers, pooler = recipe.train.layers, recipe.train.pooler
             model, _ = methods.apply(model, anatomy, method, options, layers=layers, train_pooler=pooler)
-            journal.decide(*quicken(model.to(hardware.device)))
+            journal.decide(*quicken(model.to(hardware.device), hardware.precision))
             history = train(
                 model,
                 encoder,

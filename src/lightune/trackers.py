@@ -52,9 +52,11 @@ class Trackers:
 
     active: dict[str, Tracker]
     warn: Callable[[str], None]
+    step: int = 0  # the last one logged
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Log `values` at optimizer step `step` (1 = after the first) to every tracker that still works."""
+        self.step = step
         for name in list(self.active):
             if not self._try(name, "log", partial(self._log_one, name, values, step)):
                 _close(self.active.pop(name))
@@ -62,7 +64,9 @@ class Trackers:
     def __enter__(self) -> Trackers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.log({"failed": 1.0}, self.step)
         self.finish()  # of a run that failed too: a tracker left open would take the next run's numbers
 
     def finish(self) -> None:
@@ -223,14 +227,21 @@ def _wandb(folder: Path, run_name: str, config: Config) -> Tracker:
 
 
 def _trackio(folder: Path, run_name: str, config: Config) -> Tracker:
-    # Read when trackio is imported: all the runs of one process share the first one's folder.
-    os.environ.setdefault("TRACKIO_DIR", str(folder))
     from accelerate.tracking import TrackioTracker
 
+    ours = "TRACKIO_DIR" not in os.environ
+    kept = Path(getattr(sys.modules.get("trackio.utils"), "TRACKIO_DIR", folder))
+    if ours and kept != folder:  # read once, when trackio is imported: its rows would go to another run's folder
+        raise RuntimeError(f"trackio keeps {kept} for this process. Set TRACKIO_DIR, or start another process")
     quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
     # config goes to init: store_init_configuration adds a key "allow_val_change" to the run's settings.
     tracker = TrackioTracker(PROJECT, name=run_name, config=config, **quiet)
-    tracker.start()
+    os.environ.setdefault("TRACKIO_DIR", str(folder))
+    try:
+        tracker.start()
+    finally:
+        if ours:
+            del os.environ["TRACKIO_DIR"]
     return cast(Tracker, tracker)
 
 
@@ -241,6 +252,6 @@ TRACKERS: dict[str, TrackerRow] = {
     "mlflow": TrackerRow("a SQLite store in the run folder, or MLFLOW_TRACKING_URI", "mlflow", "mlflow", _mlflow),
     "wandb": TrackerRow("Weights & Biases, offline unless WANDB_MODE says online", "wandb", "wandb", _wandb),
     "trackio": TrackerRow(
-        "trackio's local store; one folder for all runs of a process", "trackio", "trackio", _trackio
+        "trackio's local store; one run a process, unless TRACKIO_DIR names a folder", "trackio", "trackio", _trackio
     ),
 }

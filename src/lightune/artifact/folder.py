@@ -61,15 +61,17 @@ class RunFolder:
 
     @contextmanager
     def being_written(self) -> Iterator[None]:
-        """Inside, the empty folder that the run is built in, which nobody else may write to.
+        """Inside, the empty folder that the run is built in, which no other run writes to.
 
-        GateError if it cannot be written.
+        UserError if another run writes there by now, GateError if it cannot be written.
         """
         try:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            self.partial.mkdir(parents=True)
-            (self.partial / MARK).touch()
+            self.partial.mkdir(parents=True, exist_ok=True)
             lock = _lock(self.partial)
+            (self.partial / MARK).write_bytes(b"")
+            _empty(self.partial)
+        except BlockingIOError:
+            raise UserError(_busy(self.final)) from None
         except OSError as error:
             raise GateError(f"{self.final}: cannot be written ({error.strerror}). Choose another --output.") from None
         try:
@@ -105,7 +107,7 @@ def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunF
         raise UserError(f"{shown}: holds a finished run. Choose another --output, or add --overwrite.")
     folder = RunFolder(final, overwrite)
     if _is_locked(folder.partial):
-        raise UserError(f"{shown}: another run is writing there now. Choose another --output, or wait for it.")
+        raise UserError(_busy(shown))
     if folder.partial.exists() and not (folder.partial / MARK).exists():
         raise UserError(f"{folder.partial}: is in the way and is not lightune's. Move it or choose another --output.")
     return folder
@@ -135,6 +137,17 @@ def _lock(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name == MARK:  # the folder stays recognisable, however soon this is killed
+            continue
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _busy(shown: str | Path) -> str:
+    return f"{shown}: another run is writing there now. Choose another --output, or wait for it."
 
 
 def _is_locked(folder: Path) -> bool:

@@ -41,7 +41,8 @@ def prove(adapter: Path, texts: Sequence[str], logits: Floats, hardware: Hardwar
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder, "question.json"), Path(folder, "answer.npy")
         question.write_text(json.dumps(request), encoding="utf-8")
-        command = [sys.executable, "-m", "lightune.artifact.proof", str(adapter), str(question), str(answer)]
+        # -P: no module is taken from the folder the user stands in
+        command = [sys.executable, "-P", "-m", __name__, str(adapter), str(question), str(answer)]
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         if process.returncode != 0:
             reason = process.stderr.strip().splitlines()[-1:] or ["no message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -147,7 +148,8 @@ def gather(
         before=_scores(before),
         after=_scores(after),
         gain=_gain(before, after, checked.recipe.seed),
-        not_applicable=not_applicable(after.y_true, len(splits.class_names)),
+        not_applicable=_without_a_number(checked.recipe.metrics, {"before": before, "after": after})
+        | not_applicable(after.y_true, len(splits.class_names)),
         confusion={"before": before.confusion, "after": after.confusion},
         curve=history.curve,
         dev_curve=history.dev_curve,
@@ -250,6 +252,11 @@ def _gain(before: Evaluation, after: Evaluation, seed: int) -> GainRecord:
     difference = paired_difference(right_before, right_after, 1000, np.random.default_rng(seed))
     accuracy = ScoreRecord(**asdict(difference))
     return GainRecord(accuracy=accuracy, fixed=test.fixed, broken=test.broken, p_value=test.p_value)
+
+
+def _without_a_number(names: Sequence[str], evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
+    missing = {name: [when for when, e in evaluations.items() if name not in e.scores] for name in names}
+    return {name: f"no number for the answers {' and '.join(when)}" for name, when in missing.items() if when}
 
 
 def _scores(evaluation: Evaluation) -> dict[str, ScoreRecord]:

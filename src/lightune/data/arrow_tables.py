@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from lightune.data.files import MAX_BYTES, MAX_LINE_BYTES, check_size, first_bytes
+from lightune.data.files import MAX_BYTES, MAX_LINE_BYTES, MIB, check_size, first_bytes, open_bytes
 from lightune.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,28 +47,44 @@ def parquet_table(path: Path) -> pa.Table:
     import pyarrow as pa
     from pyarrow import parquet
 
-    _check_parquet(path)
-    try:
-        with parquet.ParquetFile(path) as file:
-            _check_parquet_size(path, file.metadata)
-            raw = file.read()
-        raw.validate(full=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        seen = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: damaged Parquet ({seen}). Write or copy it again.") from None
+    with _unzipped(path) as stream:
+        _check_parquet(path, stream)
+        try:
+            with parquet.ParquetFile(stream) as file:
+                _check_parquet_size(path, file.metadata)
+                raw = file.read()
+            raw.validate(full=True)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            seen = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: damaged Parquet ({seen}). Write or copy it again.") from None
     check_names(path, raw.column_names)
     return raw
 
 
-def _check_parquet(path: Path) -> None:
-    with path.open("rb") as file:
-        first = file.read(4)
-        file.seek(max(0, path.stat().st_size - 4))
-        last = file.read(4)
+@contextmanager
+def _unzipped(path: Path) -> Iterator[IO[bytes]]:
+    """The file, or its contents in memory where it is zipped: Parquet is read from its end."""
+    with open_bytes(path) as stream:
+        if not isinstance(stream, gzip.GzipFile):
+            yield stream
+            return
+        contents = io.BytesIO()
+        for chunk in iter(lambda: stream.read(MIB), b""):
+            check_size(path, contents.tell() + len(chunk), 0, MAX_BYTES, MAX_LINE_BYTES)
+            contents.write(chunk)
+        yield contents
+
+
+def _check_parquet(path: Path, stream: IO[bytes]) -> None:
+    stream.seek(0)
+    first = stream.read(4)
+    stream.seek(max(0, stream.seek(0, io.SEEK_END) - 4))
+    last = stream.read(4)
+    stream.seek(0)
     if not first:
         raise UserError(f"{path}: the file is empty (0 bytes). Write it again.")
     if first != b"PAR1":
-        raise UserError(f"{path}: not Parquet, it starts with {first!r}. Rename it after what it is, or unzip it.")
+        raise UserError(f"{path}: not Parquet, it starts with {first!r}. Rename it after what it is.")
     if last != b"PAR1":
         raise UserError(f"{path}: truncated Parquet, the end is missing. Copy or download it again.")
 

@@ -355,7 +355,7 @@ SOURCES: dict[str, Source] = {
         _read_folder,
         ("encoding",),
     ),
-    "parquet": Source("a Parquet file", accepts_parquet, _read_parquet),
+    "parquet": Source("a Parquet file, also gzipped", accepts_parquet, _read_parquet),
     "json": Source("a JSON array of objects, also gzipped", accepts_json, _read_json, ("encoding",)),
     "jsonl": Source("one JSON object per line, also gzipped", accepts_jsonl, _read_jsonl, ("encoding",)),
     "csv": Source(

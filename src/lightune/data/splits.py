@@ -10,7 +10,7 @@ import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightune.errors import UserError, near_match
 from lightune.records import Decision, Examples, Splits
@@ -90,8 +90,7 @@ def split(
         decisions += [*leaks, Decision("dev rows", f"{len(guide):,}", why)]
     train, asked["train"] = _training_rows(pool, rest, train_rows, most_train_rows, decisions)
     splits = Splits(pool.pick(train), guide, scored, names, decisions, asked)
-    decisions += _absent_classes(splits)
-    return splits
+    return replace(splits, decisions=[*decisions, *_absent_classes(splits)])
 
 
 def _cut_off(pool: Pool, rest: list[int], key: str, wanted: int) -> tuple[Examples, list[int], str]:

@@ -66,7 +66,11 @@ def hub_row(name: str) -> Metric:
     module = hub_metric(module_name, revision=revision or None)
 
     def compute(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-        return float(next(iter(module.compute(predictions=y_pred, references=y_true).values())))
+        try:
+            return float(next(iter(module.compute(predictions=y_pred, references=y_true).values())))
+        except Exception as error:  # somebody else's code, which may raise anything
+            seen = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UserError(f"metrics: hub:{name} cannot score these rows ({seen}). Leave it out.") from error
 
     return Metric(f"the Hub's {name}", module_name, compute, low=-np.inf, high=np.inf)
 

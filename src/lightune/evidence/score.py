@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -33,7 +34,8 @@ def score_all(
     names: rows of METRICS, and "hub:NAME" for a metric of the Hugging Face Hub.
     y_true (N,) int in [0, C); proba (N, C) float, rows sum to 1. Intervals are Wilson's for a proportion and
     the percentile bootstrap over rows for the rest: they cover the choice of test rows, not of the training
-    seed, and shrink to a point when no row is wrong. `not_applicable` says what was left out and why.
+    seed, and shrink to a point when no row is wrong. `not_applicable` says what was left out and why; a Hub
+    metric that gives no number is left out too.
     Raises UserError if N == 0, a name is unknown or a probability is not a number.
     """
     wanted = list(METRICS) if names is None else names
@@ -41,9 +43,11 @@ def score_all(
     y_true, proba = _checked(y_true, proba)
     absent = not_applicable(y_true, proba.shape[1])
     metrics = {name: metric for name, metric in metrics.items() if name not in absent}
-    intervals = _intervals(metrics, y_true, proba, seed, n_resamples)
     values = {name: _value(name, metric, y_true, proba) for name, metric in metrics.items()}
-    return {name: Score(value, *intervals[name]) for name, value in values.items()}
+    # a Hub metric may give NaN, as a correlation does for answers that are all the same; a row of ours may not
+    kept = {name: metric for name, metric in metrics.items() if math.isfinite(values[name]) or name in METRICS}
+    intervals = _intervals(kept, y_true, proba, seed, n_resamples)
+    return {name: Score(values[name], *intervals[name]) for name in kept}
 
 
 def check(names: Sequence[str]) -> list[str]:

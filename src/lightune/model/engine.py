@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4  # of logits and gradients, relative to the largest
 
 
-def quicken(model: nn.Module) -> list[Decision]:
+def quicken(model: nn.Module, precision: str) -> list[Decision]:
     """Puts the network, adapted or not, on the fast paths that suit it; tells which, and why not the others.
 
-    The network is changed in place: only how it computes, not what it holds. Calling it again adds nothing.
+    precision: of the run, fp32, bf16 or fp16. The network is changed in place: only how it computes,
+    not what it holds. Calling it again adds nothing.
     """
-    paths = {"last block": shorten_last_block, "LoRA": fuse_adapters}
-    return [decision for what, path in paths.items() if (decision := path(what, model))]
+    found = shorten_last_block("last block", model), fuse_adapters("LoRA", model, precision)
+    return [decision for decision in found if decision]
 
 
 def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
@@ -51,7 +52,7 @@ def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
     return Decision(what, "first token only", "the classifier reads no other; same answers, checked")
 
 
-def fuse_adapters(what: str, model: nn.Module) -> Decision | None:
+def fuse_adapters(what: str, model: nn.Module, precision: str) -> Decision | None:
     """LoRA's product is added to the frozen weight, not to its output: one large product instead of three.
 
     The gradients are those of the separate products (Cherniuk et al. 2023, arXiv:2312.03415, order them for cost).
@@ -60,11 +61,13 @@ def fuse_adapters(what: str, model: nn.Module) -> Decision | None:
     suited = [layer for layer in layers if _is_simple(layer)]
     if not layers:
         return None
+    if precision != "fp32":
+        return Decision(what, "plain", "in 16 bits the sum of a weight and a small change is the weight")
     with _away_from_start(suited):
         is_same = bool(suited) and _try(model, suited, _fused_forward)
     if not is_same:
         return Decision(what, "plain", "this network, or an option of LoRA, needs the separate products")
-    return Decision(what, "added to the weights in fp32", f"{len(suited)} layers; same answers, checked")
+    return Decision(what, "added to the weights", f"{len(suited)} layers; same answers, checked")
 
 
 def _try(model: nn.Module, modules: list[Any], forward: Forward) -> bool:
@@ -182,7 +185,6 @@ def _fused_forward(layer: Any, x: torch.Tensor, *others: Any, **named: Any) -> t
 
     base = layer.base_layer
     low_precision = torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float32
-    # in 16 bits the sum of a weight and a small change is the weight
     if low_precision or layer.merged or layer.disable_adapters or others or named:
         return type(layer).forward(layer, x, *others, **named)  # type: ignore[no-any-return]
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from lightune.artifact.contract import Contract
@@ -37,7 +38,7 @@ def _facts(results: dict[str, Any]) -> str:
 
 Fine-tuned with `{results["recipe"]["method"]["name"]}` by lightune {results["lightune"]}:
 {results["trainable_parameters"]:,} of {results["total_parameters"]:,} parameters were trained on
-{results["n_train"]:,} rows of `{_public(results["data"]["source"])}`.
+{results["n_train"]:,} rows of `{_public(**results["data"])}`.
 
 On {results["n_test"]:,} test rows that share no text with the training rows, with 95 % intervals:
 
@@ -50,9 +51,9 @@ Reloaded in a fresh process, it gave the same logits within {results["proof"]["m
 """
 
 
-def _public(source: str) -> str:
-    """A Hub id as it is; of a path, the last part."""
-    return source if source.count("/") <= 1 and not source.startswith(("/", ".", "~")) else source.split("/")[-1]
+def _public(source: str, revision: str | None, **_: Any) -> str:
+    """A Hub id, which alone has a revision, as it is; of a path, the last part: folders may name customers."""
+    return source if revision else Path(source).name
 
 
 def _score(score: dict[str, float]) -> str:

@@ -75,7 +75,7 @@ def rehearse(
         base.model, anatomy, recipe.method.name, options, layers=train.layers, train_pooler=train.pooler
     )
     model = model.to(hardware.device)
-    quicken(model)
+    quicken(model, hardware.precision)
     speed = measure_speed(model, encoder, rows, train, plan, hardware, recipe.seed)
     n_dev = math.ceil(plan.epochs * train.evaluations)
     training = n_tokens["train"] * plan.epochs / speed.train + n_dev * n_tokens["dev"] / speed.predict
@@ -114,7 +114,8 @@ def make_plan(
         rate = learning_rate
         decisions.append(Decision("learning rate", f"{rate:g}", f"the method's own at {hidden_size} hidden units"))
     fits = _tokens_that_fit(hidden_size, n_layers, hardware)
-    memory_tokens = max(max_tokens, min(MEMORY_TOKENS[hardware.device], fits))
+    # a power of two, so that a little more or less free memory gives the same passes and the same sums
+    memory_tokens = max(max_tokens, min(MEMORY_TOKENS[hardware.device], 1 << max(0, fits.bit_length() - 1)))
     if recipe.memory_tokens != "auto":
         memory_tokens = recipe.memory_tokens
     else:
@@ -155,9 +156,9 @@ def measure_speed(
         batches = list(encoder.batches(test, MEMORY_TOKENS[hardware.device]))
         predict = _speed(forward, _spread(batches), test.lengths)
         loop = Loop(model, encoder, train, recipe, plan, hardware, 1)
+        steps = epoch_steps(train.tokens.lengths, recipe.batch_size, np.random.default_rng(seed))
         n_tokens = seconds = 0.0
         for tokens, share in reading(train, recipe):
-            steps = epoch_steps(tokens.lengths, recipe.batch_size, np.random.default_rng(seed))
             n_tokens += share * tokens.n_tokens
             seconds += share * tokens.n_tokens / _speed(partial(step, tokens), steps, tokens.lengths)
     return Speed(predict, n_tokens / seconds)

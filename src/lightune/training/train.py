@@ -65,7 +65,8 @@ def train(
     losses: list[torch.Tensor] = []
     started = time.monotonic()
     with journal.progress("training", training_tokens(train_rows, recipe, plan.epochs), "tokens") as progress:
-        for step, rows in enumerate(_steps(early.lengths, recipe.batch_size, n_steps, seed), start=1):
+        # grouped by whole lengths throughout: cutting keeps their order, and ties all the longer texts
+        for step, rows in enumerate(_steps(train_rows.tokens.lengths, recipe.batch_size, n_steps, seed), start=1):
             tokens = early if step <= n_early else train_rows.tokens
             losses.append(loop.step(rows, tokens))
             n_tokens = int(tokens.lengths[rows].sum())
@@ -87,7 +88,7 @@ def train(
                 journal.event("dev", **point)
                 on_log({"dev_loss": point["loss"], "dev_accuracy": point["accuracy"]}, step)
                 journal.say(f"  step {step}: dev accuracy {point['accuracy']:.3f}, loss {point['loss']:.3f}")
-                if best.offer(point) >= recipe.patience and step < n_steps:
+                if best.offer(point, counts=step > n_early) >= recipe.patience and step < n_steps:
                     history.stopped_early = True
                     break
     best.restore()
@@ -181,14 +182,14 @@ class Best:
         self.step = self.waited = 0
         self.state: list[torch.Tensor] = []
 
-    def offer(self, point: dict[str, float]) -> int:
-        """Keeps the state if `point` is the best so far; returns the evaluations since the best."""
+    def offer(self, point: dict[str, float], counts: bool = True) -> int:
+        """Keeps the state if `point` is the best so far; returns the evaluations since the best that count."""
         rank = (point["accuracy"], -point["loss"])
         if self.rank is None or rank > self.rank:
             self.rank, self.step, self.waited = rank, int(point["step"]), 0
             self.state = [p.detach().clone() for p in self.parameters]
         else:
-            self.waited += 1
+            self.waited += counts
         return self.waited
 
     def restore(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -45,7 +45,7 @@ def evaluate_file(
         corpus = read(data, encoding=encoding, delimiter=delimiter, offline=is_offline())
         name = scored_split(corpus, label or classifier.contract.label)
         table = corpus.tables[name]
-        label = label or _true_label(classifier, table.column_names)
+        label = label or _true_label(data, classifier, table.column_names)
         text, label, decisions = choose_columns(table, text=text, label=label)
         names = corpus.class_names.get(label)
         rows, dropped = examples(table, text=text, label=label, class_names=names, fewest_classes=1)
@@ -90,12 +90,13 @@ def predict_file(
     encoding: str | None = None,
     delimiter: str | None = None,
     base: str | None = None,
+    say: Callable[[str], None] = lambda note: None,
 ) -> dict[str, Any]:
     """Labels every row of `data` (- is stdin) into `output` (- is stdout): label, score and p_<name> beside it.
 
     Of a source with several splits, those of its test split. Input columns are kept as they are. A file appears
-    under its name only when it is complete. Returns what was done: the numbers of rows and of rows without a
-    text, and notes on how the input was read.
+    under its name only when it is complete. say: told how the input is read, before it is. Returns what was done:
+    the numbers of rows and of rows without a text, and the same notes.
     """
     with ExitStack() as stack:
         check_output(output)
@@ -104,6 +105,8 @@ def predict_file(
         stack.enter_context(_words_of_options())
         how = Options(encoding, delimiter, offline=is_offline())
         source = stack.enter_context(open_input(data, template, how, given=text is not None))
+        for note in source.notes:
+            say(note)
         kept = free_names(source.columns, classifier)
         write = stack.enter_context(open_output(output, source, kept, classifier))
         n_rows = n_empty = 0
@@ -131,7 +134,7 @@ def _answer(prediction: Prediction) -> Row:
     return {"label": prediction.label, "score": round(prediction.score, 6)} | probabilities
 
 
-def _true_label(classifier: Classifier, columns: Sequence[str]) -> str | None:
+def _true_label(data: str, classifier: Classifier, columns: Sequence[str]) -> str | None:
     """The column that held the class in training, if it is here; never the one that `predict` wrote."""
     label, answers = classifier.contract.label, set(added_columns(classifier))
     answered = answers <= set(columns)
@@ -139,7 +142,7 @@ def _true_label(classifier: Classifier, columns: Sequence[str]) -> str | None:
         label = f"input_{label}"
         if label not in columns:
             raise UserError(
-                f"its column {classifier.contract.label!r} is the answer of `lightune predict`, not the truth. "
-                f"Name the true one with --label."
+                f"{data}: its column {classifier.contract.label!r} is the answer of `lightune predict`, "
+                f"not the truth. Name the true one with --label."
             )
     return label if label in columns or answered else None

@@ -104,7 +104,7 @@ def _copied_input(path: Path, template: str, how: Options, *, given: bool) -> In
     if given:
         raise UserError(f"{STDIN}: its first line {start[:60]!r} is no header that names {columns_of(template)}.")
     with file.lines(newline="\n") as lines:
-        return _line_input("".join(lines).encode(), io.BytesIO())
+        return _line_input(b"", io.BytesIO("".join(lines).encode()))
 
 
 def _kind_of_lines(line: str, template: str, delimiter: str | None) -> str | None:
@@ -136,19 +136,30 @@ def _line_input(start: bytes, stream: BinaryIO) -> Input:
 
 def _lines(start: bytes, stream: BinaryIO) -> Iterator[list[str]]:
     """The lines that have arrived, as soon as they have. UserError if one is not UTF-8 or endless."""
-    n_lines, rest = 0, b""
-    for arrived in itertools.chain([start], iter(lambda: stream.read1(MIB), b"")):  # type: ignore[attr-defined]
-        *whole, rest = (rest + arrived).split(b"\n")
-        if len(rest) > MAX_LINE_BYTES:
+    n_lines, rest = 0, bytearray()
+    for arrived in itertools.chain([start], _arrivals(stream)):
+        rest += arrived
+        if len(rest) - 1 - rest.rfind(b"\n", len(rest) - len(arrived)) > MAX_LINE_BYTES:
             raise UserError(f"{STDIN}:{n_lines + 1}: a line is longer than {MAX_LINE_BYTES // MIB} MiB.")
-        if whole:
-            yield [_text_of(line, n_lines + i) for i, line in enumerate(whole, start=1)]
-        n_lines += len(whole)
+        if b"\n" not in arrived:
+            continue
+        *whole, rest = rest.split(b"\n")
+        for first in range(0, len(whole), CHUNK_ROWS):
+            some = whole[first : first + CHUNK_ROWS]
+            yield [_text_of(line, n_lines + i) for i, line in enumerate(some, start=1)]
+            n_lines += len(some)
     if rest:
         yield [_text_of(rest, n_lines + 1)]
 
 
-def _text_of(line: bytes, number: int) -> str:
+def _arrivals(stream: BinaryIO) -> Iterator[bytes]:
+    try:
+        yield from iter(lambda: stream.read1(MIB), b"")  # type: ignore[attr-defined]
+    except OSError as error:
+        raise UserError(f"{STDIN}: cannot be read ({error.strerror}).") from None
+
+
+def _text_of(line: bytes | bytearray, number: int) -> str:
     try:
         return line.decode("utf-8").strip("\ufeff\r\n")
     except UnicodeDecodeError as error:

@@ -47,8 +47,6 @@ def check_output(output: str) -> None:
 @contextmanager
 def open_output(output: str, source: Input, kept: Mapping[str, str], classifier: Classifier) -> Iterator[Write]:
     """A function that appends rows to `output` in the format of its ending, or of the input on stdout."""
-    import pyarrow as pa
-
     if output == "-":
         with _standard_output() as file:
             header = [*kept.values(), *added_columns(classifier)]
@@ -56,17 +54,33 @@ def open_output(output: str, source: Input, kept: Mapping[str, str], classifier:
         return
     path = Path(output)
     with ExitStack() as stack:
-        try:
+        with _blamed_on(output):
             # a fresh name of our own, beside the output so that it can take its place in one step
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".lightune.", dir=path.parent))
             partial = Path(scratch, f"answers.{ending_of(output)}")
-            with WRITERS[ending_of(output)](partial, source, kept, classifier) as write:
-                yield write
+            file = stack.enter_context(ExitStack())
+            append = file.enter_context(WRITERS[ending_of(output)](partial, source, kept, classifier))
+
+        def write(rows: list[Row]) -> None:
+            with _blamed_on(output):
+                append(rows)
+
+        yield write
+        with _blamed_on(output):
+            file.close()
             partial.replace(path)
-        except pa.ArrowException as error:
-            raise UserError(f"{output}: Parquet cannot hold this ({error}). Write CSV or JSONL.") from None
-        except OSError as error:
-            raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
+
+
+@contextmanager
+def _blamed_on(output: str) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise UserError(f"{output}: Parquet cannot hold this ({error}). Write CSV or JSONL.") from None
+    except OSError as error:
+        raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
 
 
 @contextmanager

@@ -239,11 +239,7 @@ def test_one_journal_tells_of_two_runs_one_after_the_other(reviews, tiny_bert, t
     )
     made = [[decision["what"] for decision in run.results["decisions"]] for run in (first, second)]
     assert made[0] == made[1]
-    seconds = [
-        sum(time for name, time in run.results["seconds"].items() if name != "total") for run in (first, second)
-    ]
-    assert second.results["seconds"]["total"] == pytest.approx(seconds[1], abs=0.02)
-    assert seconds[1] < 1.8 * seconds[0]
+    assert second.results["seconds"]["total"] < 1.8 * first.results["seconds"]["total"]
     events = [json.loads(line) for line in (Path(second.folder) / "events.jsonl").read_text().splitlines()]
     assert [event["name"] for event in events if event["event"] == "phase"].count("read") == 1
 

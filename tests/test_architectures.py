@@ -132,9 +132,9 @@ def reloaded(root, runs):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_linear_layers_of_the_blocks_are_the_targets(runs, name):
     anatomy = runs[name]["anatomy"]
-    assert {linear.rpartition(".")[2] for linear in anatomy.linear_modules} == LINEARS[name]
-    assert anatomies.inside(anatomy.linear_modules[0], anatomy.layers[:1])
-    assert anatomies.inside(anatomy.linear_modules[-1], anatomy.layers[-1:])
+    assert {linear.rpartition(".")[2] for linear in anatomy.linears} == LINEARS[name]
+    assert anatomies.inside(next(iter(anatomy.linears)), anatomy.layers[:1])
+    assert anatomies.inside(list(anatomy.linears)[-1], anatomy.layers[-1:])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -113,3 +113,21 @@ def test_training_texts_can_be_shorter_than_the_others(tokenizer):
     assert rows["test"].y.tolist() == [0, 1, 0]
     with pytest.raises(UserError, match=r"train\.max_tokens = 30: more than data\.max_tokens, 24"):
         encode(own, splits, 30)
+
+
+def test_texts_that_the_vocabulary_does_not_know_are_told_or_refused(tmp_path):
+    from lightune.data.batching import encode
+    from lightune.records import Examples, Splits
+
+    own = encoder(tiny.load_tokenizer(tiny.make("bert", tmp_path / "bert")))
+
+    def told(texts):
+        part = Examples(texts, ["a", "b"] * (len(texts) // 2), list(range(len(texts))))
+        _, decisions = encode(own, Splits(part, part, part, ["a", "b"], [], {}), "auto")
+        return [d.choice for d in decisions if d.what == "unknown tokens"]
+
+    known = ["the lamp is lovely", "the lamp is awful"]
+    assert told(known) == []
+    assert told([f"{text} \u0436" for text in known]) == ["20%"]
+    with pytest.raises(UserError, match=r"does not know 100% of the tokens .* Use a model of their language"):
+        told(["\u0436 \u0449", "\u0449 \u0436"])

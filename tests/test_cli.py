@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -70,6 +74,9 @@ def test_a_bad_file_is_one_message_and_exit_2(name, tmp_path, capsys):
         (["--set", "data.max_tokens=100000"], "reads"),
         (["--test", "nowhere.csv"], "nowhere.csv"),
         (["--text", "{title}"], "title"),
+        (["--set", "seed=" + "9" * 5000], "--set seed: its value cannot be read"),
+        (["--set", "metrics=" + "[" * 5000], "--set metrics: its value cannot be read"),
+        (["--set", "lora.alpha=inf"], "method.alpha"),
     ],
 )
 def test_a_mistake_about_good_data_is_one_message_and_leaves_nothing(
@@ -134,9 +141,97 @@ def test_predict_reads_lines_from_standard_input(tiny_run, monkeypatch, capsys):
     assert [line.split(",")[1] for line in lines[1:]] == ["positive", "negative"]
 
 
-@pytest.mark.parametrize("output", ["n" * 300, "file/run"])
+@pytest.mark.parametrize("output", ["n" * 300, "n" * 250, "file/run", "/", "~nobody_of_this_name/run", "a\0b"])
 def test_an_output_that_cannot_be_a_folder_is_said_before_the_work(output, reviews, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
     assert call("run", str(reviews), "--output", output) == 2
     assert "Choose another --output" in capsys.readouterr().err
+
+
+def spoil(folder, name, content):
+    """A copy of a model folder in which one file is another."""
+    if content is None:
+        (folder / name).unlink()
+    elif isinstance(content, dict):
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | content))
+    else:
+        (folder / name).write_bytes(content)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 90868376\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors", LFS, "cannot be loaded as a text classifier"),
+        ("model.safetensors", b"", "cannot be loaded as a text classifier"),
+        ("config.json", b"[]", "cannot be loaded as a text classifier"),
+        ("config.json", {"num_attention_heads": 0}, "cannot be loaded as a text classifier"),
+        ("config.json", {"hidden_size": 64}, "its weights lack"),
+        ("config.json", {"num_hidden_layers": 3}, "its weights lack"),
+        ("config.json", {"max_position_embeddings": 4}, "its weights lack"),
+        ("config.json", {"vocab_size": 10}, "its weights lack"),
+        ("tokenizer_config.json", {"model_max_length": "x"}, "cannot be loaded as a text classifier"),
+        ("tokenizer.json", None, "the tokenizer of this model does not know"),
+    ],
+)
+def test_a_broken_model_folder_is_one_message(name, content, message, reviews, tiny_bert, tmp_path, capsys):
+    shutil.copytree(tiny_bert, tmp_path / "model")
+    spoil(tmp_path / "model", name, content)
+    if content is None:
+        (tmp_path / "model" / "tokenizer_config.json").unlink()
+    model = f'model="{tmp_path / "model"}"'
+    assert call("run", str(reviews), "--set", model, "--dry-run") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_an_adapter_in_the_place_of_a_base_is_named(tiny_run, reviews, capsys):
+    assert call("run", str(reviews), "--set", f'model="{tiny_run.folder}/adapter"', "--dry-run") == 2
+    assert "an adapter, not a base model" in capsys.readouterr().err
+
+
+def test_the_columns_of_a_test_file_are_asked_of_the_test_file(reviews, tmp_path, capsys):
+    (tmp_path / "unlabelled.csv").write_text("text\nlovely\nawful\n")
+    assert call("run", str(reviews), "--test", str(tmp_path / "unlabelled.csv"), "--dry-run") == 2
+    assert "unlabelled.csv, split train: needs the columns of the training data" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_text_is_refused_before_the_work(reviews, tmp_path, capsys):
+    odd = os.fsdecode(bytes(tmp_path) + b"/n\xff.csv")
+    shutil.copy(reviews, odd)
+    assert call("run", odd, "--dry-run") == 2
+    assert "the name is not UTF-8" in capsys.readouterr().err
+    folder = tmp_path / "folder"
+    for name in ("good", "bad"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.txt").write_text(name)
+    os.rename(os.fsencode(folder / "bad" / "1.txt"), os.fsencode(folder / "bad") + b"/\xff.txt")
+    assert call("run", str(folder), "--dry-run") == 2
+    assert "the name is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_terminal_without_every_letter_and_a_full_one_are_no_crash():
+    command = [sys.executable, "-m", "lightune", "methods", "--json"]
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=plain, capture_output=True, check=True)
+    assert json.loads(done.stdout)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert "standard output: cannot be written (No space left on device)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_prediction_that_is_told_to_end_leaves_nothing(tiny_run, tmp_path):
+    command = [sys.executable, "-m", "lightune", "predict", tiny_run.folder, "-o", str(tmp_path / "out.csv")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdin.write("lovely\n")
+        process.stdin.flush()
+        assert "read as one text a line" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(60) == 143
+    assert list(tmp_path.iterdir()) == []

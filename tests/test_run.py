@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -224,12 +225,64 @@ def test_a_run_that_began_meanwhile_keeps_its_files(tmp_path):
     """Two runs that chose the same folder before either wrote to it."""
     first, second = (choose_run_folder(str(tmp_path / "run"), "", overwrite=False) for _ in range(2))
     with first.being_written():
-        (first.partial / "weights").write_text("hours of work")
+        (first.partial / "results.png").write_text("hours of work")
         with pytest.raises(UserError, match="another run is writing there now"), second.being_written():
             pytest.fail("both runs are in the folder")
-        assert (first.partial / "weights").read_text() == "hours of work"
+        assert (first.partial / "results.png").read_text() == "hours of work"
     with second.being_written():  # what is left there is a dead run's
         assert [path.name for path in second.partial.iterdir()] == ["events.jsonl"]
+
+
+def test_a_run_whose_number_was_taken_meanwhile_takes_the_next(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second, third = (choose_run_folder(None, "reviews-lora", overwrite=False) for _ in range(3))
+    with first.being_written() as one, second.being_written() as two, third.being_written() as three:
+        assert [str(run.final) for run in (one, two, three)] == [
+            "runs/reviews-lora",
+            "runs/reviews-lora-2",
+            "runs/reviews-lora-3",
+        ]
+
+
+def test_overwriting_spares_files_that_are_not_the_runs(reviews, tiny_bert, tmp_path):
+    again(reviews, tiny_bert, tmp_path / "run", "train.epochs=0.1")
+    shutil.copy(reviews, tmp_path / "run" / "my_labels.csv")
+    with pytest.raises(UserError, match=r"holds \['my_labels.csv'\] beside the run"):
+        again(tmp_path / "run" / "my_labels.csv", tiny_bert, tmp_path / "run", overwrite=True)
+    (tmp_path / "run" / "my_labels.csv").unlink()
+
+    folder = choose_run_folder(str(tmp_path / "run"), "", overwrite=True)
+    with folder.being_written():
+        (tmp_path / "run" / "notes.txt").write_text("written meanwhile")
+        with pytest.raises(GateError, match="something was put there meanwhile"):
+            folder.publish()
+    assert (tmp_path / "run" / "notes.txt").read_text() == "written meanwhile"
+
+
+def test_a_stranger_with_a_file_of_our_name_is_not_emptied(reviews, tiny_bert, tmp_path):
+    (tmp_path / "run.partial").mkdir()
+    for name in ("events.jsonl", "precious.txt"):
+        (tmp_path / "run.partial" / name).write_text("{}")
+    with pytest.raises(UserError, match=r"run\.partial: is in the way"):
+        again(reviews, tiny_bert, tmp_path / "run")
+    assert (tmp_path / "run.partial" / "precious.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["os", "safetensors"])
+def test_a_full_disk_is_one_message(kind, reviews, tiny_bert, tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    full = {
+        "os": OSError(28, "No space left on device"),
+        "safetensors": SafetensorError("I/O error: No space left on device (os error 28)"),
+    }
+
+    def save(*_, **options):
+        raise full[kind]
+
+    monkeypatch.setattr("lightune.model.adapters.save", save)
+    with pytest.raises(GateError, match=r"run\.partial: cannot be written \(.*No space left on device"):
+        again(reviews, tiny_bert, tmp_path / "run", "train.epochs=0.1")
 
 
 def test_one_journal_tells_of_two_runs_one_after_the_other(reviews, tiny_bert, tmp_path):

@@ -191,6 +191,19 @@ def with_class_labels(ids, names=("neg", "pos")):
     return pa.table({"text": [f"text {i}" for i in ids], "label": ids}).replace_schema_metadata(note)
 
 
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    for name in ("bus", "car", "train"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_text(f"a {name}")
+    (table,) = read(str(tmp_path)).tables.values()
+    assert table["label"].to_pylist() == ["bus", "car", "train"]
+
+
+def test_two_data_sets_in_one_package_are_two(monkeypatch):
+    one, two = (read(f"embedded:{name}").digest for name in ("imdb", "rotten-tomatoes"))
+    assert one != two
+
+
 def test_class_names_of_a_parquet_file_are_honoured(tmp_path):
     pq.write_table(with_class_labels([1, 0, -1]), tmp_path / "renamed.csv")  # content before name
     corpus = read(str(tmp_path / "renamed.csv"))

@@ -181,3 +181,13 @@ def test_the_sizes_that_were_asked_give_the_same_splits_again():
 def test_an_automatic_training_size_can_be_asked_again(most):
     first = split(examples(), None, seed=0, most_train_rows=most)
     assert split(examples(), None, seed=0, train_rows=first.asked["train"]).train.rows == first.train.rows
+
+
+def test_copies_inside_a_separate_test_split_are_told_and_kept():
+    test = examples(60, copies=20)
+    shifted = Examples([f"other {text}" for text in test.texts[:60]] * 2, test.labels[:60] * 2, list(range(120)))
+    splits = split(examples(), shifted, seed=0)
+    assert len(splits.test) == 120
+    assert [d.choice for d in splits.decisions if d.what == "test copies"] == ["60 rows"]
+    clean = split(examples(), Examples(shifted.texts[:60], shifted.labels[:60], shifted.rows[:60]), seed=0)
+    assert not [d for d in clean.decisions if d.what == "test copies"]

@@ -10,7 +10,6 @@ from lightune.errors import UserError
 from lightune.evidence import statistics
 from lightune.evidence.statistics import (
     McNemar,
-    bootstrap_confusions,
     bootstrap_mean,
     mcnemar,
     paired_difference,
@@ -58,6 +57,10 @@ def test_a_higher_level_is_a_wider_interval():
 
 
 # ---- bootstrap
+
+
+def bootstrap_confusions(*draws):
+    return np.concatenate(list(statistics.confusion_draws(*draws)))
 
 
 def test_bootstrap_mean_covers_the_mean_in_95_percent_of_test_sets(rng):

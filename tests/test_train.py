@@ -185,16 +185,15 @@ def test_the_speed_of_training_weighs_short_and_whole_texts_by_their_tokens(tiny
     encoder, labelled = rows
     short = replace(encoder, max_tokens=4).tokenise([text for text, _ in tiny.EXAMPLES[2]])
     train_rows = replace(labelled, short=short)
-    # whole texts at 100 tokens a second, short ones and forward passes at 1,000
-    monkeypatch.setattr(
-        "lightune.training.plan._speed",
-        lambda work, batches, lengths: 100.0 if lengths.sum() == labelled.n_tokens else 1000.0,
-    )
+    other = Labelled(encoder.tokenise(["lovely", "awful"]), np.array([1, 0]))
+    speeds = {labelled.n_tokens: 100.0, short.n_tokens: 1000.0, other.n_tokens: 5000.0}
+    monkeypatch.setattr("lightune.training.plan._speed", lambda work, batches, lengths: speeds[lengths.sum()])
     recipe, plan = TrainRecipe(whole_steps=0.25), Plan(1.0, 1e-3, 4096, checkpointing=False)
-    parts = {"train": train_rows, "test": labelled}
+    parts = {"train": train_rows, "test": other}
     speed = measure_speed(adapted(tiny_bert), encoder, parts, recipe, plan, hardware, 0)
     n_short, n_whole = 0.75 * short.n_tokens, 0.25 * labelled.n_tokens
     assert speed.train == pytest.approx((n_short + n_whole) / (n_short / 1000 + n_whole / 100))
+    assert speed.predict == 5000.0
 
 
 def test_tokens_per_second_are_those_of_the_timed_batches(monkeypatch):

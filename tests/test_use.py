@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -15,11 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 import lightune
+from lightune.artifact.contract import Contract, _seal, read_contract
 from lightune.data.sources import Options
 from lightune.errors import UserError
+from lightune.journal import Journal
 from lightune.libraries import is_offline, network_off
+from lightune.report.card import write_card
 from lightune.use.files import evaluate_file, predict_file
 from lightune.use.inputs import open_input
 
@@ -67,10 +72,27 @@ def test_loading_leaves_the_callers_random_numbers_alone(tiny_run):
     assert torch.equal(torch.rand(4), expected)
 
 
-@pytest.mark.parametrize(("texts", "message"), [("one string", r"predict\(\[text\]\)"), ([1], "text 0 is int")])
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("one string", r"predict\(\[text\]\)"),
+        ([1], "text 0 is int"),
+        (None, "list of texts and got NoneType"),
+        ({"a"}, "list of texts and got set"),
+        ({"text": ["a"]}, "list of texts and got dict"),
+        (pa.table({"text": ["a"]}), "list of texts and got"),
+        (["\ud800"], "half of a surrogate pair"),
+    ],
+)
 def test_what_is_not_a_list_of_texts_is_refused(classifier, texts, message):
     with pytest.raises(UserError, match=message):
         classifier.predict(texts)
+
+
+def test_any_sequence_of_texts_will_do(classifier):
+    expected = classifier.predict(["lovely", "awful"])
+    assert classifier.predict(text for text in ("lovely", "awful")) == expected
+    assert classifier.predict(np.array(["lovely", "awful"])) == expected
 
 
 def test_no_texts_give_no_predictions(classifier):
@@ -85,13 +107,19 @@ def test_another_base_is_refused(tiny_run, tmp_path):
         lightune.Classifier.load(tiny_run.folder, base=str(other))
 
 
+def rewrite(path: Path, **changes: object) -> None:
+    """Another contract, with the seal that lightune would have given it."""
+    values = json.loads(path.read_text()) | changes
+    with contextlib.suppress(ValidationError):
+        values["seal"] = _seal(Contract.model_validate(values))
+    path.write_text(json.dumps(values).replace('"Infinity"', "Infinity"))
+
+
 def test_a_run_and_its_base_can_move_together(tiny_run, tiny_bert, tmp_path):
     adapter = tmp_path / "moved" / "run"
     shutil.copytree(tiny_run.folder, adapter)
     path = adapter / "adapter" / "contract.json"
-    contract = json.loads(path.read_text())
-    contract["base"]["beside"] = contract["base"]["name"] = "nowhere"
-    path.write_text(json.dumps(contract))
+    rewrite(path, base=json.loads(path.read_text())["base"] | {"beside": "nowhere", "name": "nowhere"})
     with pytest.raises(UserError, match="Give it with --base"):
         lightune.Classifier.load(adapter)
     assert lightune.Classifier.load(adapter, base=str(tiny_bert)).labels == ["negative", "positive"]
@@ -194,6 +222,21 @@ def test_the_cards_lines_load_the_adapter_without_lightune(tiny_run, classifier)
     assert f"{expected.score:.4f}"[:5] in process.stdout
 
 
+@pytest.mark.parametrize(
+    ("source", "revision", "shown"),
+    [
+        ("clients/acme_complaints.csv", None, "acme_complaints.csv"),
+        ("/home/me/data/reviews.csv", None, "reviews.csv"),
+        ("embedded:imdb", None, "embedded:imdb"),
+        ("fancyzhx/amazon_polarity", "0123abc", "fancyzhx/amazon_polarity"),
+    ],
+)
+def test_the_card_names_no_folder(source, revision, shown, tiny_run):
+    results = tiny_run.results | {"data": tiny_run.results["data"] | {"source": source, "revision": revision}}
+    contract = read_contract(Path(tiny_run.folder) / "adapter")
+    assert f"rows of `{shown}`." in write_card(results, contract, is_peft=True)
+
+
 def test_the_card_is_a_valid_hub_card(tiny_run):
     from huggingface_hub import ModelCard
 
@@ -263,6 +306,7 @@ class Stdin:
         (b"long " * 30_000, ["long " * 30_000]),
         (b"good\rlamp\nbad\r\n", ["good\rlamp", "bad"]),
         (b"\n\ntext,id\nlovely,1\n", ["lovely"]),
+        (b"{hello} there\n{bye}\n", ["{hello} there", "{bye}"]),
         (b'[ {"text": "lovely"},\n {"text": "awful"}]', ["lovely", "awful"]),
     ],
 )
@@ -270,7 +314,17 @@ def test_standard_input_is_lines_unless_its_start_says_more(content, texts, tiny
     monkeypatch.setattr(sys, "stdin", Stdin(content))
     summary = predict_file(tiny_run.folder, "-", str(tmp_path / "out.jsonl"))
     assert [row["text"] for row in rows_of(tmp_path / "out.jsonl")] == texts
-    assert bool(summary["notes"]) == (b"text" not in content)
+    (note,) = summary["notes"]
+    assert ("read as one text a line" in note) == (b"text" not in content)
+    assert ("with the columns" in note) == (b"text" in content)
+
+
+def test_piped_parquet_is_a_table(tiny_run, tmp_path, monkeypatch):
+    table = io.BytesIO()
+    pq.write_table(pa.table({"text": ["lovely", "awful"], "n": [1, 2]}), table)
+    monkeypatch.setattr(sys, "stdin", Stdin(table.getvalue()))
+    predict_file(tiny_run.folder, "-", str(tmp_path / "out.csv"))
+    assert [row["n"] for row in rows_of(tmp_path / "out.csv")] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -319,8 +373,17 @@ def test_every_damaged_file_of_an_adapter_is_named(damage, tiny_run, tmp_path):
 def test_a_changed_contract_is_refused(key, value, message, tiny_run, tiny_bert, tmp_path):
     shutil.copytree(Path(tiny_run.folder) / "adapter", tmp_path / "adapter")
     path = tmp_path / "adapter" / "contract.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}).replace('"Infinity"', "Infinity"))
+    rewrite(path, **{key: value})
     with pytest.raises(UserError, match=message):
+        lightune.Classifier.load(tmp_path / "adapter", base=str(tiny_bert))
+
+
+@pytest.mark.parametrize("change", [{"labels": ["positive", "negative"]}, {"temperature": 1e300}, {"seal": ""}])
+def test_a_contract_edited_by_hand_is_refused(change, tiny_run, tiny_bert, tmp_path):
+    shutil.copytree(Path(tiny_run.folder) / "adapter", tmp_path / "adapter")
+    path = tmp_path / "adapter" / "contract.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"contract\.json: was changed since the run ended"):
         lightune.Classifier.load(tmp_path / "adapter", base=str(tiny_bert))
 
 
@@ -467,7 +530,7 @@ def test_the_stored_temperature_is_obeyed_when_scoring(tiny_run, reviews, tmp_pa
     shutil.copytree(Path(tiny_run.folder) / "adapter", tmp_path / "adapter")
     path = tmp_path / "adapter" / "contract.json"
     plain = evaluate_file(str(tiny_run.folder), str(reviews), journal=journal)["scores"]["log_loss"]["value"]
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 50.0}))
+    rewrite(path, temperature=50.0)
     beside = json.loads(path.read_text())["base"]["beside"]
     base = str((Path(tiny_run.folder) / "adapter" / beside).resolve())
     flat = evaluate_file(str(tmp_path / "adapter"), str(reviews), base=base, journal=journal)
@@ -526,6 +589,35 @@ def test_what_goes_wrong_with_the_input_is_not_blamed_on_the_output(tiny_run, tm
     with pytest.raises(UserError, match=r"standard input: cannot be read \(Input/output error\)"):
         predict_file(tiny_run.folder, "-", str(tmp_path / "out.csv"))
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_input_is_not_replaced_by_its_answers(tiny_run, reviews, tmp_path):
+    shutil.copy(reviews, tmp_path / "mine.csv")
+    (tmp_path / "link.csv").symlink_to("mine.csv")
+    for name in ("mine.csv", "link.csv"):
+        with pytest.raises(UserError, match=r"is the input, whose labels would be lost"):
+            predict_file(tiny_run.folder, str(tmp_path / "mine.csv"), str(tmp_path / name))
+    assert (tmp_path / "mine.csv").read_bytes() == reviews.read_bytes()
+
+
+def test_an_answer_file_keeps_its_rights_and_its_link(tiny_run, tmp_path):
+    (tmp_path / "in.csv").write_text("text\nlovely\n")
+    (tmp_path / "private.csv").touch(mode=0o600)
+    (tmp_path / "link.csv").symlink_to("private.csv")
+    predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "link.csv"))
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "private.csv").stat().st_mode & 0o777 == 0o600
+    assert "lovely" in (tmp_path / "private.csv").read_text()
+
+
+def test_scores_on_the_training_data_come_with_a_word(tiny_run, reviews, tmp_path):
+    out = io.StringIO()
+    evaluate_file(tiny_run.folder, str(reviews), journal=Journal(out))
+    assert "is what this classifier was trained on" in out.getvalue()
+    (tmp_path / "other.csv").write_text(reviews.read_text() + "lovely,positive,web\n")
+    out = io.StringIO()
+    evaluate_file(tiny_run.folder, str(tmp_path / "other.csv"), journal=Journal(out))
+    assert "trained on" not in out.getvalue()
 
 
 def test_a_zipped_parquet_file_is_read_with_its_types(tiny_run, tmp_path):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from lightune import __version__
-from lightune.errors import LightuneError, UserError, near_match
+from lightune.errors import GateError, LightuneError, UserError, near_match
 
 if TYPE_CHECKING:
     from lightune.journal import Journal
@@ -61,6 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, or the exit code of what went wrong (2: the input, 3: a gate said no)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and not _takes_all_letters(stream):
+            stream.reconfigure(errors="replace")  # a terminal without … or → shows ? instead of failing
+    if argv is None:  # the command line, not a caller in Python, whose signals are his own
+        signal.signal(signal.SIGTERM, _end)
     arguments = build_parser().parse_args(argv)
     from lightune.libraries import settle_libraries, silence_known_warnings
 
@@ -78,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    """Ends as an error does, so that half-written files and locks are let go of."""
+    raise SystemExit(128 + number)
 
 
 def _command(commands: Any, name: str, call: Callable[[argparse.Namespace], None], summary: str) -> Any:
@@ -149,7 +161,17 @@ def _journal(arguments: argparse.Namespace) -> Journal:
 
 
 def _print_json(values: Any) -> None:
-    print(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(values, indent=2, ensure_ascii=not _takes_all_letters(sys.stdout), allow_nan=False)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise GateError(f"standard output: cannot be written ({error.strerror}).") from None
+
+
+def _takes_all_letters(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -26,7 +26,6 @@ class Hardware:
 
     device: str
     precision: str
-    threads: int
     memory: int
     decisions: tuple[Decision, ...]
 
@@ -48,7 +47,6 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
         )
     device, device_why = _pick_device(device)
     precision, precision_why = _pick_precision(device, precision)
-    threads = torch.get_num_threads()
     memory = _free_memory(device)
     decisions = [
         Decision("device", device, device_why),
@@ -57,8 +55,9 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
         Decision("memory", f"{memory / GIB:.1f} GiB free", "activations may take half of it"),
     ]
     if device == "cpu":
-        decisions += [Decision("threads", str(threads), "one for each core torch may use"), _keep_freed_memory()]
-    return Hardware(device, precision, threads, memory, tuple(decisions))
+        threads = str(torch.get_num_threads())
+        decisions += [Decision("threads", threads, "one for each core torch may use"), _keep_freed_memory()]
+    return Hardware(device, precision, memory, tuple(decisions))
 
 
 def refuse_several_processes() -> None:

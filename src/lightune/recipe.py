@@ -176,6 +176,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
         parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 5,000 brackets
+        raise UserError(f"--set {key}: its value cannot be read ({error}).") from None
     if len(parsed) > 1:
         raise UserError(f"--set {text}: more than one setting. Give each a --set of its own.")
     return key.strip(), parsed["value"]
@@ -237,7 +239,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         shipped = ", ".join(shipped_recipes())
         raise UserError(f"{path}: cannot read this recipe ({error}). Shipped recipes: {shipped}.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid TOML: {error}. Texts need quotes, tables [brackets].") from None
 
 

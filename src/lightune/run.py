@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import types
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightune import trackers
 from lightune.artifact.contract import make_contract
@@ -26,12 +27,15 @@ from lightune.model.anatomy import inspect
 from lightune.model.backbones import load_base, locate, share_with_hub_cache
 from lightune.model.engine import quicken
 from lightune.recipe import Checked, Settings, load_recipe
-from lightune.records import Result
+from lightune.records import Evaluation, Result
 from lightune.report.card import write_card
 from lightune.report.pictures import draw_results
 from lightune.report.screen import plan_as_dict, show_plan, show_results
 from lightune.training.plan import rehearse
 from lightune.training.train import train
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PROOF_ROWS = 32
 
@@ -39,12 +43,12 @@ PROOF_ROWS = 32
 def run(
     target: str | Path | None = None,
     *,
-    test: str | None = None,
+    test: str | Path | None = None,
     text: str | None = None,
     label: str | None = None,
     seed: int | None = None,
     settings: Settings = (),
-    output: str | None = None,
+    output: str | Path | None = None,
     overwrite: bool = False,
     offline: bool = False,
     dry_run: bool = False,
@@ -56,10 +60,11 @@ def run(
     texts that override the recipe, or a dictionary of the same. dry_run: only the plan and its cost; no folder.
     Raises UserError for a mistake in what was given, GateError if a check fails.
     """
-    given = {"data.test": test, "data.text": text, "data.label": label, "seed": seed}
+    given = {"data.test": None if test is None else str(test), "data.text": text, "data.label": label, "seed": seed}
     checked = load_recipe(None if target is None else str(target), given, settings)
     with network_off(offline):
-        return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
+        place = None if output is None else str(output)
+        return follow(checked, journal or Journal(), output=place, overwrite=overwrite, dry_run=dry_run)
 
 
 def follow(
@@ -105,10 +110,14 @@ def follow(
     if dry_run:
         return Result(None, plan_as_dict(plan, splits))
 
+    def measure(when: str, model: nn.Module) -> Evaluation:
+        with journal.progress(when, rows["test"].n_tokens, "tokens") as progress:
+            return evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
+
     cpu = hardware.device == "cpu"
     name, parameters = checked.name, recipe.model_dump()
     with (
-        folder.being_written(),
+        folder.being_written() as folder,
         journal.events_in(folder.partial / MARK),
         trackers.start(recipe.trackers, folder.partial, name, parameters, journal.warn, cpu=cpu) as watchers,
     ):
@@ -119,10 +128,7 @@ def follow(
             anatomy = inspect(base.model, base.missing_keys)
             model = base.model.to(hardware.device)
             journal.decide(*quicken(model, hardware.precision))
-            with journal.progress("before", rows["test"].n_tokens, "tokens") as progress:
-                before = evaluate(
-                    model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance
-                )
+            before = measure("before", model)
 
         with journal.phase("train", f"Fine-tuning with {method}"):
             layers, pooler = recipe.train.layers, recipe.train.pooler
@@ -142,12 +148,20 @@ def follow(
                 on_log=watchers.log,
             )
 
-        with journal.phase("after", "After: the same rows again"):  # noqa: SIM117
-            with journal.progress("after", rows["test"].n_tokens, "tokens") as progress:
-                after = evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
+        with journal.phase("after", "After: the same rows again"):
+            after = measure("after", model)
 
         with journal.phase("proof", "Saving, and proving that it reloads"):
-            contract = make_contract(splits.class_names, data.text, data.label, encoder, method, base, folder.adapter)
+            contract = make_contract(
+                splits.class_names,
+                data.text,
+                data.label,
+                encoder,
+                method,
+                base,
+                folder.adapter,
+                data.corpus.digest,
+            )
             contract = save_adapter(model, encoder, contract, folder.adapter)
             journal.decide(*share_with_hub_cache(base))
             texts = splits.test.texts[:PROOF_ROWS]

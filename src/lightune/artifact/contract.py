@@ -45,12 +45,14 @@ class Contract(BaseModel):
     max_tokens: int = Field(description="longest input, special tokens included", ge=1)
     truncation: Literal["head", "tail", "head+tail"]
     method: str
+    trained_on: str = Field(description="sha256 of the data source it was trained on, as it was read")
     base: BaseContract
     temperature: float = Field(
         1.0, description="logits are divided by it before the softmax", gt=0, allow_inf_nan=False
     )
     fingerprint: list[float] = Field(default_factory=list, description="logits of a fixed text, compared at loading")
     files: dict[str, str] = Field(default_factory=dict, description="file of the adapter folder -> its sha256")
+    seal: str = Field("", description="sha256 of everything above as compact JSON")
 
     @field_validator("labels")
     @classmethod
@@ -68,13 +70,21 @@ class Contract(BaseModel):
 
 
 def make_contract(
-    labels: Sequence[str], text: str, label: str, encoder: Encoder, method: str, base: Base, adapter: Path
+    labels: Sequence[str],
+    text: str,
+    label: str,
+    encoder: Encoder,
+    method: str,
+    base: Base,
+    adapter: Path,
+    trained_on: str,
 ) -> Contract:
     """The contract of a freshly trained classifier that will be saved in `adapter`."""
     reference = base.reference
     is_local = reference.why == "local folder"
     beside = os.path.relpath(reference.folder.resolve(), adapter.resolve()) if is_local else None
     values: dict[str, Any] = {"labels": list(labels), "text": text, "label": label, "method": method}
+    values["trained_on"] = trained_on
     return Contract(
         **values,
         lightune=__version__,
@@ -87,7 +97,8 @@ def make_contract(
 def write_contract(contract: Contract, adapter: Path) -> Contract:
     """Writes contract.json into the adapter folder, with the sha256 of every file that is there by now."""
     names = sorted(path.name for path in adapter.iterdir() if path.is_file() and path.name not in (FILE, CARD))
-    sealed = contract.model_copy(update={"files": {name: _sha256(adapter / name) for name in names}})
+    listed = contract.model_copy(update={"files": {name: _sha256(adapter / name) for name in names}})
+    sealed = listed.model_copy(update={"seal": _seal(listed)})
     (adapter / FILE).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return sealed
 
@@ -96,7 +107,7 @@ def read_contract(adapter: Path) -> Contract:
     """The contract of an adapter folder. UserError if there is none or it is not one of ours."""
     path = adapter / FILE
     try:
-        return Contract.model_validate_json(path.read_bytes())
+        contract = Contract.model_validate_json(path.read_bytes())
     except OSError:  # not there, or no file
         raise UserError(
             f"{adapter}: no {FILE}, so its labels and its truncation are unknown. Give the folder of a lightune "
@@ -106,6 +117,13 @@ def read_contract(adapter: Path) -> Contract:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path}: {where}: {first['msg']}. It was changed, or a newer lightune wrote it.") from None
+    if contract.seal != _seal(contract):
+        raise UserError(f"{path}: was changed since the run ended. Copy the folder again, or train again.")
+    return contract
+
+
+def _seal(contract: Contract) -> str:
+    return hashlib.sha256(contract.model_dump_json(exclude={"seal"}).encode()).hexdigest()
 
 
 def check_files(contract: Contract, adapter: Path) -> None:

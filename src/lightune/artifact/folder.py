@@ -16,13 +16,14 @@ run under that name stays as it is until then.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,14 +41,30 @@ RESULTS = "results.json"
 RECIPE = "recipe.toml"
 FINGERPRINT_TOLERANCE = 1e-3  # of logits, relative to the largest above 1; between machines in fp32
 MARK = "events.jsonl"  # the first file of a run that is being written
+PARTS = {
+    RECIPE,
+    ADAPTER,
+    RESULTS,
+    "results.png",
+    "predictions.parquet",
+    "environment.json",
+    MARK,
+    "trackers",
+    ".DS_Store",
+}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run that is being written: files go to `partial`, `publish` gives it its name."""
+    """A run that is being written: files go to `partial`, `publish` gives it its name.
+
+    numbered: the name that a number is added to where it is taken; None where the user chose the folder.
+    """
 
     final: Path
     overwrite: bool = False
+    numbered: Path | None = None
 
     @property
     def partial(self) -> Path:
@@ -60,28 +77,42 @@ class RunFolder:
         return self.partial / ADAPTER
 
     @contextmanager
-    def being_written(self) -> Iterator[None]:
-        """Inside, the empty folder that the run is built in, which no other run writes to.
+    def being_written(self) -> Iterator[RunFolder]:
+        """Inside, the folder is empty and no other run writes to it; a numbered one may get another number.
 
-        UserError if another run writes there by now, GateError if it cannot be written.
+        UserError if another run writes there by now, GateError if it cannot be written or the disk is full.
         """
+        taken, lock = self._take()
         try:
-            self.partial.mkdir(parents=True, exist_ok=True)
-            lock = _lock(self.partial)
-            (self.partial / MARK).write_bytes(b"")
-            _empty(self.partial)
-        except BlockingIOError:
-            raise UserError(_busy(self.final)) from None
-        except OSError as error:
-            raise GateError(f"{self.final}: cannot be written ({error.strerror}). Choose another --output.") from None
-        try:
-            yield
+            with _disk_errors(taken.partial):
+                yield taken
         finally:
             os.close(lock)
 
+    def _take(self) -> tuple[RunFolder, int]:
+        """The folder that is ours now, and the descriptor that keeps others out of it."""
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            lock = _lock(self.partial)
+        except BlockingIOError:
+            if self.numbered is None:
+                raise UserError(_busy(self.final)) from None
+            return replace(self, final=_next_free(self.numbered))._take()
+        except OSError as error:
+            raise GateError(f"{self.final}: cannot be written ({error.strerror}). Choose another --output.") from None
+        try:
+            with _disk_errors(self.partial):
+                _check_partial(self.partial)
+                (self.partial / MARK).write_bytes(b"")
+                _empty(self.partial)
+        except BaseException:
+            os.close(lock)
+            raise
+        return self, lock
+
     def publish(self) -> None:
         """Replaces an earlier run of this name, if there is one, by the finished one."""
-        if self.final.exists() and not self.overwrite and any(self.final.iterdir()):
+        if self.final.exists() and (_foreign(self.final) if self.overwrite else any(self.final.iterdir())):
             raise GateError(
                 f"{self.final}: something was put there meanwhile. The finished run is in {self.partial}."
             )
@@ -98,26 +129,74 @@ def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunF
 
     Writes nothing: a mistake found later leaves no trace.
     """
-    final = Path(output).expanduser().resolve() if output else _next_free(Path("runs") / name)
+    numbered = None if output else Path("runs") / name
+    final = _next_free(numbered) if numbered else _absolute(str(output))
     shown = output or final
     _check_writable(final, str(shown))
     if final.exists() and (not final.is_dir() or (any(final.iterdir()) and not _is_run(final))):
         raise UserError(f"{shown}: exists and is not a run of lightune. Choose another --output.")
     if _is_run(final) and not overwrite:
         raise UserError(f"{shown}: holds a finished run. Choose another --output, or add --overwrite.")
-    folder = RunFolder(final, overwrite)
+    if foreign := _foreign(final) if final.exists() else []:
+        raise UserError(
+            f"{shown}: holds {foreign[:3]} beside the run, which --overwrite would delete. Move it, or choose "
+            f"another --output."
+        )
+    folder = RunFolder(final, overwrite, numbered)
     if _is_locked(folder.partial):
         raise UserError(_busy(shown))
-    if folder.partial.exists() and not (folder.partial / MARK).exists():
-        raise UserError(f"{folder.partial}: is in the way and is not lightune's. Move it or choose another --output.")
+    _check_partial(folder.partial)
     return folder
+
+
+def _absolute(output: str) -> Path:
+    try:
+        final = Path(output).expanduser().resolve()
+        str(final).encode()  # it is written into files
+    except (OSError, RuntimeError, ValueError) as error:  # a stranger's home, a loop of links, half a character
+        raise UserError(f"{output[:80]!r}: cannot be a folder ({error}). Choose another --output.") from None
+    if not final.name:
+        raise UserError(f"{output}: the root of a disk cannot be a run. Choose another --output.")
+    return final
+
+
+def _check_partial(partial: Path) -> None:
+    """UserError if something lies where the run will be built that no run of lightune left there."""
+    if not partial.exists() or (partial.is_dir() and not any(partial.iterdir())):
+        return
+    if not partial.is_dir() or not (partial / MARK).exists() or _foreign(partial):
+        raise UserError(f"{partial}: is in the way and is not lightune's. Move it or choose another --output.")
+
+
+def _foreign(folder: Path) -> list[str]:
+    """What is in a run's folder and did not come from a run."""
+    return sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in PARTS)
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """A full or broken disk is one message, wherever it shows."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+        return
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        reason = str(error.strerror)
+    except SafetensorError as error:
+        if "os error" not in str(error):
+            raise
+        reason = str(error)
+    raise GateError(f"{folder}: cannot be written ({reason}). Make room, or choose another --output.")
 
 
 def _check_writable(final: Path, shown: str) -> None:
     """UserError or GateError now instead of after the work, if the folder could not be made."""
     try:
         there = next(parent for parent in final.parents if parent.exists())
-        final.exists()
+        final.with_name(f".{final.name}.12345678").exists()  # the longest name it has on its way
     except OSError as error:  # a name that is too long, a file in the way
         raise UserError(f"{shown[:80]}: cannot be a folder ({error.strerror}). Choose another --output.") from None
     if not there.is_dir():

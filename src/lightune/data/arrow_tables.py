@@ -30,7 +30,7 @@ def check_names(path: Path, names: list[str]) -> list[str]:
 def check_rows(path: Path, table: pa.Table) -> pa.Table:
     """The table itself. Raises UserError if it has no rows."""
     if not table.num_rows:
-        raise UserError(f"{path}: no rows, only the column names {table.column_names}. Add labelled rows.")
+        raise UserError(f"{path}: no rows, only the column names {table.column_names}. Add rows.")
     return table
 
 

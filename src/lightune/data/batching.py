@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LENGTH_MULTIPLE = 8  # batch lengths are rounded up to it: fewer shapes, and what matrix units like
 CHUNK_STEPS = 50  # optimizer steps whose texts are sorted by length together
 TOKENISE_ROWS = 4096
+MOST_UNKNOWN = 0.5  # share of the training tokens that the vocabulary may lack
 MAX_TOKENS = 256  # where the recipe does not say
 
 
@@ -235,6 +236,7 @@ def encode(
     }
     limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")
     decisions = [limit, describe_cut("longer texts", rows["train"].tokens, encoder)]
+    decisions += _describe_unknown(rows["train"].tokens, encoder)
     if training_tokens != "auto":
         if int(training_tokens) > encoder.max_tokens:
             most = encoder.max_tokens
@@ -244,6 +246,20 @@ def encode(
         rows["train"] = replace(rows["train"], short=cut)
         decisions.append(describe_cut(f"cut to {training_tokens} in most steps", cut, short))
     return rows, decisions
+
+
+def _describe_unknown(tokens: Tokens, encoder: Encoder) -> list[Decision]:
+    """The share of tokens that the vocabulary does not have. UserError if that is most of them."""
+    n_words = tokens.n_tokens - encoder.frame.n_special * len(tokens)
+    unknown = encoder.tokenizer.unk_token_id
+    share = 0.0 if unknown is None else float((tokens.ids == unknown).sum()) / max(1, n_words)
+    if share > MOST_UNKNOWN:
+        raise UserError(
+            f"the tokenizer of this model does not know {share:.0%} of the tokens of the training texts. Use a model "
+            f"of their language, or, if it is, get its folder's tokenizer files again."
+        )
+    why = "no piece of the vocabulary stands for them; a model of the texts' language would know more"
+    return [Decision("unknown tokens", f"{share:.0%}", why)] if share > 0.01 else []
 
 
 def describe_cut(what: str, tokens: Tokens, encoder: Encoder) -> Decision:

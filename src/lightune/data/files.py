@@ -62,6 +62,7 @@ def check_exists(source: str) -> None:
     """Refuses an empty name, a broken link, a device and a file that is not there; opens nothing."""
     if not source.strip() or "\0" in source:
         raise UserError(f"the data source is {source!r}. Name a file, a folder, embedded:imdb or a Hub data set.")
+    check_name(source)
     try:
         mode = os.stat(source).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -73,6 +74,14 @@ def check_exists(source: str) -> None:
         raise UserError(f"{source}: cannot be opened ({error.strerror}). Check the path and its rights.") from None
     else:
         _check_mode(source, mode)
+
+
+def check_name(name: str) -> None:
+    """UserError for a file's name that is not text: it could be written into no report."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{name!r}: the name is not UTF-8. Rename it.") from None
 
 
 def _check_mode(source: str, mode: int) -> None:

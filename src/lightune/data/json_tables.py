@@ -168,4 +168,8 @@ def _numbers(value: Any) -> Any:
         return {name: _numbers(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_numbers(inner) for inner in value]
-    return json.loads(value) if isinstance(value, _Number) else value
+    return json.loads(value, parse_int=_whole) if isinstance(value, _Number) else value
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) < 1000 else digits  # Python reads no more than 4,300

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightune.data.batching import MAX_TOKENS
 from lightune.data.columns import choose_columns, examples, is_unlabelled
-from lightune.data.sources import read, split_for
+from lightune.data.sources import read, split_for, training_split
 from lightune.data.splits import split
 from lightune.errors import UserError
 from lightune.libraries import is_offline
@@ -39,7 +39,7 @@ class Prepared:
 def prepare(recipe: DataRecipe) -> Prepared:
     """Reads the source (and the test file), picks the columns, renders the texts."""
     corpus = _read(recipe.source, recipe)
-    train_name = split_for("train", corpus) or next(iter(corpus.tables))
+    train_name = training_split(corpus)
     table = corpus.tables[train_name]
     text, label, decisions = choose_columns(table, text=recipe.text, label=recipe.label)
     rows = Decision("rows", f"{table.num_rows:,}", f"{recipe.source}, split {train_name}")
@@ -76,7 +76,11 @@ def _held_out(
         if "test" in found and label not in there.tables[name].column_names:
             decisions.append(Decision(f"split {name}", "not used", f"it has no column {label!r}"))
             continue
-        choose_columns(there.tables[name], text=text, label=label)
+        try:
+            choose_columns(there.tables[name], text=text, label=label)
+        except UserError as error:
+            needed = f"{there.source}, split {name}: needs the columns of the training data"
+            raise UserError(f"{needed}: {error}") from None
         if there is corpus and is_unlabelled(there.tables[name], label):
             decisions.append(Decision(f"split {name}", "not used", f"nobody labelled it (no value in {label!r})"))
             continue

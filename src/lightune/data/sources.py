@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from lightune.data.arrow_tables import accepts_parquet, check_rows, class_names_of, parquet_table, plain_table
 from lightune.data.csv_tables import accepts_csv, csv_table, parse_csv
-from lightune.data.files import FILE_SUFFIXES, MAX_LINE_BYTES, TextFile, check_exists, check_text, sha256
+from lightune.data.files import FILE_SUFFIXES, MAX_LINE_BYTES, TextFile, check_exists, check_name, check_text, sha256
 from lightune.data.json_tables import accepts_json, accepts_jsonl, json_table, jsonl_table
 from lightune.errors import UserError, near_match
+from lightune.libraries import network_off
 from lightune.records import Corpus
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ def split_for(purpose: str, corpus: Corpus) -> str | None:
     return next((name for name in SPLITS[purpose] if name in corpus.tables), None)
 
 
+def training_split(corpus: Corpus) -> str:
+    """The name of the split to train on: the one called so, else the first."""
+    return split_for("train", corpus) or next(iter(corpus.tables))
+
+
 def _check_options(source: str, name: str, row: Source, options: Options) -> None:
     for option in ("encoding", "delimiter"):
         value = getattr(options, option)
@@ -138,6 +144,8 @@ def _read_folder(source: str, options: Options) -> Corpus:
     root = Path(source)
     folders = _subfolders(root)
     splits = [folder for folder in folders if any(folder.name.lower() in names for names in SPLITS.values())]
+    # a class may have a split's name: cars, buses and trains, and the texts of "train" lie in it
+    splits = [folder for folder in splits if _subfolders(folder) or not any(map(_is_text, _shown(folder)))]
     is_split = any(folder.name.lower() in SPLITS["train"] for folder in splits)
     parts = _one_for_each_purpose(root, splits) if is_split else {"train": root}
     digest = hashlib.sha256()
@@ -157,9 +165,12 @@ def _one_for_each_purpose(root: Path, folders: list[Path]) -> dict[str, Path]:
 def _shown(folder: Path) -> list[Path]:
     """What is in a folder, by name, without hidden entries. UserError if it cannot be listed."""
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}). Check its rights.") from None
+    for entry in entries:
+        check_name(str(entry))
+    return entries
 
 
 def _subfolders(root: Path) -> list[Path]:
@@ -241,7 +252,7 @@ def _read_embedded(source: str, options: Options) -> Corpus:
     return Corpus(
         source,
         {"train": pa.table({"text": table["text"], "label": labels})},
-        EMBEDDED_SHA256,
+        hashlib.sha256(f"{EMBEDDED_SHA256}:{typed}".encode()).hexdigest(),  # two data sets in one file
         class_names={"label": names},
     )
 
@@ -274,7 +285,7 @@ def _read_hub(source: str, options: Options) -> Corpus:
     match = _HUB_ID.fullmatch(source)
     assert match is not None  # _accepts_hub
     name, config, revision = match["name"], match["config"], match["revision"]
-    with _hub_errors(source, options.offline), _hub_offline(options.offline):
+    with _hub_errors(source, options.offline), network_off(options.offline):
         name, commit, splits = _hub_splits(name, config, revision, options.offline)
     class_names: dict[str, list[str]] = {}
     tables = {}
@@ -307,21 +318,6 @@ def _hub_splits(name: str, config: str | None, revision: str | None, offline: bo
         )
     builder.download_and_prepare()
     return name, str(builder.hash), builder.as_dataset()
-
-
-@contextmanager
-def _hub_offline(offline: bool) -> Iterator[None]:
-    """Sets the constants that both libraries took from HF_HUB_OFFLINE when they were imported."""
-    import datasets
-    from huggingface_hub import constants
-
-    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    try:
-        if offline:
-            datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager

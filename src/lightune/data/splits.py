@@ -74,7 +74,8 @@ def split(
         rest, leaks = _without(pool, rest, test_keys, "test")
         scored = _subset(separate, test_rows, "data.test_rows")
         asked["test"] = len(scored) if isinstance(test_rows, str) else test_rows
-        decisions += [*leaks, Decision("test rows", f"{len(scored):,}", f"of {len(test):,} in the test split")]
+        decisions += [*leaks, *_repeats(separate)]
+        decisions += [Decision("test rows", f"{len(scored):,}", f"of {len(test):,} in the test split")]
     own_dev, refused = (None, []) if dev is None else _own_dev(_pool(dev, seed), names, pool, rest, test_keys)
     decisions += refused
     if own_dev is None:
@@ -154,6 +155,13 @@ def _without_copies(pool: Pool) -> tuple[Pool, list[Decision]]:
     if contradictions:
         found.append(Decision("contradictions", f"{contradictions:,} texts", "the same text under several labels"))
     return Pool(pool.pick(kept), [pool.labels[i] for i in kept], [pool.keys[i] for i in kept]), found
+
+
+def _repeats(test: Pool) -> list[Decision]:
+    """Texts that a separate test split holds more than once: they are scored as they come."""
+    repeats = len(test.keys) - len(set(test.keys))
+    why = "a text that stands there already; each is scored, and the intervals take them for different ones"
+    return [Decision("test copies", f"{repeats:,} rows", why)] if repeats else []
 
 
 def _without(pool: Pool, rest: list[int], seen: set[bytes], other: str) -> tuple[list[int], list[Decision]]:
@@ -249,5 +257,5 @@ def _absent_classes(splits: Splits) -> list[Decision]:
         absent = [name for name in splits.class_names if name not in set(part.labels or [])]
         if absent:
             shown = ", ".join(map(repr, absent[:5]))
-            found.append(Decision(f"classes not in {where}", shown, "too few rows to be in every split"))
+            found.append(Decision(f"classes not in {where}", shown, "none of their rows is there"))
     return found

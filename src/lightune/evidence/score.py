@@ -83,8 +83,9 @@ def _require_finite(proba: np.ndarray) -> None:
     n_broken = int((~np.isfinite(proba)).any(axis=-1).sum())
     if n_broken:
         raise UserError(
-            f"The model's probabilities are not numbers for {n_broken} of {len(proba)} rows: training "
-            "diverged, or 16-bit numbers overflowed. Lower train.learning_rate, or use 32-bit precision."
+            f"The model's probabilities are not numbers for {n_broken} of {len(proba)} rows: the base's weights are "
+            "damaged, 16-bit numbers overflowed, or training diverged. Check the base, set "
+            "hardware.precision=fp32, or lower train.learning_rate."
         )
 
 

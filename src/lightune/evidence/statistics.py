@@ -53,22 +53,13 @@ def percentile_interval(samples: np.ndarray, level: float = 0.95) -> tuple[float
     return float(low), float(high)
 
 
-def bootstrap_confusions(
-    y_true: np.ndarray, y_pred: np.ndarray, n_classes: int, n_resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Confusion matrices (B, C, C) int [resample, true class, predicted class] of resampled rows.
-
-    y_true, y_pred (N,) int in [0, C). Raises UserError if N == 0.
-    """
-    return np.concatenate(list(confusion_draws(y_true, y_pred, n_classes, n_resamples, rng)))
-
-
 def confusion_draws(
     y_true: np.ndarray, y_pred: np.ndarray, n_classes: int, n_resamples: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """`bootstrap_confusions` in chunks (b, C, C), so that 1,000 classes do not need 8 GB at once.
+    """Confusion matrices of resampled rows, int [resample, true class, predicted class], in chunks (b, C, C).
 
-    Drawing N rows with replacement and counting cells is one multinomial draw over the cells.
+    y_true, y_pred (N,) int in [0, C). Chunks, so that 1,000 classes do not need 8 GB at once. Raises UserError if
+    N == 0. Drawing N rows with replacement and counting cells is one multinomial draw over the cells.
     """
     require_rows(len(y_true))
     cells, counts = np.unique(y_true * n_classes + y_pred, return_counts=True)

@@ -51,11 +51,6 @@ class Anatomy:
     accepts_prefix: bool
     transposed: bool
 
-    @property
-    def linear_modules(self) -> tuple[str, ...]:
-        """The names of the linear layers inside the blocks, from the input up."""
-        return tuple(self.linears)
-
 
 def inspect(model: nn.Module, missing_keys: set[str]) -> Anatomy:
     """The anatomy of a model made by `AutoModelForSequenceClassification.from_pretrained`.
@@ -140,6 +135,20 @@ def find_layers(model: nn.Module) -> tuple[str, ...]:
             "adapters go. Use another base model."
         )
     return tuple(found)
+
+
+def check_backbone(model: nn.Module, missing_keys: set[str]) -> None:
+    """UserError if the checkpoint lacked a weight of the blocks or of what comes before them.
+
+    It would be drawn at random, be no part of what an adapter saves, and be another one at every load.
+    """
+    layers, names = find_layers(model), list(model.state_dict())
+    last = max(i for i, name in enumerate(names) if inside(name, layers))
+    if lost := sorted(missing_keys & set(names[: last + 1])):
+        raise UserError(
+            f"its weights lack {len(lost)} of the network its config.json describes, such as {lost[0]!r} in the "
+            f"right shape. Copy or download it again, or use another base model."
+        )
 
 
 def head_modules(model: nn.Module, missing_keys: set[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lightune.errors import UserError, near_match
 from lightune.hardware import seed_everything
 from lightune.libraries import is_offline, quiet_transformers
-from lightune.model.anatomy import ensure_pad_token
+from lightune.model.anatomy import check_backbone, ensure_pad_token
 from lightune.records import Decision
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def locate(model: str) -> Reference:
             return Reference(packaged.hub_id, folder, None, f"from the installed package {packaged.package}")
         return _snapshot(packaged.hub_id, None)
     path = Path(model)
+    if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+        raise UserError(f"model = {model!r}: an adapter, not a base model. Give the base it was trained on.")
     if path.is_dir():
         # relative: an adapter should not carry the name of its author's home
         return Reference(os.path.relpath(path), path, None, "local folder")
@@ -113,11 +115,13 @@ def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | N
             output_loading_info=True,
             trust_remote_code=False,
         )
-    ensure_pad_token(tokenizer, model)
+        missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+        check_backbone(model, missing)
+        ensure_pad_token(tokenizer, model)
+        most_tokens = longest_input(model, tokenizer)
     digest = weights_digest(reference.folder)
     # what PEFT writes into adapter_config.json as the base
     model.name_or_path = model.config.name_or_path = reference.name
-    missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     at = f" at {reference.revision[:8]}" if reference.revision else ""
     what = f"{reference.name}{at}, {type(model).__name__}, {millions:.1f}M parameters"
@@ -128,7 +132,7 @@ def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | N
         reference,
         digest,
         missing,
-        longest_input(model, tokenizer),
+        most_tokens,
         (Decision("base model", what, why),),
     )
 
@@ -244,8 +248,10 @@ def _snapshot(name: str, revision: str | None) -> Reference:
 def _as_user_error(reference: Reference) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UserError as error:
+        raise UserError(f"model = {reference.name!r}: {error}") from error
+    except Exception as error:  # somebody else's files, which transformers and tokenizers trust to be right
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"model = {reference.name!r}: cannot be loaded as a text classifier: {reason} "
             f"The folder needs config.json, model.safetensors and a tokenizer of a text model."

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WIDTH = 768  # of BERT-base, which published learning rates are for
 
 Rank = Annotated[int, Field(ge=1, le=1024)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Tokens = Annotated[int, Field(ge=1, le=256)]
 Width = Annotated[int, Field(ge=1, le=8192)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ class Classifier:
             loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)
         return cls(loaded, choose_hardware(device))
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Iterable[str]) -> list[Prediction]:
         """One prediction per text, in order. UserError if `texts` is one string or holds something else."""
         proba = self.predict_proba(texts)
         best = proba.argmax(axis=1)
@@ -65,15 +65,28 @@ class Classifier:
             for i, row in zip(best, proba, strict=True)
         ]
 
-    def predict_proba(self, texts: Sequence[str]) -> NDArray[np.float64]:
+    def predict_proba(self, texts: Iterable[str]) -> NDArray[np.float64]:
         """Probabilities (N, C), columns in the order of `labels`; rows sum to 1."""
-        if isinstance(texts, str):
-            raise UserError("predict takes a list of texts and got one string. Write predict([text]).")
-        wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise UserError(f"text {wrong} is {type(texts[wrong]).__name__}, not a string: {texts[wrong]!r:.80}.")
-        if not len(texts):
+        texts = _checked(texts)
+        if not texts:
             return np.zeros((0, len(self.labels)))
         tokens = self.encoder.tokenise(texts)
         logits = predict_logits(self.model, self.encoder, tokens, self.hardware)
         return softmax(logits / self.contract.temperature)
+
+
+def _checked(texts: Iterable[str]) -> list[str]:
+    """The texts as a list. UserError for one string, a table, and what is no text or has no order."""
+    if isinstance(texts, str | bytes):
+        raise UserError("predict takes a list of texts and got one string. Write predict([text]).")
+    if isinstance(texts, Mapping | Set) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
+        raise UserError(f"predict takes a list of texts and got {type(texts).__name__}. Give it one column's texts.")
+    found = list(texts)
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise UserError(f"text {i} is {type(text).__name__}, not a string: {text!r:.80}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"text {i} holds half of a surrogate pair: {text!r:.80}.") from None
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 
 from lightune.data.batching import Labelled
 from lightune.data.columns import choose_columns, examples
-from lightune.data.sources import Options, read
+from lightune.data.sources import Options, read, training_split
 from lightune.errors import UserError
 from lightune.evidence.evaluate import evaluate
 from lightune.evidence.metrics import METRICS
@@ -50,6 +50,8 @@ def evaluate_file(
         names = corpus.class_names.get(label)
         rows, dropped = examples(table, text=text, label=label, class_names=names, fewest_classes=1)
     journal.decide(*decisions, *dropped)
+    if corpus.digest == classifier.contract.trained_on and name == training_split(corpus):
+        journal.warn(f"{data}: is what this classifier was trained on; its scores there say nothing about new texts")
     labels = rows.labels or []
     unknown = sorted(set(labels) - set(classifier.labels))
     if unknown:
@@ -99,7 +101,7 @@ def predict_file(
     the numbers of rows and of rows without a text, and the same notes.
     """
     with ExitStack() as stack:
-        check_output(output)
+        check_output(output, data)
         classifier = Classifier.load(run, base=base)
         template = text or classifier.contract.text
         stack.enter_context(_words_of_options())

@@ -13,12 +13,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lightune.data.arrow_tables import parquet_table
+from lightune.data.arrow_tables import accepts_parquet, parquet_table
 from lightune.data.columns import columns_of, examples, is_unlabelled
 from lightune.data.csv_tables import delimiter_of
 from lightune.data.files import MAX_BYTES, MAX_LINE_BYTES, MIB, check_text
@@ -95,21 +95,28 @@ def _is_text_line(start: bytes, template: str, how: Options) -> bool:
 
 def _copied_input(path: Path, template: str, how: Options, *, given: bool) -> Input:
     """What was piped and is no plain UTF-8 lines: JSON, a table whose header names the text, other encodings."""
+    if accepts_parquet(str(path)):
+        return _piped_table(path, "parquet", template, how)
     file = check_text(path, how.encoding)
     with file.lines() as lines:
         start = next((line for line in lines if line.strip("\ufeff \t\r\n")), "").strip("\ufeff\r\n")
     kind = _kind_of_lines(start.strip(), template, how.delimiter)
     if kind is not None:
-        return _table_input(str(path.rename(path.with_suffix(f".{kind}"))), template, how)
+        return _piped_table(path, kind, template, how)
     if given:
         raise UserError(f"{STDIN}: its first line {start[:60]!r} is no header that names {columns_of(template)}.")
     with file.lines(newline="\n") as lines:
         return _line_input(b"", io.BytesIO("".join(lines).encode()))
 
 
+def _piped_table(path: Path, kind: str, template: str, how: Options) -> Input:
+    table = _table_input(str(path.rename(path.with_suffix(f".{kind}"))), template, how)
+    return replace(table, notes=(f"{STDIN}: read as {kind} with the columns {list(table.columns)}",))
+
+
 def _kind_of_lines(line: str, template: str, delimiter: str | None) -> str | None:
     """json or csv by the first line; None: every line is a text."""
-    if re.match(r"\{|\[\s*($|[{\]])", line):
+    if re.match(r'\{\s*($|["}])|\[\s*($|[{\]])', line):
         return "json"
     marks = ",\t;|" if delimiter is None else delimiter_of(delimiter)
     return "csv" if any(set(columns_of(template)) <= set(_cells(line, mark)) for mark in marks) else None

@@ -28,8 +28,8 @@ def ending_of(output: str) -> str:
     return Path(output).suffix.lower().lstrip(".")
 
 
-def check_output(output: str) -> None:
-    """Before any work: UserError if the format or the folder cannot be."""
+def check_output(output: str, data: str) -> None:
+    """Before any work: UserError if the format or the folder cannot be, or the answers would replace `data`."""
     ending, folder = ending_of(output), Path(output).parent
     if output == "-":
         return
@@ -38,8 +38,11 @@ def check_output(output: str) -> None:
     try:
         if not folder.is_dir():
             raise UserError(f"{output}: its folder does not exist. Make it first.")
-        if Path(output).is_dir() or not os.access(folder, os.W_OK):
+        there = output if Path(output).exists() else folder
+        if Path(output).is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"{output}: cannot be written there. Choose another --output.")
+        if Path(output).exists() and Path(data).exists() and Path(output).samefile(data):
+            raise UserError(f"{output}: is the input, whose labels would be lost. Choose another --output.")
     except OSError as error:  # a name that is too long
         raise UserError(f"{output[:80]}: cannot be written ({error.strerror}). Choose another --output.") from None
 
@@ -52,7 +55,7 @@ def open_output(output: str, source: Input, kept: Mapping[str, str], classifier:
             header = [*kept.values(), *added_columns(classifier)]
             yield _jsonl_writer(file) if source.kind == "jsonl" else _csv_writer(file, header, source.kind)
         return
-    path = Path(output)
+    path = Path(output).resolve()  # a link stays a link
     with ExitStack() as stack:
         with _blamed_on(output):
             # a fresh name of our own, beside the output so that it can take its place in one step
@@ -68,6 +71,8 @@ def open_output(output: str, source: Input, kept: Mapping[str, str], classifier:
         yield write
         with _blamed_on(output):
             file.close()
+            if path.exists():
+                partial.chmod(path.stat().st_mode)  # what was private stays so
             partial.replace(path)
 
 

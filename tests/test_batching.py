@@ -131,3 +131,5 @@ def test_texts_that_the_vocabulary_does_not_know_are_told_or_refused(tmp_path):
     assert told([f"{text} \u0436" for text in known]) == ["20%"]
     with pytest.raises(UserError, match=r"does not know 100% of the tokens .* Use a model of their language"):
         told(["\u0436 \u0449", "\u0449 \u0436"])
+    own.tokenizer.unk_token = own.tokenizer.cls_token  # as where one token stands for start and unknown
+    assert told(known) == []

@@ -199,6 +199,12 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
     assert table["label"].to_pylist() == ["bus", "car", "train"]
 
 
+@pytest.mark.parametrize("extra", [{"train/pos/1.txt": "good", "train/neg/1.txt": "bad"}, {"train/1.txt": "good"}])
+def test_a_split_without_classes_is_refused_and_no_class(extra, tmp_path):
+    with pytest.raises(UserError, match=r"no folder in it holds \.txt files"):
+        read(fill(tmp_path, extra | {"test/1.txt": "unlabelled"}))
+
+
 def test_two_data_sets_in_one_package_are_two(monkeypatch):
     one, two = (read(f"embedded:{name}").digest for name in ("imdb", "rotten-tomatoes"))
     assert one != two

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import io
@@ -16,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
 
 import lightune
-from lightune.artifact.contract import Contract, _seal, read_contract
+from lightune.artifact.contract import read_contract, seal_of
 from lightune.data.sources import Options
-from lightune.errors import UserError
+from lightune.errors import GateError, UserError
 from lightune.journal import Journal
 from lightune.libraries import is_offline, network_off
 from lightune.report.card import write_card
@@ -110,9 +108,8 @@ def test_another_base_is_refused(tiny_run, tmp_path):
 def rewrite(path: Path, **changes: object) -> None:
     """Another contract, with the seal that lightune would have given it."""
     values = json.loads(path.read_text()) | changes
-    with contextlib.suppress(ValidationError):
-        values["seal"] = _seal(Contract.model_validate(values))
-    path.write_text(json.dumps(values).replace('"Infinity"', "Infinity"))
+    text = json.dumps(values | {"seal": seal_of(json.dumps(values))})
+    path.write_text(text.replace('"Infinity"', "Infinity"))
 
 
 def test_a_run_and_its_base_can_move_together(tiny_run, tiny_bert, tmp_path):
@@ -598,6 +595,32 @@ def test_the_input_is_not_replaced_by_its_answers(tiny_run, reviews, tmp_path):
         with pytest.raises(UserError, match=r"is the input, whose labels would be lost"):
             predict_file(tiny_run.folder, str(tmp_path / "mine.csv"), str(tmp_path / name))
     assert (tmp_path / "mine.csv").read_bytes() == reviews.read_bytes()
+
+
+def test_redirected_input_is_not_replaced_by_its_answers(tiny_run, tmp_path, monkeypatch):
+    (tmp_path / "mine.txt").write_text("lovely\n")
+    (tmp_path / "mine.csv").symlink_to("mine.txt")
+    with (tmp_path / "mine.txt").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(UserError, match="is the input"):
+            predict_file(tiny_run.folder, "-", str(tmp_path / "mine.csv"))
+
+
+def test_a_full_disk_under_the_answers_is_one_message(tiny_run, tmp_path, monkeypatch):
+    """Flushing fails, and so does closing, which flushes once more."""
+
+    class Full(io.TextIOWrapper):
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+    (tmp_path / "in.csv").write_text("text\nlovely\n")
+    plain = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *a, **k: Full(io.BytesIO()) if "answers" in path.name else plain(path, *a, **k)
+    )
+    with pytest.raises(GateError, match=r"cannot be written \(No space left on device\)"):
+        predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]
 
 
 def test_an_answer_file_keeps_its_rights_and_its_link(tiny_run, tmp_path):

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("lightune: interrupted; no run was published and no file replaced", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
     return 0
 
@@ -161,13 +161,22 @@ def _journal(arguments: argparse.Namespace) -> Journal:
 
 
 def _print_json(values: Any) -> None:
-    text = json.dumps(values, indent=2, ensure_ascii=not _takes_all_letters(sys.stdout), allow_nan=False)
+    _print(json.dumps(values, indent=2, ensure_ascii=not _takes_all_letters(sys.stdout), allow_nan=False))
+
+
+def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
+        _drop_output()
         raise GateError(f"standard output: cannot be written ({error.strerror}).") from None
+
+
+def _drop_output() -> None:
+    """Sends what is left in the buffer nowhere: Python would try it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _takes_all_letters(stream: TextIO) -> bool:
@@ -274,8 +283,7 @@ def _env(arguments: argparse.Namespace) -> None:
         return
     from lightune.recipe import flatten
 
-    for key, value in flatten(values).items():
-        print(f"{key:32} {value}")
+    _print("\n".join(f"{key:32} {value}" for key, value in flatten(values).items()))
 
 
 def _print_rows(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -284,13 +292,15 @@ def _print_rows(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> No
         _print_json(rows)
         return
     width = max(len(row["name"]) for row in rows) + 2
+    lines = []
     for row in rows:
         name, *rest = row.items()
         inner = [f"{key}: {value}" for key, value in rest if not isinstance(value, dict)]
-        print(f"{name[1]:{width}}{'; '.join(inner)}")
+        lines.append(f"{name[1]:{width}}{'; '.join(inner)}")
         for _, value in rest:
-            for key, text in value.items() if isinstance(value, dict) else ():
-                print(f"{'':{width}}  {key}: {text}")
+            details = value.items() if isinstance(value, dict) else ()
+            lines += [f"{'':{width}}  {key}: {text}" for key, text in details]
+    _print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class TrainRecipe(Section):
     weight_decay: float = Field(0.01, description="AdamW's, on matrices", ge=0)
     clip: float = Field(1.0, description="largest gradient norm", gt=0)
     evaluations: int = Field(1, description="of the dev rows, per epoch", ge=1)
-    patience: int = Field(3, description="evaluations without improvement before training stops", ge=1)
+    patience: int = Field(3, description="evaluations of no gain before it stops, once it reads whole texts", ge=1)
     memory_tokens: Tokens = Field("auto", description="padded tokens per forward and backward pass")
     gradient_checkpointing: Literal["auto"] | bool = Field("auto", description="trade time for memory")
 

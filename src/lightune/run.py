@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lightune import trackers
 from lightune.artifact.contract import make_contract
-from lightune.artifact.folder import MARK, choose_run_folder, save_adapter
+from lightune.artifact.folder import MARK, PICTURE, choose_run_folder, save_adapter
 from lightune.artifact.proof import prove
 from lightune.artifact.results import gather, write_run
 from lightune.data.batching import encode, make_encoder
@@ -175,14 +175,14 @@ def follow(
                 {f"test_{name}": score["value"] for name, score in results["after"].items()}, history.n_steps
             )
             watchers.finish()
-            draw_results(results, folder.partial / "results.png")
+            draw_results(results, folder.partial / PICTURE)
             card = write_card(results, contract, is_peft=methods.METHODS[method].is_peft)
             (folder.adapter / "README.md").write_text(card, encoding="utf-8")
             results["seconds"] = journal.spent()  # with the report's own share
             write_run(folder.partial, checked, results, splits, before, after, hardware)
         folder.publish()
-        show_results(journal, results, folder.final)
-        return Result(str(folder.final), results)
+    show_results(journal, results, folder.final)
+    return Result(str(folder.final), results)
 
 
 class _CallableModule(types.ModuleType):

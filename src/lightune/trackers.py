@@ -230,9 +230,10 @@ def _trackio(folder: Path, run_name: str, config: Config) -> Tracker:
     from accelerate.tracking import TrackioTracker
 
     ours = "TRACKIO_DIR" not in os.environ
-    kept = Path(getattr(sys.modules.get("trackio.utils"), "TRACKIO_DIR", folder))
-    if ours and kept != folder:  # read once, when trackio is imported: its rows would go to another run's folder
-        raise RuntimeError(f"trackio keeps {kept} for this process. Set TRACKIO_DIR, or start another process")
+    wanted = Path(os.environ.get("TRACKIO_DIR", folder))
+    kept = Path(getattr(sys.modules.get("trackio.utils"), "TRACKIO_DIR", wanted))
+    if kept != wanted:  # read once, when trackio is imported: these rows would go to another run's folder
+        raise RuntimeError(f"trackio keeps {kept} for this process. Start another one")
     quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
     # config goes to init: store_init_configuration adds a key "allow_val_change" to the run's settings.
     tracker = TrackioTracker(PROJECT, name=run_name, config=config, **quiet)

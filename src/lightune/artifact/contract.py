@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ class Contract(BaseModel):
     )
     fingerprint: list[float] = Field(default_factory=list, description="logits of a fixed text, compared at loading")
     files: dict[str, str] = Field(default_factory=dict, description="file of the adapter folder -> its sha256")
-    seal: str = Field("", description="sha256 of everything above as compact JSON")
+    seal: str = Field("", description="sha256 of everything above")
 
     @field_validator("labels")
     @classmethod
@@ -98,7 +99,7 @@ def write_contract(contract: Contract, adapter: Path) -> Contract:
     """Writes contract.json into the adapter folder, with the sha256 of every file that is there by now."""
     names = sorted(path.name for path in adapter.iterdir() if path.is_file() and path.name not in (FILE, CARD))
     listed = contract.model_copy(update={"files": {name: _sha256(adapter / name) for name in names}})
-    sealed = listed.model_copy(update={"seal": _seal(listed)})
+    sealed = listed.model_copy(update={"seal": seal_of(listed.model_dump_json())})
     (adapter / FILE).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return sealed
 
@@ -107,7 +108,8 @@ def read_contract(adapter: Path) -> Contract:
     """The contract of an adapter folder. UserError if there is none or it is not one of ours."""
     path = adapter / FILE
     try:
-        contract = Contract.model_validate_json(path.read_bytes())
+        text = path.read_text(encoding="utf-8")
+        contract = Contract.model_validate_json(text)
     except OSError:  # not there, or no file
         raise UserError(
             f"{adapter}: no {FILE}, so its labels and its truncation are unknown. Give the folder of a lightune "
@@ -116,14 +118,16 @@ def read_contract(adapter: Path) -> Contract:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {where}: {first['msg']}. It was changed, or a newer lightune wrote it.") from None
-    if contract.seal != _seal(contract):
+        raise UserError(f"{path}: {where}: {first['msg']}. It was changed, or another lightune wrote it.") from None
+    if contract.seal != seal_of(text):
         raise UserError(f"{path}: was changed since the run ended. Copy the folder again, or train again.")
     return contract
 
 
-def _seal(contract: Contract) -> str:
-    return hashlib.sha256(contract.model_dump_json(exclude={"seal"}).encode()).hexdigest()
+def seal_of(contract: str) -> str:
+    """sha256 of what a contract's JSON says, its own seal left out, however it is spaced and ordered."""
+    values = {key: value for key, value in json.loads(contract).items() if key != "seal"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def check_files(contract: Contract, adapter: Path) -> None:

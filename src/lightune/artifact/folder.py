@@ -1,4 +1,4 @@
-"""The run folder: what is in it, how it comes to be all or nothing, how its adapter is loaded.
+"""The run folder: what is in it, and how it comes to be all or nothing.
 
     recipe.toml           the recipe with every choice filled in and each value's origin as a comment
     adapter/              a plain PEFT folder (for `full`: a plain transformers folder) with the tokenizer,
@@ -27,11 +27,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightune.artifact.contract import FILE, Contract, check_files, read_contract, write_contract
-from lightune.data.batching import Encoder, find_frame
+from lightune.artifact.contract import CARD, FILE, Contract, read_contract, write_contract
+from lightune.data.batching import Encoder
 from lightune.errors import GateError, UserError
-from lightune.model import adapters, methods
-from lightune.model.backbones import Reference, load_base, locate
+from lightune.model import adapters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,19 +38,11 @@ if TYPE_CHECKING:
 ADAPTER = "adapter"
 RESULTS = "results.json"
 RECIPE = "recipe.toml"
-FINGERPRINT_TOLERANCE = 1e-3  # of logits, relative to the largest above 1; between machines in fp32
+PICTURE = "results.png"
+PREDICTIONS = "predictions.parquet"
+ENVIRONMENT = "environment.json"
 MARK = "events.jsonl"  # the first file of a run that is being written
-PARTS = {
-    RECIPE,
-    ADAPTER,
-    RESULTS,
-    "results.png",
-    "predictions.parquet",
-    "environment.json",
-    MARK,
-    "trackers",
-    ".DS_Store",
-}
+PARTS = {RECIPE, ADAPTER, RESULTS, PICTURE, PREDICTIONS, ENVIRONMENT, MARK, "trackers", ".DS_Store"}
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
@@ -91,6 +82,8 @@ class RunFolder:
 
     def _take(self) -> tuple[RunFolder, int]:
         """The folder that is ours now, and the descriptor that keeps others out of it."""
+        if self.numbered and self.final.exists():  # another run has ended there meanwhile
+            return replace(self, final=_next_free(self.numbered))._take()
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
             lock = _lock(self.partial)
@@ -101,8 +94,9 @@ class RunFolder:
         except OSError as error:
             raise GateError(f"{self.final}: cannot be written ({error.strerror}). Choose another --output.") from None
         try:
+            self._check_final()
+            _check_partial(self.partial)
             with _disk_errors(self.partial):
-                _check_partial(self.partial)
                 (self.partial / MARK).write_bytes(b"")
                 _empty(self.partial)
         except BaseException:
@@ -110,12 +104,14 @@ class RunFolder:
             raise
         return self, lock
 
+    def _check_final(self) -> None:
+        """GateError if something is in the run's place that it may not replace."""
+        if self.final.exists() and (_foreign(self.final) if self.overwrite else any(self.final.iterdir())):
+            raise GateError(f"{self.final}: something was put there meanwhile. What is done is in {self.partial}.")
+
     def publish(self) -> None:
         """Replaces an earlier run of this name, if there is one, by the finished one."""
-        if self.final.exists() and (_foreign(self.final) if self.overwrite else any(self.final.iterdir())):
-            raise GateError(
-                f"{self.final}: something was put there meanwhile. The finished run is in {self.partial}."
-            )
+        self._check_final()
         # a fresh name of our own: whatever else lies beside the run is not ours to touch
         earlier = Path(tempfile.mkdtemp(prefix=f".{self.final.name}.", dir=self.final.parent))
         if self.final.exists():
@@ -169,8 +165,12 @@ def _check_partial(partial: Path) -> None:
 
 
 def _foreign(folder: Path) -> list[str]:
-    """What is in a run's folder and did not come from a run."""
-    return sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in PARTS)
+    """What is in a run's folder, or in the adapter folder of a finished one, and did not come from a run."""
+    found = [path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in PARTS]
+    if _is_run(folder):
+        ours = {FILE, CARD, *read_contract(folder / ADAPTER).files}
+        found += [f"{ADAPTER}/{path.name}" for path in (folder / ADAPTER).iterdir() if path.name not in ours]
+    return sorted(found)
 
 
 @contextmanager
@@ -189,7 +189,10 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         if "os error" not in str(error):
             raise
         reason = str(error)
-    raise GateError(f"{folder}: cannot be written ({reason}). Make room, or choose another --output.")
+    raise GateError(
+        f"{folder}: the run could not be written to its end ({reason}). Make room on its disk and in the temporary "
+        f"folder, or choose another --output."
+    )
 
 
 def _check_writable(final: Path, shown: str) -> None:
@@ -261,100 +264,6 @@ def save_adapter(model: nn.Module, encoder: Encoder, contract: Contract, adapter
         # safetensors writes files that only their owner can read
         path.chmod(0o666 & ~_umask())
     return sealed
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A saved classifier, ready to answer: the model on the CPU in fp32, eval mode."""
-
-    model: nn.Module
-    encoder: Encoder
-    contract: Contract
-
-
-def adapter_folder(path: str | Path) -> Path:
-    """The adapter folder of a run folder, or of itself. UserError if it is neither."""
-    folder = Path(path)
-    try:
-        found = [candidate for candidate in (folder, folder / ADAPTER) if (candidate / FILE).exists()]
-    except OSError as error:  # a name that is too long
-        raise UserError(f"{str(path)[:80]}: cannot be opened ({error.strerror}). Give the folder of a run.") from None
-    if found:
-        return found[0]
-    if folder.is_file():
-        raise UserError(f"{folder}: a file. Give the folder of a finished run first, then the data.")
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder. Give the folder of a finished run.")
-    partial = folder.name.endswith(".partial")
-    why = "the run was not finished" if partial else f"no {FILE} in it or in its adapter folder"
-    raise UserError(f"{folder}: {why}. Give the folder of a finished run.")
-
-
-def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None = None) -> Loaded:
-    """The classifier in a run or adapter folder, on the base it was trained on.
-
-    base: where the base model is, if it moved. UserError if its weights are not the ones of the contract.
-    """
-    import torch
-    from transformers import AutoTokenizer
-
-    adapter = adapter_folder(path)
-    contract = read_contract(adapter)
-    check_files(contract, adapter)
-    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
-    encoder = Encoder(tokenizer, find_frame(tokenizer), contract.max_tokens, contract.truncation)
-    # heads and adapters are drawn before they are loaded: that is no business of the caller's random numbers
-    with torch.random.fork_rng(devices=[], enabled=seed is None):
-        model = _load_model(contract, adapter, base, seed)
-    _check_fingerprint(model.eval(), contract, adapter)
-    return Loaded(model.eval(), encoder, contract)
-
-
-def _load_model(contract: Contract, adapter: Path, base: str | None, seed: int | None) -> nn.Module:
-    if not methods.METHODS[contract.method].is_peft:
-        whole = Reference(str(adapter), adapter, None, "local folder")
-        made = load_base(whole, contract.labels, seed=seed)
-        if made.missing_keys:
-            raise UserError(f"{adapter}: its weights lack {sorted(made.missing_keys)[:3]}. The file was changed.")
-        return made.model
-    reference = _find_base(contract, adapter, base)
-    made = load_base(reference, contract.labels, seed=seed)
-    _check_digest(made.digest, contract, reference)
-    if contract.max_tokens > made.max_tokens:
-        raise UserError(f"{adapter}: its texts have {contract.max_tokens} tokens; this base takes {made.max_tokens}.")
-    return adapters.load(made.model, adapter)
-
-
-def _find_base(contract: Contract, adapter: Path, base: str | None) -> Reference:
-    if base is not None:
-        return locate(base)
-    beside = contract.base.beside
-    if beside is not None:
-        for folder in (adapter / beside, Path(contract.base.name)):
-            if folder.is_dir():
-                return Reference(contract.base.name, folder, None, "local folder")
-        raise UserError(f"{adapter}: its base model {contract.base.name!r} is not there. Give it with --base.")
-    at = f"@{contract.base.revision}" if contract.base.revision else ""
-    return locate(contract.base.name + at)
-
-
-def _check_fingerprint(model: nn.Module, contract: Contract, adapter: Path) -> None:
-    answers = adapters.fingerprint(model)
-    scale = max(1.0, *map(abs, contract.fingerprint)) if contract.fingerprint else 1.0
-    differences = [abs(now - then) for now, then in zip(answers, contract.fingerprint, strict=False)]
-    if len(answers) != len(contract.fingerprint) or any(not d <= FINGERPRINT_TOLERANCE * scale for d in differences):
-        raise UserError(
-            f"{adapter}: loaded, it answers a fixed text otherwise than when the run ended. The base's config.json "
-            f"or the contract was changed, or a library computes otherwise. Give the right base with --base."
-        )
-
-
-def _check_digest(digest: str, contract: Contract, reference: Reference) -> None:
-    if digest != contract.base.digest:
-        raise UserError(
-            f"{reference.name}: its weights have sha256 {digest[:12]}…, but this adapter was trained on "
-            f"{contract.base.digest[:12]}…. Give the right base with --base."
-        )
 
 
 def _next_free(path: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightune.artifact.folder import load_adapter
+from lightune.artifact.loading import load_adapter
 from lightune.errors import GateError
 from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import Hardware, choose_hardware

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lightune import __version__
 from lightune.artifact.contract import Contract
-from lightune.artifact.folder import RECIPE, RESULTS, write_json
+from lightune.artifact.folder import ENVIRONMENT, PREDICTIONS, RECIPE, RESULTS, write_json
 from lightune.data.prepare import Prepared
 from lightune.evidence.score import not_applicable
 from lightune.evidence.statistics import mcnemar, paired_difference
@@ -198,10 +198,10 @@ def write_run(
     final = {key: value for key, value in flatten(results["recipe"]).items() if value is not None}
     chosen = {key: value for key, value in final.items() if given.get(key) != value}
     write_recipe(checked, chosen, folder / RECIPE)
-    write_predictions(folder / "predictions.parquet", splits, before, after)
+    write_predictions(folder / PREDICTIONS, splits, before, after)
     made_from = {"data": results["data"]["digest"], "model": results["model"]["digest"]}
     about = {"seed": checked.recipe.seed, "digests": made_from, "git_commit": git_commit()}
-    write_json(folder / "environment.json", environment(hardware) | about)
+    write_json(folder / ENVIRONMENT, environment(hardware) | about)
     write_json(folder / RESULTS, results)
 
 

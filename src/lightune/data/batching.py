@@ -250,9 +250,10 @@ def encode(
 
 def _describe_unknown(tokens: Tokens, encoder: Encoder) -> list[Decision]:
     """The share of tokens that the vocabulary does not have. UserError if that is most of them."""
-    n_words = tokens.n_tokens - encoder.frame.n_special * len(tokens)
-    unknown = encoder.tokenizer.unk_token_id
-    share = 0.0 if unknown is None else float((tokens.ids == unknown).sum()) / max(1, n_words)
+    frame, unknown = encoder.frame, encoder.tokenizer.unk_token_id
+    # some tokenizers begin every text with what also stands for an unknown word
+    n_unknown = int((tokens.ids == unknown).sum()) - (frame.prefix + frame.suffix).count(unknown) * len(tokens)
+    share = n_unknown / max(1, tokens.n_tokens - frame.n_special * len(tokens))
     if share > MOST_UNKNOWN:
         raise UserError(
             f"the tokenizer of this model does not know {share:.0%} of the tokens of the training texts. Use a model "

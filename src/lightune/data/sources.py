@@ -144,8 +144,8 @@ def _read_folder(source: str, options: Options) -> Corpus:
     root = Path(source)
     folders = _subfolders(root)
     splits = [folder for folder in folders if any(folder.name.lower() in names for names in SPLITS.values())]
-    # a class may have a split's name: cars, buses and trains, and the texts of "train" lie in it
-    splits = [folder for folder in splits if _subfolders(folder) or not any(map(_is_text, _shown(folder)))]
+    if len(splits) < len(folders) and not any(map(_subfolders, splits)):
+        splits = []  # classes beside others, one of which has a split's name: cars, buses and "train"
     is_split = any(folder.name.lower() in SPLITS["train"] for folder in splits)
     parts = _one_for_each_purpose(root, splits) if is_split else {"train": root}
     digest = hashlib.sha256()

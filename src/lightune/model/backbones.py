@@ -115,10 +115,13 @@ def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | N
             output_loading_info=True,
             trust_remote_code=False,
         )
-        missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    try:
         check_backbone(model, missing)
         ensure_pad_token(tokenizer, model)
         most_tokens = longest_input(model, tokenizer)
+    except UserError as error:
+        raise UserError(f"model = {reference.name!r}: {error}") from None
     digest = weights_digest(reference.folder)
     # what PEFT writes into adapter_config.json as the base
     model.name_or_path = model.config.name_or_path = reference.name
@@ -141,7 +144,10 @@ def longest_input(model: nn.Module, tokenizer: Any) -> int:
     """Tokens the model takes: its position table's usable rows, or less where the tokenizer says so."""
     from torch import nn
 
-    limits = [int(tokenizer.model_max_length)]
+    said = tokenizer.model_max_length
+    if not isinstance(said, int | float):
+        raise UserError(f"model_max_length is {said!r} in its tokenizer_config.json. Set it to a number.")
+    limits = [int(said)]
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith(("position_embeddings", "wpe")):
             # RoBERTa counts positions from its padding id + 1
@@ -248,8 +254,8 @@ def _snapshot(name: str, revision: str | None) -> Reference:
 def _as_user_error(reference: Reference) -> Iterator[None]:
     try:
         yield
-    except UserError as error:
-        raise UserError(f"model = {reference.name!r}: {error}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # somebody else's files, which transformers and tokenizers trust to be right
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(

@@ -88,7 +88,8 @@ def train(
                 journal.event("dev", **point)
                 on_log({"dev_loss": point["loss"], "dev_accuracy": point["accuracy"]}, step)
                 journal.say(f"  step {step}: dev accuracy {point['accuracy']:.3f}, loss {point['loss']:.3f}")
-                if best.offer(point, counts=step > n_early) >= recipe.patience and step < n_steps:
+                has_read_whole = step > n_early or n_early == n_steps
+                if best.offer(point, counts=has_read_whole) >= recipe.patience and step < n_steps:
                     history.stopped_early = True
                     break
     best.restore()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightune.artifact.contract import Contract
-from lightune.artifact.folder import Loaded, load_adapter
+from lightune.artifact.loading import Loaded, load_adapter
 from lightune.errors import UserError
 from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware, choose_hardware

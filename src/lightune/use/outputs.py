@@ -41,15 +41,26 @@ def check_output(output: str, data: str) -> None:
         there = output if Path(output).exists() else folder
         if Path(output).is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"{output}: cannot be written there. Choose another --output.")
-        if Path(output).exists() and Path(data).exists() and Path(output).samefile(data):
+        if Path(output).exists() and _is_same_file(Path(output), data):
             raise UserError(f"{output}: is the input, whose labels would be lost. Choose another --output.")
     except OSError as error:  # a name that is too long
         raise UserError(f"{output[:80]}: cannot be written ({error.strerror}). Choose another --output.") from None
 
 
+def _is_same_file(path: Path, data: str) -> bool:
+    if data != "-":
+        return Path(data).exists() and path.samefile(data)
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdin.fileno()))  # predict RUN -o a.csv < a.csv
+    except (OSError, ValueError, AttributeError):  # closed, or no file at all
+        return False
+
+
 @contextmanager
 def open_output(output: str, source: Input, kept: Mapping[str, str], classifier: Classifier) -> Iterator[Write]:
     """A function that appends rows to `output` in the format of its ending, or of the input on stdout."""
+    import pyarrow as pa
+
     if output == "-":
         with _standard_output() as file:
             header = [*kept.values(), *added_columns(classifier)]
@@ -57,35 +68,19 @@ def open_output(output: str, source: Input, kept: Mapping[str, str], classifier:
         return
     path = Path(output).resolve()  # a link stays a link
     with ExitStack() as stack:
-        with _blamed_on(output):
+        try:  # what goes wrong with the input is a UserError by now
             # a fresh name of our own, beside the output so that it can take its place in one step
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".lightune.", dir=path.parent))
             partial = Path(scratch, f"answers.{ending_of(output)}")
-            file = stack.enter_context(ExitStack())
-            append = file.enter_context(WRITERS[ending_of(output)](partial, source, kept, classifier))
-
-        def write(rows: list[Row]) -> None:
-            with _blamed_on(output):
-                append(rows)
-
-        yield write
-        with _blamed_on(output):
-            file.close()
+            with WRITERS[ending_of(output)](partial, source, kept, classifier) as write:
+                yield write
             if path.exists():
                 partial.chmod(path.stat().st_mode)  # what was private stays so
             partial.replace(path)
-
-
-@contextmanager
-def _blamed_on(output: str) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except pa.ArrowException as error:
-        raise UserError(f"{output}: Parquet cannot hold this ({error}). Write CSV or JSONL.") from None
-    except OSError as error:
-        raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
+        except pa.ArrowException as error:
+            raise UserError(f"{output}: Parquet cannot hold this ({error}). Write CSV or JSONL.") from None
+        except OSError as error:
+            raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
 
 
 @contextmanager

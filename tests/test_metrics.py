@@ -265,7 +265,7 @@ def test_no_rows_is_the_users_mistake():
 def test_probabilities_that_are_not_numbers_are_counted():
     y_true, proba = made_up(2)
     proba[:3, 0], proba[5, 1] = np.nan, np.inf
-    with pytest.raises(UserError, match=r"not numbers for 4 of 120 rows.*Lower train\.learning_rate"):
+    with pytest.raises(UserError, match=r"not numbers for 4 of 120 rows.*or lower train\.learning_rate"):
         score_all(y_true, proba, seed=0)
 
 

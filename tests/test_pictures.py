@@ -135,7 +135,12 @@ def test_the_title_says_what_was_run(two_classes: Any) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "shown"),
-    [(0.495, 0.919, "0.495 → 0.919"), (0.9234, 0.9249, "0.923 → 0.925"), (0.92341, 0.92349, "0.9234 → 0.9235")],
+    [
+        (0.495, 0.919, "0.495 → 0.919"),
+        (0.9234, 0.9249, "0.923 → 0.925"),
+        (0.92341, 0.92349, "0.9234 → 0.9235"),
+        (0.5, 0.5, "0.500 → 0.500"),
+    ],
 )
 def test_a_small_change_is_not_rounded_away(before: float, after: float, shown: str) -> None:
     assert pictures._change(before, after) == shown

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 import lightune
 from lightune.artifact import proof
 from lightune.artifact.folder import choose_run_folder
+from lightune.artifact.results import _without_a_number
 from lightune.errors import GateError, UserError
 from lightune.journal import Journal
 from tests.conftest import TINY_SETTINGS
@@ -263,6 +265,22 @@ def test_overwriting_spares_files_that_are_not_the_runs(reviews, tiny_bert, tmp_
         with pytest.raises(GateError, match="something was put there meanwhile"):
             folder.publish()
     assert (tmp_path / "run" / "notes.txt").read_text() == "written meanwhile"
+
+
+@pytest.mark.parametrize("contract", [b"\xff\xfe", b"{}"])
+def test_a_run_that_cannot_be_read_any_more_can_be_replaced(contract, reviews, tiny_bert, tmp_path):
+    run = tmp_path / "run"
+    (run / "adapter").mkdir(parents=True)
+    (run / "results.json").write_text("{}")
+    (run / "adapter" / "contract.json").write_bytes(contract)
+    again(reviews, tiny_bert, run, "train.epochs=0.1", overwrite=True)
+    assert lightune.Classifier.load(run).labels == ["negative", "positive"]
+
+
+def test_a_metric_without_a_number_is_named_with_its_side():
+    before, after = SimpleNamespace(scores={"accuracy": 0.5}), SimpleNamespace(scores={"accuracy": 0.9, "hub:x": 1.0})
+    reasons = _without_a_number(["hub:x", "accuracy"], {"before": before, "after": after})
+    assert reasons == {"hub:x": "no number for the answers before"}
 
 
 def test_a_stranger_with_a_file_of_our_name_is_not_emptied(reviews, tiny_bert, tmp_path):

@@ -205,7 +205,7 @@ def test_a_split_without_classes_is_refused_and_no_class(extra, tmp_path):
         read(fill(tmp_path, extra | {"test/1.txt": "unlabelled"}))
 
 
-def test_two_data_sets_in_one_package_are_two(monkeypatch):
+def test_two_data_sets_in_one_package_are_two():
     one, two = (read(f"embedded:{name}").digest for name in ("imdb", "rotten-tomatoes"))
     assert one != two
 

@@ -184,10 +184,9 @@ def test_an_automatic_training_size_can_be_asked_again(most):
 
 
 def test_copies_inside_a_separate_test_split_are_told_and_kept():
-    test = examples(60, copies=20)
-    shifted = Examples([f"other {text}" for text in test.texts[:60]] * 2, test.labels[:60] * 2, list(range(120)))
-    splits = split(examples(), shifted, seed=0)
+    texts, labels = [f"other text {i}" for i in range(60)], ["a", "b"] * 30
+    splits = split(examples(), Examples(texts * 2, labels * 2, list(range(120))), seed=0)
     assert len(splits.test) == 120
     assert [d.choice for d in splits.decisions if d.what == "test copies"] == ["60 rows"]
-    clean = split(examples(), Examples(shifted.texts[:60], shifted.labels[:60], shifted.rows[:60]), seed=0)
+    clean = split(examples(), Examples(texts, labels, list(range(60))), seed=0)
     assert not [d for d in clean.decisions if d.what == "test copies"]

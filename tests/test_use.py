@@ -128,6 +128,7 @@ def test_a_run_and_its_base_can_move_together(tiny_run, tiny_bert, tmp_path):
         (lambda folder: None, "no such folder"),
         (lambda folder: folder.mkdir(), "no contract.json"),
         (lambda folder: (folder.mkdir(), (folder / "contract.json").write_text("{}")), "Field required"),
+        (lambda folder: (folder.mkdir(), (folder / "contract.json").write_bytes(b"\xff\xfe")), "Invalid JSON"),
     ],
 )
 def test_what_is_no_run_is_refused(make, message, tmp_path):

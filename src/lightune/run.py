@@ -63,15 +63,14 @@ def run(
     given = {"data.test": None if test is None else str(test), "data.text": text, "data.label": label, "seed": seed}
     checked = load_recipe(None if target is None else str(target), given, settings)
     with network_off(offline):
-        place = None if output is None else str(output)
-        return follow(checked, journal or Journal(), output=place, overwrite=overwrite, dry_run=dry_run)
+        return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
 
 
 def follow(
     checked: Checked,
     journal: Journal,
     *,
-    output: str | None = None,
+    output: str | Path | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> Result:

@@ -85,9 +85,9 @@ def make_contract(
     is_local = reference.why == "local folder"
     beside = os.path.relpath(reference.folder.resolve(), adapter.resolve()) if is_local else None
     values: dict[str, Any] = {"labels": list(labels), "text": text, "label": label, "method": method}
-    values["trained_on"] = trained_on
     return Contract(
         **values,
+        trained_on=trained_on,
         lightune=__version__,
         max_tokens=encoder.max_tokens,
         truncation=encoder.truncation,
@@ -108,8 +108,8 @@ def read_contract(adapter: Path) -> Contract:
     """The contract of an adapter folder. UserError if there is none or it is not one of ours."""
     path = adapter / FILE
     try:
-        text = path.read_text(encoding="utf-8")
-        contract = Contract.model_validate_json(text)
+        content = path.read_bytes()
+        contract = Contract.model_validate_json(content)
     except OSError:  # not there, or no file
         raise UserError(
             f"{adapter}: no {FILE}, so its labels and its truncation are unknown. Give the folder of a lightune "
@@ -119,12 +119,12 @@ def read_contract(adapter: Path) -> Contract:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path}: {where}: {first['msg']}. It was changed, or another lightune wrote it.") from None
-    if contract.seal != seal_of(text):
+    if contract.seal != seal_of(content):
         raise UserError(f"{path}: was changed since the run ended. Copy the folder again, or train again.")
     return contract
 
 
-def seal_of(contract: str) -> str:
+def seal_of(contract: str | bytes) -> str:
     """sha256 of what a contract's JSON says, its own seal left out, however it is spaced and ordered."""
     values = {key: value for key, value in json.loads(contract).items() if key != "seal"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -22,7 +22,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +120,7 @@ class RunFolder:
         shutil.rmtree(earlier, ignore_errors=True)
 
 
-def choose_run_folder(output: str | None, name: str, *, overwrite: bool) -> RunFolder:
+def choose_run_folder(output: str | Path | None, name: str, *, overwrite: bool) -> RunFolder:
     """The folder the user asked for, or the next free runs/NAME. UserError if that cannot be.
 
     Writes nothing: a mistake found later leaves no trace.
@@ -168,8 +168,9 @@ def _foreign(folder: Path) -> list[str]:
     """What is in a run's folder, or in the adapter folder of a finished one, and did not come from a run."""
     found = [path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in PARTS]
     if _is_run(folder):
-        ours = {FILE, CARD, *read_contract(folder / ADAPTER).files}
-        found += [f"{ADAPTER}/{path.name}" for path in (folder / ADAPTER).iterdir() if path.name not in ours]
+        with suppress(UserError):  # a damaged contract, or one of another version, says nothing of its folder
+            ours = {FILE, CARD, *read_contract(folder / ADAPTER).files}
+            found += [f"{ADAPTER}/{path.name}" for path in (folder / ADAPTER).iterdir() if path.name not in ours]
     return sorted(found)
 
 

@@ -143,8 +143,7 @@ def check_backbone(model: nn.Module, missing_keys: set[str]) -> None:
     It would be drawn at random, be no part of what an adapter saves, and be another one at every load.
     """
     layers, names = find_layers(model), list(model.state_dict())
-    last = max(i for i, name in enumerate(names) if inside(name, layers))
-    if lost := sorted(missing_keys & set(names[: last + 1])):
+    if lost := sorted(missing_keys & set(names[: _end_of_blocks(names, layers)])):
         raise UserError(
             f"its weights lack {len(lost)} of the network its config.json describes, such as {lost[0]!r} in the "
             f"right shape. Copy or download it again, or use another base model."
@@ -175,9 +174,13 @@ def pooler_modules(model: nn.Module, layers: tuple[str, ...], head: tuple[str, .
     They exist in the checkpoint but were trained for another purpose (BERT: which sentence comes next).
     """
     names = [name for name in model.state_dict() if not inside(name, head)]
-    last = max(i for i, name in enumerate(names) if inside(name, layers))
-    owners = owning_modules(set(names[last + 1 :]), set(model.state_dict()))
+    owners = owning_modules(set(names[_end_of_blocks(names, layers) :]), set(model.state_dict()))
     return tuple(owner for owner in owners if any(inside(name, (owner,)) for name in linear_sizes(model)))
+
+
+def _end_of_blocks(names: list[str], layers: tuple[str, ...]) -> int:
+    """The place in the state's `names` after the last weight of a block."""
+    return 1 + max(i for i, name in enumerate(names) if inside(name, layers))
 
 
 def linear_sizes(model: nn.Module) -> dict[str, tuple[int, int]]:

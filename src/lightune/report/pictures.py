@@ -123,7 +123,7 @@ def _draw_title(sheet: Figure, results: dict[str, Any]) -> None:
 
 def _change(before: float, after: float) -> str:
     """'0.502 → 0.884', with a fourth decimal where it takes that to tell the two apart."""
-    digits = 3 if f"{before:.3f}" != f"{after:.3f}" else 4
+    digits = next((n for n in (3, 4) if f"{before:.{n}f}" != f"{after:.{n}f}"), 3)
     return f"{before:.{digits}f} → {after:.{digits}f}"
 
 

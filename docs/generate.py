@@ -79,7 +79,11 @@ def recipe_page() -> str:
 
     from lightune.recipe import Recipe
 
-    lines = ["# The recipe", NOTE, "| key | default | what |", "|---|---|---|"]
+    about = (
+        '`"auto"` is settled by the data and the machine when a run starts, printed with its reason, and written\n'
+        "into the `recipe.toml` of the run as what it became.\n"
+    )
+    lines = ["# The recipe", NOTE, about, "| key | default | what |", "|---|---|---|"]
     for name, field in Recipe.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):

@@ -10,6 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lightune-tests-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the last digits is compared on the CPU
 
 import csv
 import io
@@ -27,6 +28,8 @@ TINY_SETTINGS = [
     "train.batch_size=8",
     "data.max_tokens=32",
     "data.dev_rows=8",
+    "hardware.device=cpu",
+    "hardware.precision=fp32",
 ]
 
 PLACES = ("here", "there", "at home", "by the door", "upstairs", "outside", "in town", "again")

@@ -38,8 +38,9 @@ def test_the_estimate_is_of_the_right_size(small_default):
 def test_the_fast_paths_were_taken_and_proved_on_real_texts(small_default):
     choices = {decision["what"]: decision["choice"] for decision in small_default.results["decisions"]}
     assert choices["last block"] == "first token only"
-    assert choices["LoRA"] == "added to the weights in fp32" or choices["precision"] != "fp32"
-    assert small_default.results["proof"]["max_logit_difference"] < 1e-4
+    is_fp32 = choices["precision"] == "fp32"
+    assert choices["LoRA"] == ("added to the weights" if is_fp32 else "plain")
+    assert small_default.results["proof"]["max_logit_difference"] < (1e-4 if is_fp32 else 2e-2)
 
 
 def test_a_review_is_answered_like_in_the_run(small_default):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import hub_server as hub
+from tests.test_use import run_card
 
 SETTINGS = ["data.train_rows=240", "data.dev_rows=20", "data.test_rows=40", "data.max_tokens=32"]
 ROWS = [part for setting in SETTINGS for part in ("--set", setting)]
@@ -108,3 +109,20 @@ def test_what_is_not_in_the_cache_offline_is_one_message(served, setting):
     assert "nobody/nothing" in process.stderr
     assert "Traceback" not in process.stderr
     assert not list((work / "runs").glob("*")) if (work / "runs").exists() else True
+
+
+def test_a_hub_that_is_gone_leaves_the_cache(served):
+    _, work, _, _, env, _ = served  # the server has stopped
+    again = run_recipe("--output", "third", env=env | {"HF_HUB_OFFLINE": "0"}, cwd=work)
+    assert again.returncode == 0, again.stderr
+    assert digest(work / "third") == digest(work / "first")
+    absent = run_recipe("--set", "data.source=nobody/nothing", env=env | {"HF_HUB_OFFLINE": "0"}, cwd=work)
+    assert absent.returncode == 2
+    assert "the Hub cannot be reached" in absent.stderr
+
+
+def test_the_cards_lines_work_from_the_cache(served):
+    _, work, _, _, env, _ = served
+    process = run_card(work / "first", "a splendid lamp", env | {"HF_HUB_OFFLINE": "1"})
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "positive" in process.stdout

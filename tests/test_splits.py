@@ -190,3 +190,14 @@ def test_copies_inside_a_separate_test_split_are_told_and_kept():
     assert [d.choice for d in splits.decisions if d.what == "test copies"] == ["60 rows"]
     clean = split(examples(), Examples(texts, labels, list(range(60))), seed=0)
     assert not [d for d in clean.decisions if d.what == "test copies"]
+
+
+def test_an_automatic_test_size_of_a_large_split_is_capped_and_says_so():
+    test = Examples([f"held out {i}" for i in range(100)], ["a", "b"] * 50, list(range(100)))
+    capped = split(examples(), test, seed=0, most_test_rows=40)
+    assert len(capped.test) == 40
+    assert any(
+        d.what == "test rows" and "of 100" in d.why and "data.test_rows=all" in d.why for d in capped.decisions
+    )
+    assert len(split(examples(), test, seed=0, test_rows="all", most_test_rows=40).test) == 100
+    assert len(split(examples(), test, seed=0, most_test_rows=100).test) == 100

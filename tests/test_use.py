@@ -22,9 +22,12 @@ from lightune.data.sources import Options
 from lightune.errors import GateError, UserError
 from lightune.journal import Journal
 from lightune.libraries import is_offline, network_off
+from lightune.model.backbones import locate
 from lightune.report.card import write_card
 from lightune.use.files import evaluate_file, predict_file
 from lightune.use.inputs import open_input
+from tests import tiny
+from tests.conftest import TINY_SETTINGS
 
 TEXTS = ["the lamp is lovely", "a useless kettle , i think", "", "my new chair feels very quick today " * 20]
 
@@ -202,18 +205,18 @@ def test_an_unknown_ending_is_refused(tiny_run, reviews, tmp_path):
         predict_file(tiny_run.folder, str(reviews), str(tmp_path / "out.xlsx"))
 
 
-def test_the_cards_lines_load_the_adapter_without_lightune(tiny_run, classifier):
-    """The card's code runs as it stands, in a process that has never imported lightune."""
-    card = (Path(tiny_run.folder) / "adapter" / "README.md").read_text()
+def run_card(run: str | Path, text: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The lines of a run's card that need no lightune, as they stand, on `text`."""
+    card = (Path(run) / "adapter" / "README.md").read_text()
     lines = card.split("```python")[2].split("```")[0]
     assert "lightune" not in lines
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", lines.replace("A text to classify.", TEXTS[0])],
-        cwd=tiny_run.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-W", "ignore", "-c", lines.replace("A text to classify.", text)]
+    return subprocess.run(command, cwd=run, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_cards_lines_load_the_adapter_without_lightune(tiny_run, classifier):
+    """The card's code runs as it stands, in a process that has never imported lightune."""
+    process = run_card(tiny_run.folder, TEXTS[0])
     assert process.returncode == 0, process.stderr[-2000:]
     expected = classifier.predict(TEXTS[:1])[0]
     assert expected.label in process.stdout
@@ -668,3 +671,63 @@ def test_offline_is_what_the_hub_library_takes_it_to_be(name, monkeypatch):
     assert not is_offline()
     monkeypatch.setenv(name, "1")
     assert is_offline()
+
+
+def test_a_run_that_cannot_be_merged_is_used_unmerged(reviews, tmp_path):
+    base = tiny.make("llama", tmp_path / "llama")  # its linear layers have no biases
+    settings = [f'model="{base}"', *TINY_SETTINGS, "method=bitfit", "train.epochs=0.1"]
+    run = lightune.run(str(reviews), settings=settings, output=tmp_path / "run", journal=Journal(io.StringIO()))
+    assert len(lightune.Classifier.load(run.folder).predict(TEXTS)) == len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("machine", "asked", "used"),
+    [("bf16", "auto", "fp32"), ("fp32", "auto", "fp32"), ("fp32", "bf16", "bf16")],
+)
+def test_the_precision_is_the_runs_unless_asked(machine, asked, used, tiny_run, monkeypatch):
+    monkeypatch.setattr("lightune.hardware._cpu_precision", lambda: (machine, "for a test"))
+    classifier = lightune.Classifier.load(tiny_run.folder, device="cpu", precision=asked)
+    assert classifier.hardware.precision == used
+    assert hasattr(classifier.model, "peft_config") == (used == "bf16")  # merged only where that is exact
+
+
+def test_a_run_in_bf16_is_used_in_bf16(reviews, tiny_bert, tmp_path, monkeypatch):
+    settings = [f'model="{tiny_bert}"', *TINY_SETTINGS, "hardware.precision=bf16"]
+    run = lightune.run(str(reviews), settings=settings, output=tmp_path / "run", journal=Journal(io.StringIO()))
+    assert read_contract(tmp_path / "run" / "adapter").precision == "bf16"
+    monkeypatch.setattr("lightune.hardware._cpu_precision", lambda: ("bf16", "for a test"))
+    classifier = lightune.Classifier.load(run.folder, device="cpu")
+    assert classifier.hardware.precision == "bf16"
+    plain = lightune.Classifier.load(run.folder, device="cpu", precision="fp32")
+    assert np.allclose(classifier.predict_proba(TEXTS), plain.predict_proba(TEXTS), atol=2e-2)
+
+
+def test_answers_that_are_no_numbers_are_no_answers(tiny_run, monkeypatch):
+    classifier = lightune.Classifier.load(tiny_run.folder)
+    monkeypatch.setattr("lightune.use.classifier.predict_logits", lambda *_: np.array([[np.nan, 1.0]]))
+    with pytest.raises(GateError, match="in fp32 are no numbers"):
+        classifier.predict(["a text"])
+
+
+def test_an_unknown_precision_is_refused(tiny_run):
+    with pytest.raises(UserError, match="precision = 'fp8'"):
+        lightune.Classifier.load(tiny_run.folder, precision="fp8")
+
+
+def test_the_cards_lines_load_a_base_whose_own_head_has_another_size(reviews, tiny_bert, tmp_path):
+    model, _ = tiny.load_base(tiny_bert, 3, seed=0)
+    model.save_pretrained(tmp_path / "base")
+    tiny.load_tokenizer(tiny_bert).save_pretrained(tmp_path / "base")
+    settings = [f'model="{tmp_path / "base"}"', *TINY_SETTINGS]
+    run = lightune.run(str(reviews), settings=settings, output=tmp_path / "run", journal=Journal(io.StringIO()))
+    expected = lightune.Classifier.load(run.folder).predict(TEXTS[:1])[0]
+    process = run_card(run.folder, TEXTS[0])
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert f"{expected.score:.4f}"[:5] in process.stdout
+
+
+def test_a_base_elsewhere_is_named_without_its_folders(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert locate(str(tiny_bert)).name == tiny_bert.name
+    shutil.copytree(tiny_bert, tmp_path / "models" / "bert")
+    assert locate(str(tmp_path / "models" / "bert")).name == "models/bert"

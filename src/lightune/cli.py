@@ -135,6 +135,8 @@ def _add_loading(add: Callable[..., Any]) -> None:
     add("--encoding", help="of text files that are not UTF-8, e.g. cp1252")
     add("--delimiter", help="of CSV files, where it is not found by itself")
     add("--base", metavar="MODEL", help="where the base model is, if it moved")
+    add("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda or mps")
+    add("--precision", metavar="BITS", default="auto", help="auto (the run's, where it is fast), fp32, bf16 or fp16")
     add("--offline", action="store_true", help="no request leaves this machine")
 
 
@@ -204,6 +206,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         encoding=arguments.encoding,
         delimiter=arguments.delimiter,
         base=arguments.base,
+        device=arguments.device,
+        precision=arguments.precision,
         journal=journal,
     )
     if arguments.json:
@@ -223,6 +227,8 @@ def _predict(arguments: argparse.Namespace) -> None:
         encoding=arguments.encoding,
         delimiter=arguments.delimiter,
         base=arguments.base,
+        device=arguments.device,
+        precision=arguments.precision,
         say=partial(print, file=sys.stderr),
     )
     if summary["empty"]:

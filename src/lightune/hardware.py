@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import random
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lightune.errors import UserError, near_match
+from lightune.errors import GateError, UserError, near_match
 from lightune.records import Decision
 
 if TYPE_CHECKING:
@@ -18,15 +22,17 @@ if TYPE_CHECKING:
 
 GIB = 1024**3
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machine as a run uses it. memory: bytes the network may take (free GPU memory, or free RAM)."""
+    """The machine as a run uses it. memory: bytes of the GPU, or of RAM, in all; free: those that nobody uses."""
 
     device: str
     precision: str
     memory: int
+    free: int
     decisions: tuple[Decision, ...]
 
     def autocast(self) -> torch.autocast:
@@ -36,28 +42,52 @@ class Hardware:
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device, dtype=dtype, enabled=self.precision != "fp32")
 
+    def release(self) -> None:
+        """Gives back what models that nobody holds any more, and torch's pool, keep of the device's memory."""
+        import torch
+
+        gc.collect()  # a network on the fast paths refers to itself
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
 
 def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
     """Device, precision, optimizer and memory for this machine. UserError if what was asked is not there."""
     import torch
 
-    if device not in DEVICES:
-        raise UserError(
-            f"device = {device!r}: {near_match(device, DEVICES).strip()} Choose from {', '.join(DEVICES)}."
-        )
+    for what, asked, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
+        if asked not in known:
+            raise UserError(f"{what} = {asked!r}:{near_match(asked, known)} Choose from {', '.join(known)}.")
     device, device_why = _pick_device(device)
     precision, precision_why = _pick_precision(device, precision)
-    memory = _free_memory(device)
+    memory, free = _memory(device)
     decisions = [
         Decision("device", device, device_why),
         Decision("precision", precision, precision_why),
         Decision("optimizer", "AdamW, fused", "one kernel for all parameters"),
-        Decision("memory", f"{memory / GIB:.1f} GiB free", "activations may take half of it"),
+        Decision("memory", f"{memory / GIB:.1f} GiB", f"{free / GIB:.1f} GiB of it free"),
     ]
     if device == "cpu":
         threads = str(torch.get_num_threads())
-        decisions += [Decision("threads", threads, "one for each core torch may use"), _keep_freed_memory()]
-    return Hardware(device, precision, memory, tuple(decisions))
+        decisions.append(Decision("threads", threads, "one for each core torch may use"))
+    return Hardware(device, precision, memory, free, tuple(decisions))
+
+
+def keep_freed_memory(hardware: Hardware) -> list[Decision]:
+    """Asks glibc to keep large blocks, which it gives back to the kernel at every step and pays for again.
+
+    It concerns the whole process, for good: for a training, not for a server that loads a classifier.
+    """
+    if hardware.device != "cpu":
+        return []
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return [Decision("allocator", "as it is", "not glibc")]
+    trim_threshold, mmap_max = -1, -4  # the parameter numbers of malloc.h
+    done = mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1)
+    choice = "keeps freed memory" if done else "as it is"
+    return [Decision("allocator", choice, "glibc; saves page faults at every step" if done else "glibc refused")]
 
 
 def refuse_several_processes() -> None:
@@ -81,6 +111,55 @@ def seed_everything(seed: int) -> None:
         # cuBLAS is deterministic only with a fixed workspace, chosen before its first call
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # it would also fill every new tensor, against code that reads what it never wrote; 1 % of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def own_randomness() -> Iterator[None]:
+    """What a run draws and demands inside leaves the caller's random numbers and torch's settings as they were."""
+    import numpy as np
+
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with _torch_as_it_is() if "torch" in sys.modules else nullcontext():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _torch_as_it_is() -> Iterator[None]:
+    import torch
+
+    strict = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+            torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+
+
+@contextmanager
+def told_when_full(fix: str) -> Iterator[None]:
+    """GateError, ending in `fix`, where the device or the machine has no memory left for what happens inside."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not is_out_of_memory(error):
+            raise
+        raise GateError(f"out of memory: {str(error).splitlines()[0][:200]} {fix}") from None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch found no memory, on a GPU or on the CPU, which has no exception of its own for it."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def environment(hardware: Hardware | None = None) -> dict[str, Any]:
@@ -112,10 +191,14 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def peak_memory_bytes() -> int:
-    """The most memory this process has held."""
+def peak_memory_bytes(hardware: Hardware) -> int:
+    """The most that this process has held of the memory that `hardware` names: the GPU's, or RAM."""
     import resource
 
+    if hardware.device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
     # Linux counts in KiB, macOS in bytes
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -162,23 +245,16 @@ def _cpu_precision() -> tuple[str, str]:
     return "fp32", "the CPU has no bf16 instructions, and emulating them is slower"
 
 
-def _free_memory(device: str) -> int:
+def _memory(device: str) -> tuple[int, int]:
+    """Bytes in all and bytes free."""
     import psutil
     import torch
 
-    return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else int(psutil.virtual_memory().available)
-
-
-def _keep_freed_memory() -> Decision:
-    """glibc gives large blocks back to the kernel at every step and pays for them again; ask it to keep them."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return Decision("allocator", "as it is", "not glibc")
-    trim_threshold, mmap_max = -1, -4  # the parameter numbers of malloc.h
-    done = mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1)
-    choice = "keeps freed memory" if done else "as it is"
-    return Decision("allocator", choice, "glibc; saves page faults at every step" if done else "glibc refused")
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        return total, free
+    memory = psutil.virtual_memory()
+    return int(memory.total), int(memory.available)
 
 
 def _processor(device: str) -> str:

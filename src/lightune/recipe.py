@@ -73,7 +73,9 @@ class TrainRecipe(Section):
     )
     head_rate: float = Field(1.0, description="the head's learning rate as a multiple of learning_rate", gt=0)
     batch_size: int = Field(16, description="texts per optimizer step, on all devices together", ge=1)
-    max_tokens: Tokens = Field("auto", description="of a text in most steps; less than data.max_tokens is faster")
+    max_tokens: Tokens = Field(
+        "auto", description="of a text in most steps, where fewer than data.max_tokens; auto: all of them"
+    )
     whole_steps: float = Field(
         0.12, description="share of the steps, the last, on texts up to data.max_tokens", ge=0, le=1
     )
@@ -191,7 +193,8 @@ def write_recipe(checked: Checked, chosen: Mapping[str, Any], path: Path) -> Non
     import tomlkit
 
     document = tomlkit.document()
-    document.add(tomlkit.comment(f"Resolved from {checked.name}. Run it again: lightune run {path.name}"))
+    document.add(tomlkit.comment(f"Resolved from {checked.name}. To run it again: lightune run FOLDER/{path.name}"))
+    document.add(tomlkit.comment("where the run was started: paths in it are relative to that place"))
     flat = flatten(checked.recipe.model_dump(exclude_none=True)) | dict(chosen)
     for key, value in sorted(flat.items(), key=lambda item: "." in item[0]):
         *tables, leaf = key.split(".")

@@ -19,7 +19,13 @@ from lightune.data.batching import encode, make_encoder
 from lightune.data.prepare import prepare, split_prepared
 from lightune.evidence import score
 from lightune.evidence.evaluate import evaluate, predict_logits
-from lightune.hardware import choose_hardware, refuse_several_processes
+from lightune.hardware import (
+    choose_hardware,
+    keep_freed_memory,
+    own_randomness,
+    refuse_several_processes,
+    told_when_full,
+)
 from lightune.journal import Journal
 from lightune.libraries import network_off
 from lightune.model import methods
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROOF_ROWS = 32
+LESS_MEMORY = "Lower train.memory_tokens or data.max_tokens, or set train.gradient_checkpointing to true."
 
 
 def run(
@@ -62,7 +69,7 @@ def run(
     """
     given = {"data.test": None if test is None else str(test), "data.text": text, "data.label": label, "seed": seed}
     checked = load_recipe(None if target is None else str(target), given, settings)
-    with network_off(offline):
+    with network_off(offline), own_randomness(), told_when_full(LESS_MEMORY):
         return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
 
 
@@ -91,7 +98,7 @@ def follow(
         journal.decide(*splits.decisions)
 
     with journal.phase("load", "Loading the model"):
-        journal.decide(*hardware.decisions)
+        journal.decide(*hardware.decisions, *keep_freed_memory(hardware))
         reference = locate(recipe.model)
         base = load_base(reference, splits.class_names, seed=seed)
         journal.decide(*base.decisions)
@@ -123,7 +130,9 @@ def follow(
         journal.say(f"\nBuilding the run in {folder.partial}; it becomes {folder.final.name} once it is proved")
 
         with journal.phase("before", "Before: the base model with an untrained head"):
-            base = load_base(reference, splits.class_names, seed=seed)  # the rehearsal used the first one up
+            del base  # the rehearsal used it up
+            hardware.release()
+            base = load_base(reference, splits.class_names, seed=seed)
             anatomy = inspect(base.model, base.missing_keys)
             model = base.model.to(hardware.device)
             journal.decide(*quicken(model, hardware.precision))
@@ -160,18 +169,23 @@ def follow(
                 base,
                 folder.adapter,
                 data.corpus.digest,
+                hardware.precision,
             )
             contract = save_adapter(model, encoder, contract, folder.adapter)
             journal.decide(*share_with_hub_cache(base))
             texts = splits.test.texts[:PROOF_ROWS]
             logits = predict_logits(model, encoder, encoder.tokenise(texts), hardware)
+            model.to("cpu")  # the fresh process needs the room
+            hardware.release()
             proof = prove(folder.adapter, texts, logits, hardware, seed=seed)
             journal.say(f"  {proof.rows} texts in a fresh process: logits differ by {proof.max_logit_difference:.1e}")
 
         with journal.phase("report", "Reporting"):
-            results = gather(checked, journal, data, splits, base, contract, plan, history, before, after, proof)
+            results = gather(
+                checked, journal, hardware, data, splits, base, contract, plan, history, before, after, proof
+            )
             watchers.log(
-                {f"test_{name}": score["value"] for name, score in results["after"].items()}, history.n_steps
+                {f"test_{name}": scored["value"] for name, scored in results["after"].items()}, history.n_steps
             )
             watchers.finish()
             draw_results(results, folder.partial / PICTURE)

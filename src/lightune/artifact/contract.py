@@ -46,6 +46,7 @@ class Contract(BaseModel):
     max_tokens: int = Field(description="longest input, special tokens included", ge=1)
     truncation: Literal["head", "tail", "head+tail"]
     method: str
+    precision: Literal["fp32", "bf16", "fp16"] = Field(description="in which it was trained and proved")
     trained_on: str = Field(description="sha256 of the data source it was trained on, as it was read")
     base: BaseContract
     temperature: float = Field(
@@ -79,12 +80,19 @@ def make_contract(
     base: Base,
     adapter: Path,
     trained_on: str,
+    precision: str,
 ) -> Contract:
     """The contract of a freshly trained classifier that will be saved in `adapter`."""
     reference = base.reference
     is_local = reference.why == "local folder"
     beside = os.path.relpath(reference.folder.resolve(), adapter.resolve()) if is_local else None
-    values: dict[str, Any] = {"labels": list(labels), "text": text, "label": label, "method": method}
+    values: dict[str, Any] = {
+        "labels": list(labels),
+        "text": text,
+        "label": label,
+        "method": method,
+        "precision": precision,
+    }
     return Contract(
         **values,
         trained_on=trained_on,

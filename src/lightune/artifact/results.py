@@ -116,7 +116,7 @@ class Results(Strict):
     seconds: dict[str, float] = Field(description="wall time by phase, and total")
     estimated_seconds: float = Field(description="what was announced before the work, for everything after the plan")
     tokens_per_second: SpeedRecord
-    peak_memory_bytes: int
+    peak_memory_bytes: int = Field(description="the most that was held of the GPU's memory, or of RAM without one")
     proof: ProofRecord
     data: DataRecord
     model: ModelRecord
@@ -127,6 +127,7 @@ class Results(Strict):
 def gather(
     checked: Checked,
     journal: Journal,
+    hardware: Hardware,
     data: Prepared,
     splits: Splits,
     base: Base,
@@ -161,7 +162,7 @@ def gather(
         seconds=journal.spent(),
         estimated_seconds=round(plan.estimate.seconds, 1),
         tokens_per_second=SpeedRecord(train=round(training_speed, 1), evaluate=round(after.tokens_per_second, 1)),
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes(hardware),
         proof=ProofRecord(**asdict(proof)),
         data=DataRecord(
             source=data.corpus.source,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,9 +58,9 @@ class Tokens:
     n_truncated: int
     lost: int
 
-    @property
+    @cached_property
     def lengths(self) -> Ints:
-        """(N,) tokens of each text, special ones included."""
+        """(N,) tokens of each text, special ones included; asked for several times a step."""
         return np.diff(self.offsets)
 
     @property

@@ -300,6 +300,7 @@ def _read_hub(source: str, options: Options) -> Corpus:
 def _hub_splits(name: str, config: str | None, revision: str | None, offline: bool) -> tuple[str, str, Any]:
     """The full name (`amazon_polarity` is short for `fancyzhx/amazon_polarity`), the commit, the DatasetDict.
 
+    If the Hub cannot be reached, what the cache has, as with models.
     `load_dataset` answers with the latest cached commit, whatever revision was asked, when it cannot
     reach the Hub; the builder's hash is the commit that was really read.
     """
@@ -308,7 +309,13 @@ def _hub_splits(name: str, config: str | None, revision: str | None, offline: bo
 
     asked = revision
     if not offline:
-        info = HfApi().dataset_info(name, revision=revision)
+        try:
+            info = HfApi().dataset_info(name, revision=revision)
+        except Exception as error:
+            if not _is_unreachable(error):
+                raise
+            with network_off(True):
+                return _hub_splits(name, config, revision, True)
         name, asked = info.id, info.sha
     builder = datasets.load_dataset_builder(name, config, revision=asked)
     if asked and re.fullmatch(r"[0-9a-f]{40}", asked) and builder.hash != asked:
@@ -328,15 +335,25 @@ def _hub_errors(source: str, offline: bool) -> Iterator[None]:
         raise
     except Exception as error:  # a dozen classes of datasets, huggingface_hub and httpx
         seen = " ".join(str(error).split())[:300] or type(error).__name__
-        if offline or isinstance(error, ConnectionError):
+        if offline or _is_unreachable(error):
+            state = "offline" if offline else "the Hub cannot be reached"
             fix = "Load it once with a network, or name a local file."
             raise UserError(
-                f"{source}: no such file here, and not in the cache while offline ({seen}). {fix}"
+                f"{source}: no such file here, and not in the cache while {state} ({seen}). {fix}"
             ) from error
         fix = "Check the id, the revision and your access (`hf auth login`), or name a local file."
         raise UserError(
             f"{source}: no such file here, and the Hub data set could not be read ({seen}). {fix}"
         ) from error
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether no answer came at all: TransportError is what every generation of httpx calls that."""
+    while error is not None:
+        if isinstance(error, ConnectionError) or "TransportError" in {kind.__name__ for kind in type(error).__mro__}:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 SOURCES: dict[str, Source] = {

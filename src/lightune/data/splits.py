@@ -50,11 +50,12 @@ def split(
     dev_rows: Size = "auto",
     test_rows: Size = "auto",
     most_train_rows: int | None = None,
+    most_test_rows: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Splits:
     """Stratified splits of `source` (and of `test` and `dev`, where they are separate) without a shared text.
 
-    Sizes are rows, "all" or "auto"; most_train_rows caps an automatic training size. class_names gives the
+    Sizes are rows, "all" or "auto"; most_train_rows and most_test_rows cap automatic ones. class_names gives the
     order of the class ids where the source has one. UserError if a split cannot be made.
     """
     pool, decisions = _without_copies(_pool(source, seed))
@@ -72,10 +73,12 @@ def split(
         # leaks are looked for in the whole test split, not only in the rows that are scored
         test_keys = set(separate.keys)
         rest, leaks = _without(pool, rest, test_keys, "test")
-        scored = _subset(separate, test_rows, "data.test_rows")
+        is_capped = test_rows == "auto" and len(test) > (most_test_rows or len(test))
+        scored = _subset(separate, most_test_rows or "all" if is_capped else test_rows, "data.test_rows")
         asked["test"] = len(scored) if isinstance(test_rows, str) else test_rows
         decisions += [*leaks, *_repeats(separate)]
-        decisions += [Decision("test rows", f"{len(scored):,}", f"of {len(test):,} in the test split")]
+        why = "; a first run should end in minutes: --set data.test_rows=all takes all" if is_capped else ""
+        decisions += [Decision("test rows", f"{len(scored):,}", f"of {len(test):,} in the test split{why}")]
     own_dev, refused = (None, []) if dev is None else _own_dev(_pool(dev, seed), names, pool, rest, test_keys)
     decisions += refused
     if own_dev is None:

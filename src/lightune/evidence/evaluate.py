@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightune.data.batching import Encoder, Labelled, Tokens
+from lightune.errors import GateError
 from lightune.evidence.score import score_all
-from lightune.hardware import Hardware
+from lightune.hardware import Hardware, is_out_of_memory
 from lightune.records import Evaluation
 
 if TYPE_CHECKING:
@@ -30,16 +32,30 @@ def predict_logits(
     hardware: Hardware,
     advance: Callable[[int], None] = lambda n_tokens: None,
 ) -> Floats:
-    """The model's raw outputs (N, C) in the order of `tokens`; `advance` is told of the tokens done."""
+    """The model's raw outputs (N, C) in the order of `tokens`; `advance` is told of the tokens done.
+
+    A batch that memory has no room for is halved. GateError if one text is too much.
+    """
     import torch
 
     model.eval()
     rows_done: list[Ints] = []
     outputs: list[Floats] = []
-    for rows in encoder.batches(tokens, MEMORY_TOKENS[hardware.device]):
-        with torch.inference_mode(), hardware.autocast():
-            logits = model(**encoder.batch(tokens, rows, hardware.device)).logits  # (B, C)
-        outputs.append(logits.float().cpu().double().numpy())
+    waiting = deque(encoder.batches(tokens, MEMORY_TOKENS[hardware.device]))
+    while waiting:
+        rows = waiting.popleft()
+        try:
+            with torch.inference_mode(), hardware.autocast():
+                logits = model(**encoder.batch(tokens, rows, hardware.device)).logits  # (B, C)
+            outputs.append(logits.float().cpu().double().numpy())
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise GateError(f"out of memory: {hardware.device} has no room for one text of this model.") from None
+            waiting.extendleft((rows[len(rows) // 2 :], rows[: len(rows) // 2]))
+            hardware.release()
+            continue
         rows_done.append(rows)
         advance(int(tokens.lengths[rows].sum()))
     order = np.argsort(np.concatenate(rows_done))

@@ -84,8 +84,8 @@ def _require_finite(proba: np.ndarray) -> None:
     if n_broken:
         raise UserError(
             f"The model's probabilities are not numbers for {n_broken} of {len(proba)} rows: the base's weights are "
-            "damaged, 16-bit numbers overflowed, or training diverged. Check the base, set "
-            "hardware.precision=fp32, or lower train.learning_rate."
+            "damaged, 16-bit numbers overflowed, or training diverged. Check the base, set hardware.precision=fp32 "
+            "(`lightune evaluate`: --precision fp32), or lower train.learning_rate."
         )
 
 

@@ -88,6 +88,14 @@ def fingerprint(model: nn.Module) -> list[float]:
         return [float(logit) for logit in model(**alone).logits[0].float().cpu()]
 
 
+def can_merge(model: nn.Module) -> bool:
+    """Whether the plain model can hold what the adapter does: no prompts, and no biases where it has none."""
+    from peft import PeftModel
+
+    is_prompt = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+    return not is_prompt and not _has_new_biases(model)
+
+
 def merge(model: nn.Module) -> nn.Module:
     """The plain model with the adapter folded into its weights; the adapted model is used up.
 
@@ -97,7 +105,7 @@ def merge(model: nn.Module) -> nn.Module:
 
     if not isinstance(model, PeftModel):
         return model
-    if model.active_peft_config.is_prompt_learning or _has_new_biases(model):
+    if not can_merge(model):
         raise UserError(
             f"{model.active_peft_config.peft_type.value}: cannot be merged into this base model. "
             "Keep the adapter, or use method.name = 'lora'."

@@ -84,8 +84,10 @@ def locate(model: str) -> Reference:
     if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
         raise UserError(f"model = {model!r}: an adapter, not a base model. Give the base it was trained on.")
     if path.is_dir():
-        # relative: an adapter should not carry the name of its author's home
-        return Reference(os.path.relpath(path), path, None, "local folder")
+        # an adapter should not carry the name of its author's home
+        relative = os.path.relpath(path)
+        name = path.resolve().name if relative.startswith("..") else relative
+        return Reference(name, path, None, "local folder")
     if path.exists() or model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
         raise UserError(f"model = {model!r}: no such folder. Give a Hub id, a folder with config.json, or minilm.")
     name, _, revision = model.partition("@")

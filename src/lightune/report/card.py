@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import Any
 
 from lightune.artifact.contract import Contract
 from lightune.evidence.metrics import HEADLINE
+
+# of a base whose own head has another size, too
+HEAD = "num_labels=len(labels), id2label=names, ignore_mismatched_sizes=True"
 
 
 def write_card(results: dict[str, Any], contract: Contract, *, is_peft: bool) -> str:
@@ -38,7 +41,7 @@ def _facts(results: dict[str, Any]) -> str:
 
 Fine-tuned with `{results["recipe"]["method"]["name"]}` by lightune {results["lightune"]}:
 {results["trainable_parameters"]:,} of {results["total_parameters"]:,} parameters were trained on
-{results["n_train"]:,} rows of `{_public(**results["data"])}`.
+{results["n_train"]:,} rows of `{public_name(**results["data"])}`.
 
 On {results["n_test"]:,} test rows that share no text with the training rows, with 95 % intervals:
 
@@ -51,9 +54,9 @@ Reloaded in a fresh process, it gave the same logits within {results["proof"]["m
 """
 
 
-def _public(source: str, revision: str | None, **_: Any) -> str:
+def public_name(source: str, revision: str | None = None, **_: Any) -> str:
     """A Hub id, which alone has a revision, as it is; of a path, the last part: folders may name customers."""
-    return source if revision else Path(source).name
+    return source if revision else PureWindowsPath(source).name  # knows both kinds of slashes
 
 
 def _score(score: dict[str, float]) -> str:
@@ -102,11 +105,11 @@ def _peft_lines(contract: Contract) -> tuple[str, str]:
     """The import and the loading of a PEFT folder; a local base is named relative to the adapter."""
     if contract.base.beside is None:
         name = "AutoPeftModelForSequenceClassification"
-        call = f'model = {name}.from_pretrained("adapter", num_labels=len(labels), id2label=names)'
+        call = f'model = {name}.from_pretrained("adapter", {HEAD})'
         return f"from peft import {name}", call
     path = json.dumps(f"adapter/{contract.base.beside}")
     name = "AutoModelForSequenceClassification"
-    base = f"base = {name}.from_pretrained({path}, num_labels=len(labels), id2label=names)"
+    base = f"base = {name}.from_pretrained({path}, {HEAD})"
     imports = f"from peft import PeftModel\nfrom transformers import {name}"
     return imports, f'{base}\nmodel = PeftModel.from_pretrained(base, "adapter")'
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.journal import duration
+from lightune.report.card import public_name
 from lightune.report.lettering import fit, fit_names, fonts, text_width
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _facts(results: dict[str, Any]) -> str:
         duration(results["seconds"]["train"]),
     ]
     room = WIDTH - 2 * (LEFT - HEAD) - text_width(" · ".join(["", "", *rest]), 8.5)
-    data = fit(_base_name(results["data"]["source"]), 0.45 * room, 8.5)
+    data = fit(public_name(**results["data"]), 0.45 * room, 8.5)
     model = fit(_base_name(results["model"]["name"]), room - text_width(data, 8.5), 8.5)
     return " · ".join([model, data, *rest])
 

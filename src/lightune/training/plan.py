@@ -81,6 +81,9 @@ def rehearse(
     training = n_tokens["train"] * plan.epochs / speed.train + n_dev * n_tokens["dev"] / speed.predict
     evaluation = n_tokens["test"] / speed.predict
     memory = memory_needed(model, anatomy.hidden_size, anatomy.n_layers, plan.memory_tokens)
+    if memory > hardware.free:
+        why = f"about {memory / GIB:.1f} GiB needed; lower train.memory_tokens or data.max_tokens if it fails"
+        decisions.append(Decision("free memory", f"only {hardware.free / GIB:.1f} GiB", why))
     return Rehearsal(
         plan=plan,
         n_steps=count_steps(len(rows["train"]), train.batch_size, plan.epochs),
@@ -113,18 +116,20 @@ def make_plan(
     if rate == "auto":
         rate = learning_rate
         decisions.append(Decision("learning rate", f"{rate:g}", f"the method's own at {hidden_size} hidden units"))
-    fits = _tokens_that_fit(hidden_size, n_layers, hardware)
-    # a power of two, so that a little more or less free memory gives the same passes and the same sums
+    # of the memory in all, not of what is free just now: the same machine makes the same passes, and the same sums
+    fits, share = _tokens_that_fit(hidden_size, n_layers, hardware)
     memory_tokens = max(max_tokens, min(MEMORY_TOKENS[hardware.device], 1 << max(0, fits.bit_length() - 1)))
     if recipe.memory_tokens != "auto":
         memory_tokens = recipe.memory_tokens
     else:
-        decisions.append(Decision("tokens per pass", f"{memory_tokens:,}", f"{fits:,} would fit in half the memory"))
+        decisions.append(
+            Decision("tokens per pass", f"{memory_tokens:,}", f"{fits:,} would fit in {share} of the memory")
+        )
     checkpointing = recipe.gradient_checkpointing
     if checkpointing == "auto":
         checkpointing = memory_tokens > fits
         why = "does not fit" if checkpointing else "fits"
-        why = f"a pass of {memory_tokens:,} tokens {why} in half the memory"
+        why = f"a pass of {memory_tokens:,} tokens {why} in {share} of the memory"
         decisions.append(Decision("gradient checkpointing", "on" if checkpointing else "off", why))
     return Plan(epochs, rate, memory_tokens, checkpointing), decisions
 
@@ -172,8 +177,10 @@ def memory_needed(model: nn.Module, hidden_size: int, n_layers: int, memory_toke
     return RUNTIME_BYTES + weights + 3 * trained + activations
 
 
-def _tokens_that_fit(hidden_size: int, n_layers: int, hardware: Hardware) -> int:
-    return int(hardware.memory * 0.5 / (n_layers * hidden_size * BYTES_PER_ACTIVATION))
+def _tokens_that_fit(hidden_size: int, n_layers: int, hardware: Hardware) -> tuple[int, str]:
+    """Tokens whose activations take the share of the memory that is ours to plan with, and that share in words."""
+    share, words = (0.5, "half") if hardware.device == "cuda" else (0.25, "a quarter")
+    return int(hardware.memory * share / (n_layers * hidden_size * BYTES_PER_ACTIVATION)), words
 
 
 def _spread(batches: list[Ints]) -> list[Ints]:

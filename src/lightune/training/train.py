@@ -151,11 +151,13 @@ class Loop:
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.trainable, self.clip)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
-        self.scheduler.step()
+        if self.scaler.get_scale() >= scale:  # a smaller one means that this step was skipped
+            self.scheduler.step()
         return total
 
     def _loss(self, tokens: Tokens, batch: Ints) -> torch.Tensor:
@@ -246,7 +248,9 @@ def make_optimizer(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_head = "modules_to_save" in name or inside(name, head_modules)
-            groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
+            # IA3 has its factors in columns of one number each
+            is_matrix = parameter.ndim > 1 and min(parameter.shape) > 1
+            groups.setdefault((is_head, is_matrix), []).append(parameter)
     if not groups:
         raise UserError("nothing to train: this method leaves no parameter trainable.")
     options = [
@@ -263,7 +267,7 @@ def make_optimizer(
 def enable_checkpointing(model: nn.Module) -> None:
     """Blocks will be computed again in the backward pass instead of being kept. UserError if they cannot."""
     if not getattr(model, "supports_gradient_checkpointing", True):
-        raise UserError("train.gradient_checkpointing = true: this network has no support for it. Set it to false.")
+        raise UserError("gradient checkpointing: this network cannot do it. Set train.gradient_checkpointing=false.")
     # transformers 5.23 renames it and warns about the old name; older ones have the old name only
     new = getattr(model, "activation_checkpointing_enable", None)
     enable = new or model.gradient_checkpointing_enable
@@ -282,6 +286,9 @@ def set_training_mode(model: nn.Module, checkpointing: bool) -> None:
             # transformers recomputes a block only while the block itself says it is training
             if hasattr(module, "gradient_checkpointing"):
                 module.training = True
+                for name, value in vars(module).items():  # BART's and OPT's blocks drop by themselves
+                    if "dropout" in name and isinstance(value, float):
+                        setattr(module, name, 0.0)
 
 
 def score_dev(model: nn.Module, encoder: Encoder, rows: Labelled, hardware: Hardware) -> dict[str, float]:

@@ -11,11 +11,11 @@ import numpy as np
 
 from lightune.artifact.contract import Contract
 from lightune.artifact.loading import Loaded, load_adapter
-from lightune.errors import UserError
+from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware, choose_hardware
 from lightune.libraries import settle_libraries
-from lightune.model import adapters, methods
+from lightune.model import adapters
 from lightune.model.engine import quicken
 
 if TYPE_CHECKING:
@@ -43,18 +43,29 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, base: str | None = None, device: str = "auto", merge: bool = True
+        cls,
+        folder: str | Path,
+        *,
+        base: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        merge: bool = True,
     ) -> Classifier:
         """The classifier of a run or adapter folder.
 
-        base: where the base model is, if it moved; merge: fold the adapter into the weights where the method
-        allows it, which answers faster. Raises UserError if the folder or the base is not what it should be.
+        base: where the base model is, if it moved; precision: "auto" is that of the run where this device is fast
+        at it, else fp32; merge: fold the adapter into the weights where that is exact, which answers faster.
+        Raises UserError if the folder or the base is not what it should be.
         """
         settle_libraries()
         loaded = load_adapter(folder, base=base)
-        if merge and methods.METHODS[loaded.contract.method].mergeable:
+        hardware = choose_hardware(device, precision)
+        if precision == "auto" and hardware.precision != loaded.contract.precision:
+            hardware = choose_hardware(device, "fp32")
+        # in 16 bits the sum of a weight and a small change is the weight
+        if merge and hardware.precision == "fp32" and adapters.can_merge(loaded.model):
             loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)
-        return cls(loaded, choose_hardware(device))
+        return cls(loaded, hardware)
 
     def predict(self, texts: Iterable[str]) -> list[Prediction]:
         """One prediction per text, in order. UserError if `texts` is one string or holds something else."""
@@ -66,12 +77,18 @@ class Classifier:
         ]
 
     def predict_proba(self, texts: Iterable[str]) -> NDArray[np.float64]:
-        """Probabilities (N, C), columns in the order of `labels`; rows sum to 1."""
+        """Probabilities (N, C), columns in the order of `labels`; rows sum to 1.
+
+        GateError if an answer is no number, as where numbers of 16 bits are too short for a network.
+        """
         texts = _checked(texts)
         if not texts:
             return np.zeros((0, len(self.labels)))
         tokens = self.encoder.tokenise(texts)
         logits = predict_logits(self.model, self.encoder, tokens, self.hardware)
+        if not np.isfinite(logits).all():
+            precision = self.hardware.precision
+            raise GateError(f"the classifier's answers in {precision} are no numbers. Ask for precision fp32.")
         return softmax(logits / self.contract.temperature)
 
 

@@ -32,6 +32,8 @@ def evaluate_file(
     encoding: str | None = None,
     delimiter: str | None = None,
     base: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
     seed: int = 0,
     journal: Journal,
 ) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def evaluate_file(
 
     UserError if the data has a class that the classifier does not know.
     """
-    classifier = Classifier.load(run, base=base)
+    classifier = Classifier.load(run, base=base, device=device, precision=precision)
     text = text or classifier.contract.text
     with _words_of_options():
         corpus = read(data, encoding=encoding, delimiter=delimiter, offline=is_offline())
@@ -92,6 +94,8 @@ def predict_file(
     encoding: str | None = None,
     delimiter: str | None = None,
     base: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
     say: Callable[[str], None] = lambda note: None,
 ) -> dict[str, Any]:
     """Labels every row of `data` (- is stdin) into `output` (- is stdout): label, score and p_<name> beside it.
@@ -102,7 +106,7 @@ def predict_file(
     """
     with ExitStack() as stack:
         check_output(output, data)
-        classifier = Classifier.load(run, base=base)
+        classifier = Classifier.load(run, base=base, device=device, precision=precision)
         template = text or classifier.contract.text
         stack.enter_context(_words_of_options())
         how = Options(encoding, delimiter, offline=is_offline())

@@ -74,7 +74,13 @@ def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, rev
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path, arguments, reviews, tiny_run.folder)
     if arguments[0] == "run":
-        sizes = [f"model={tiny_bert}", "data.max_tokens=32", "train.max_tokens=auto", "train.epochs=1"]
+        sizes = [
+            f"model={tiny_bert}",
+            "data.max_tokens=32",
+            "train.max_tokens=auto",
+            "train.epochs=1",
+            "train.layers=all",
+        ]
         embedded = ["data.train_rows=40", "data.dev_rows=20", "data.test_rows=20"]
         on_reviews = any(argument.startswith("imdb") for argument in arguments) or len(arguments) == 1
         for setting in sizes + embedded * on_reviews:

@@ -361,3 +361,15 @@ def test_a_whole_model_without_its_head_is_refused(reviews, tiny_bert, tmp_path)
     save_file(kept, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"model\.safetensors: is not the file that was proved"):
         lightune.Classifier.load(result.folder)
+
+
+def test_a_run_leaves_a_process_that_had_no_torch_with_its_defaults(reviews, tiny_bert, tmp_path):
+    script = (
+        "import sys, lightune\n"
+        f"lightune.run({str(reviews)!r}, settings={[f'model={tiny_bert}', *TINY_SETTINGS, 'train.epochs=0.1']!r},"
+        f" output={str(tmp_path / 'run')!r})\n"
+        "import torch\n"
+        "sys.exit(torch.are_deterministic_algorithms_enabled())\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-2000:]

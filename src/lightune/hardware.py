@@ -110,9 +110,16 @@ def seed_everything(seed: int) -> None:
     if torch.cuda.is_available():
         # cuBLAS is deterministic only with a fixed workspace, chosen before its first call
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    _demand_determinism(True)
+
+
+def _demand_determinism(wanted: bool) -> None:
+    """Deterministic kernels where torch has them, or its own defaults again."""
+    import torch
+
+    torch.use_deterministic_algorithms(wanted, warn_only=wanted)
     # it would also fill every new tensor, against code that reads what it never wrote; 1 % of a step
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = not wanted  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -121,10 +128,13 @@ def own_randomness() -> Iterator[None]:
     import numpy as np
 
     python, numpy = random.getstate(), np.random.get_state()
+    was_loaded = "torch" in sys.modules
     try:
-        with _torch_as_it_is() if "torch" in sys.modules else nullcontext():
+        with _torch_as_it_is() if was_loaded else nullcontext():
             yield
     finally:
+        if not was_loaded and "torch" in sys.modules:
+            _demand_determinism(False)
         random.setstate(python)
         np.random.set_state(numpy)
 
@@ -156,10 +166,11 @@ def told_when_full(fix: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch found no memory, on a GPU or on the CPU, which has no exception of its own for it."""
+    """Whether torch found no memory; only CUDA has an exception of its own for it."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "out of memory")  # the CPU's allocator, Apple's
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
 def environment(hardware: Hardware | None = None) -> dict[str, Any]:

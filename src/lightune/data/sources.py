@@ -314,8 +314,11 @@ def _hub_splits(name: str, config: str | None, revision: str | None, offline: bo
         except Exception as error:
             if not _is_unreachable(error):
                 raise
-            with network_off(True):
-                return _hub_splits(name, config, revision, True)
+            try:
+                with network_off(True):
+                    return _hub_splits(name, config, revision, True)
+            except Exception:  # not in the cache: what matters is why the Hub was not reached
+                raise error from None
         name, asked = info.id, info.sha
     builder = datasets.load_dataset_builder(name, config, revision=asked)
     if asked and re.fullmatch(r"[0-9a-f]{40}", asked) and builder.hash != asked:

@@ -465,3 +465,11 @@ def test_processes_that_share_a_step_make_the_step_of_one(tiny_bert, tmp_path):
         found.append(torch.load(out, weights_only=True))
     for (name, alone), shared in zip(found[0].items(), found[1].values(), strict=True):
         assert torch.allclose(alone, shared, atol=1e-5), name
+
+
+def test_a_single_step_trains(tiny_bert, rows, hardware):
+    model = adapted(tiny_bert)
+    before = trainable(model)
+    history = fit(model, rows, hardware, epochs=0.1)
+    assert history.n_steps == 1
+    assert any(not torch.equal(p, before[name]) for name, p in trainable(model).items())

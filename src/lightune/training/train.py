@@ -127,7 +127,8 @@ class Loop:
             enable_checkpointing(model)
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(model, recipe, plan.learning_rate, head_modules)
-        warmup = math.ceil(recipe.warmup * n_steps)
+        # the first step of a warm-up has a rate of 0: a run of one step would train nothing
+        warmup = min(math.ceil(recipe.warmup * n_steps), n_steps - 1)
         schedule = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
         self.scheduler = get_scheduler(schedule, optimizer, warmup, n_steps)
         self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,16 @@ def test_evaluate_refuses_a_class_it_does_not_know(tiny_run, tmp_path, capsys):
     other.write_text("text,sentiment\nit is fine today,neutral\nit is bad today,negative\nit is good,neutral\n")
     assert call("evaluate", tiny_run.folder, "--data", str(other), "--label", "sentiment") == 2
     assert "neutral" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--device=tpu", "--device 'tpu': .*hoose from auto"), ("--precision=fp16", "--precision 'fp16': no fast path")],
+)
+def test_what_a_device_cannot_be_is_told_in_the_words_of_the_options(option, message, tiny_run, reviews, capsys):
+    assert call("predict", tiny_run.folder, str(reviews), option) == 2
+    assert call("evaluate", tiny_run.folder, "--data", str(reviews), option) == 2
+    assert len(re.findall(message, capsys.readouterr().err)) == 2
 
 
 def test_predict_reads_lines_from_standard_input(tiny_run, monkeypatch, capsys):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,8 @@ def test_a_review_is_answered_like_in_the_run(small_default):
     contract = json.loads((Path(small_default.folder) / "adapter" / "contract.json").read_text())
     assert contract["label"] == "label"
     assert "adapter_model.safetensors" in contract["files"]
+
+
+def test_labelling_a_large_file_takes_no_more_memory_than_a_small_one(small_default):
+    script = Path(__file__).parents[1] / "benchmarks" / "predict_memory.py"
+    subprocess.run([sys.executable, str(script), str(small_default.folder)], check=True)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lightune.data import csv_tables, files, sources
+from lightune.data import arrow_tables, csv_tables, files, json_tables, scratch, sources
 from lightune.data.sources import SOURCES, read
-from lightune.errors import UserError
+from lightune.errors import GateError, UserError
 
 ROWS = [('Good, "really" good 🙂', "pos"), ("two\nlines", "NA"), (" 007 ", "null"), ("", "pos")]
 LABELLED = {"text": ["good", "bad"], "label": ["pos", "neg"]}
@@ -128,10 +128,96 @@ def test_a_cell_longer_than_a_block_is_read(tmp_path):
 
 
 def test_a_newline_in_a_cell_at_the_edge_of_a_block_splits_no_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_tables, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(csv_tables, "MIB", 100)  # what pyarrow reads at a time
     texts = [f"{i}\n" * 9 for i in range(50)]
     path = put(tmp_path / "a.csv", "text,label\n" + "".join(f'"{text}",x\n' for text in texts))
     assert table_of(path)["text"] == texts
+
+
+def test_rows_longer_than_a_block_lose_no_row_and_double_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_tables, "MIB", 200)
+    rng = random.Random(0)
+    texts = [rng.choice(['a, "b"', "c\nd", ""]) * rng.choice([1, 5, 5, 200]) for _ in range(300)]
+    lines = ['"' + text.replace('"', '""') + '",x' for text in texts]
+    assert table_of(put(tmp_path / "a.csv", "\n".join(["text,label", *lines])))["text"] == texts
+
+
+# Larger than memory
+
+
+def put_table(path, rows):
+    """The rows in the format of the path's ending."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema({name: pa.string() for name in rows[-1]})), path)
+        return str(path)
+    cells = ((row.get(name, "") for name in rows[-1]) for row in rows)
+    lines = [",".join(rows[-1]), *map(",".join, cells)] if path.suffix == ".csv" else map(json.dumps, rows)
+    return put(path, "\n".join(lines))
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """What is read three rows at a time and put aside from the first row on."""
+    for module in (arrow_tables, json_tables):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(csv_tables, "MIB", 100)
+    monkeypatch.setattr(scratch, "HELD_BYTES", 0)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_table_put_aside_holds_the_same_rows(ending, tmp_path, request):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(50)]
+    rows += [{**row, "late": "x"} for row in rows]
+    path = put_table(tmp_path / f"a.{ending}", rows)
+    in_memory = read(path).tables["train"]
+    request.getfixturevalue("large")
+    aside = read(path).tables["train"]
+    assert aside.column("text").num_chunks > 10
+    assert aside.schema.equals(in_memory.schema, check_metadata=True)
+    assert aside.to_pylist() == in_memory.to_pylist()
+    assert aside["late"].to_pylist()[-1] == "x"
+    assert not aside["late"][0].as_py()
+
+
+def test_objects_without_a_key_are_rows_too(tmp_path, large):
+    rows = [{}, {}, {}, {}, {"text": "a"}, {}, {}, {"label": "b"}]
+    table = table_of(put(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
+    assert table == {"text": [None] * 4 + ["a"] + [None] * 3, "label": [None] * 7 + ["b"]}
+
+
+def test_kinds_of_values_are_told_apart_across_all_chunks(tmp_path, large):
+    rows = [{"text": "a", "y": 1}] * 10 + [{"text": "b", "y": "1"}]
+    table = read(put(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))).tables["train"]
+    assert table.schema.field("y").metadata == {b"lightune.mixed": b"number (line 1) and string (line 11)"}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_large_table_takes_no_memory(ending, tmp_path):
+    rows = [{"text": f"{i} " + "long " * 10_000, "label": "ab"[i % 2]} for i in range(1500)]
+    path = put_table(tmp_path / f"a.{ending}", rows)
+    before = pa.total_allocated_bytes()
+    table = read(path).tables["train"]
+    assert table.nbytes > scratch.HELD_BYTES
+    assert pa.total_allocated_bytes() - before < 5 * files.MIB
+    assert table["text"][1499].as_py() == rows[1499]["text"]
+
+
+def test_nothing_is_left_of_a_scratch_file(tmp_path, monkeypatch, large):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setattr(scratch.tempfile, "tempdir", None)
+    table = read(put_table(tmp_path / "a.csv", [{"text": f"text {i}", "label": "a"} for i in range(50)]))
+    assert len(table.tables["train"]) == 50
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_no_room_for_a_scratch_file_is_one_message(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(scratch, "scratch_folder", lambda: str(tmp_path / "gone"))
+    with pytest.raises(GateError, match=r"gone: no scratch file can be written \(No such .*\)\. Set TMPDIR to"):
+        read(put_table(tmp_path / "a.csv", [{"text": "a", "label": "b"}]))
+
+
+# Values
 
 
 def test_json_scalars_become_their_own_text(tmp_path):

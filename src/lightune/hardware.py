@@ -57,7 +57,7 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
 
     for what, asked, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
         if asked not in known:
-            raise UserError(f"{what} = {asked!r}:{near_match(asked, known)} Choose from {', '.join(known)}.")
+            raise UserError(f"hardware.{what} = {asked!r}:{near_match(asked, known)} Choose from {', '.join(known)}.")
     device, device_why = _pick_device(device)
     precision, precision_why = _pick_precision(device, precision)
     memory, free = _memory(device)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from lightune.data.files import MAX_BYTES, MAX_LINE_BYTES, MIB, check_size, first_bytes, open_bytes
+from lightune.data.scratch import CHUNK_ROWS, mapped, scratch_file
 from lightune.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,37 +43,38 @@ def accepts_parquet(source: str) -> bool:
     return named or first_bytes(source).startswith(b"PAR1")
 
 
-def parquet_table(path: Path) -> pa.Table:
-    """The table as it was written, types and schema notes included."""
+def parquet_tables(path: Path) -> Iterator[pa.Table]:
+    """The rows as they were written, some at a time, types and schema notes included; first a table of none."""
     import pyarrow as pa
     from pyarrow import parquet
 
     with _unzipped(path) as stream:
         _check_parquet(path, stream)
         try:
-            with parquet.ParquetFile(stream) as file:
+            with parquet.ParquetFile(mapped(stream)) as file:
                 _check_parquet_size(path, file.metadata)
-                raw = file.read()
-            raw.validate(full=True)
+                check_names(path, file.schema_arrow.names)
+                yield file.schema_arrow.empty_table()
+                for batch in file.iter_batches(CHUNK_ROWS):
+                    batch.validate(full=True)
+                    yield pa.Table.from_batches([batch])
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             seen = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: damaged Parquet ({seen}). Write or copy it again.") from None
-    check_names(path, raw.column_names)
-    return raw
 
 
 @contextmanager
 def _unzipped(path: Path) -> Iterator[IO[bytes]]:
-    """The file, or its contents in memory where it is zipped: Parquet is read from its end."""
+    """The file, or a scratch file with its contents where it is zipped: Parquet is read from its end."""
     with open_bytes(path) as stream:
         if not isinstance(stream, gzip.GzipFile):
             yield stream
             return
-        contents = io.BytesIO()
-        for chunk in iter(lambda: stream.read(MIB), b""):
-            check_size(path, contents.tell() + len(chunk), 0, MAX_BYTES, MAX_LINE_BYTES)
-            contents.write(chunk)
-        yield contents
+        with scratch_file() as contents:
+            for chunk in iter(lambda: stream.read(MIB), b""):
+                check_size(path, contents.tell() + len(chunk), 0, MAX_BYTES, MAX_LINE_BYTES)
+                contents.write(chunk)
+            yield contents
 
 
 def _check_parquet(path: Path, stream: IO[bytes]) -> None:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightune.data.arrow_tables import check_names, check_rows
-from lightune.data.files import MAX_LINE_BYTES, TABLE_SUFFIXES, TextFile, open_bytes
+from lightune.data.files import MAX_LINE_BYTES, MIB, TABLE_SUFFIXES, TextFile, open_bytes
+from lightune.data.scratch import gathered
 from lightune.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def csv_table(file: TextFile, delimiter: str | None) -> pa.Table:
             f"Use a name ending in .csv, .tsv, .jsonl or .parquet, or set data.delimiter."
         )
     quoted = _check_quotes(file, delimiter, len(header))
-    table = parse_csv(file, delimiter, header, quoted)
-    return check_rows(file.path, table.rename_columns(check_names(file.path, header)))
+    return check_rows(file.path, gathered(parse_csv(file, delimiter, header, quoted)))
 
 
 def delimiter_of(typed: str) -> str:
@@ -141,11 +141,15 @@ def _ragged(file: TextFile, line: int, row: list[str], n_columns: int, delimiter
     )
 
 
-def parse_csv(file: TextFile, delimiter: str, header: list[str], quoted: bool) -> pa.Table:
-    """Every column as strings, no value taken for missing ("NA", "null" and "" stay what they are)."""
+def parse_csv(file: TextFile, delimiter: str, header: list[str], quoted: bool) -> Iterator[pa.Table]:
+    """The rows, some at a time, as strings; no value is taken for missing ("NA", "null" and "" stay what they are).
+
+    A row that may be longer than a block of the parser makes all blocks as large as a row may be.
+    """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
+    names = check_names(file.path, header)
     encoding = "utf8" if file.encoding == "utf-8-sig" else file.encoding
     parse = arrow_csv.ParseOptions(
         delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
@@ -153,10 +157,21 @@ def parse_csv(file: TextFile, delimiter: str, header: list[str], quoted: bool) -
     # a second byte order mark, which some editors add, stays in pyarrow's name of the first column
     every = dict.fromkeys([*header, f"\ufeff{header[0]}"], pa.string())
     as_text = arrow_csv.ConvertOptions(column_types=every, null_values=[], strings_can_be_null=False)
-    blocks = arrow_csv.ReadOptions(encoding=encoding, block_size=MAX_LINE_BYTES)
-    try:
-        with open_bytes(file.path) as stream:
-            return arrow_csv.read_csv(stream, read_options=blocks, parse_options=parse, convert_options=as_text)
-    except pa.ArrowInvalid as error:
-        problem = _csv_problem(file, delimiter, len(header), quoted=quoted)
-        raise UserError(problem or f"{file.path}: not readable as CSV ({error}). Save it again.") from None
+    n_rows = 0
+    for block_size in (MIB, MAX_LINE_BYTES):
+        blocks = arrow_csv.ReadOptions(encoding=encoding, block_size=block_size)
+        try:
+            with open_bytes(file.path) as stream:
+                reader = arrow_csv.open_csv(stream, blocks, parse, as_text)
+                yield reader.schema.empty_table().rename_columns(names)
+                n_skipped = n_rows
+                for batch in reader:
+                    new = batch.slice(min(n_skipped, batch.num_rows))
+                    n_skipped -= batch.num_rows - new.num_rows
+                    n_rows += new.num_rows
+                    yield pa.Table.from_batches([new]).rename_columns(names)
+            return
+        except pa.ArrowInvalid as error:
+            reason = error
+    problem = _csv_problem(file, delimiter, len(header), quoted=quoted)
+    raise UserError(problem or f"{file.path}: not readable as CSV ({reason}). Save it again.")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lightune.data.files import JSON_SUFFIXES, check_text, first_bytes
+from lightune.data.scratch import CHUNK_ROWS, gathered
 from lightune.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _MAX_ARRAY_BYTES = 2**30  # a JSON array is parsed in one piece
+
+_Kinds = dict[str, str]  # kind of value in a column -> where it first stood
 
 
 class _Number(str):
@@ -89,29 +93,42 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _object_table(path: Path, rows: Iterable[tuple[str, Any]]) -> pa.Table:
+def _object_table(path: Path, rows: Iterator[tuple[str, Any]]) -> pa.Table:
     """A table of the objects' keys; a key that an object lacks is missing (null) there.
 
-    rows: (where, value) pairs, where being "line 3" or "row 3" for the messages.
+    rows: (where, value) pairs, where being "line 3" or "row 3" for the messages. A column that is not plain text
+    says why in its field's metadata: lists, objects, several kinds. `columns` refuses to use one.
     """
-    columns: dict[str, list[Any]] = {}
-    kinds: dict[str, dict[str, str]] = {}  # column -> kind of value -> where it first stood
-    n_rows = 0
-    for n_rows, (where, row) in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise UserError(
-                f'{path}: {where} is a {_json_kind(row)}, not an object. Write {{"text": …, "label": …}}.'
-            )
-        for name, value in row.items():
-            column = columns.setdefault(name, [])
-            column.extend([None] * (n_rows - 1 - len(column)))
-            column.append(value)
-            if value is not None:
-                kinds.setdefault(name, {}).setdefault(_json_kind(value), where)
-    if not n_rows or not columns:
+    import pyarrow as pa
+
+    kinds: dict[str, _Kinds] = {}
+    table = gathered(_object_tables(path, rows, kinds))
+    fields = [_field(name, kinds[name]) for name in table.column_names]
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+
+
+def _object_tables(path: Path, rows: Iterator[tuple[str, Any]], kinds: dict[str, _Kinds]) -> Iterator[pa.Table]:
+    """The rows, some at a time, each with all columns met so far; fills in the kinds."""
+    import pyarrow as pa
+
+    held: list[dict[str, Any]] = []  # longer than a chunk only while no object has a key
+    while some := list(islice(rows, CHUNK_ROWS)):
+        held += [_checked(path, where, row, kinds) for where, row in some]
+        if kinds:
+            yield pa.table({name: _json_array(path, name, [row.get(name) for row in held]) for name in kinds})
+            held = []
+    if not kinds:
         raise UserError(f"{path}: no rows. Give it objects with a text and a label.")
-    padded = {name: values + [None] * (n_rows - len(values)) for name, values in columns.items()}
-    return _json_table(path, padded, kinds)
+
+
+def _checked(path: Path, where: str, row: Any, kinds: dict[str, _Kinds]) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise UserError(f'{path}: {where} is a {_json_kind(row)}, not an object. Write {{"text": …, "label": …}}.')
+    for name, value in row.items():
+        seen = kinds.setdefault(name, {})
+        if value is not None:
+            seen.setdefault(_json_kind(value), where)
+    return row
 
 
 def _json_kind(value: Any) -> str:
@@ -126,29 +143,21 @@ def _json_kind(value: Any) -> str:
     return kinds[type(value)]
 
 
-def _json_table(path: Path, columns: dict[str, list[Any]], kinds: dict[str, dict[str, str]]) -> pa.Table:
+def _field(name: str, kinds: _Kinds) -> pa.Field:
     import pyarrow as pa
 
-    fields, arrays = [], []
-    for name, values in columns.items():
-        array, mixed = _json_array(path, name, values, kinds.get(name, {}))
-        fields.append(pa.field(name, array.type, metadata={b"lightune.mixed": mixed.encode()} if mixed else None))
-        arrays.append(array)
-    return pa.table(arrays, schema=pa.schema(fields))
+    is_plain = not kinds or (len(kinds) == 1 and not {"list", "object"} & set(kinds))
+    mixed = " and ".join(f"{kind} ({where})" for kind, where in kinds.items())
+    return pa.field(name, pa.string(), metadata=None if is_plain else {b"lightune.mixed": mixed.encode()})
 
 
-def _json_array(path: Path, name: str, values: list[Any], kinds: dict[str, str]) -> tuple[pa.Array, str]:
-    """The column as text, and why it is not plain text in words ("" if it is): lists, objects, several kinds.
-
-    `columns` refuses to use one that is not plain.
-    """
+def _json_array(path: Path, name: str, values: list[Any]) -> pa.Array:
+    """The values as text."""
     import pyarrow as pa
 
     try:
         name.encode()  # a key may hold half a character too
-        is_plain = len(kinds) == 1 and not {"list", "object"} & set(kinds)
-        mixed = "" if is_plain else " and ".join(f"{kind} ({where})" for kind, where in kinds.items())
-        return pa.array([_json_text(value) for value in values], pa.string()), mixed
+        return pa.array([_json_text(value) for value in values], pa.string())
     except UnicodeEncodeError as error:
         raise UserError(
             f"{path}: column {name!r} holds {error.object[error.start : error.end]!r}, half of a surrogate "

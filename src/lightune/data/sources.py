@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightune.data.arrow_tables import accepts_parquet, check_rows, class_names_of, parquet_table, plain_table
+from lightune.data.arrow_tables import accepts_parquet, check_rows, class_names_of, parquet_tables, plain_table
 from lightune.data.csv_tables import accepts_csv, csv_table, parse_csv
 from lightune.data.files import FILE_SUFFIXES, MAX_LINE_BYTES, TextFile, check_exists, check_name, check_text, sha256
 from lightune.data.json_tables import accepts_json, accepts_jsonl, json_table, jsonl_table
+from lightune.data.scratch import gathered
 from lightune.errors import UserError, near_match
 from lightune.libraries import network_off
 from lightune.records import Corpus
@@ -127,10 +128,9 @@ def _read_jsonl(source: str, options: Options) -> Corpus:
 
 def _read_parquet(source: str, options: Options) -> Corpus:
     path = Path(source)
-    raw = parquet_table(path)
-    class_names = class_names_of(raw.schema)
-    table = check_rows(path, plain_table(source, raw, class_names))
-    return Corpus(source, {"train": table}, sha256(path), None, class_names)
+    class_names = class_names_of(next(parquet_tables(path)).schema)
+    table = gathered(plain_table(source, some, class_names) for some in parquet_tables(path))
+    return Corpus(source, {"train": check_rows(path, table)}, sha256(path), None, class_names)
 
 
 # Folders of .txt files
@@ -245,7 +245,7 @@ def _read_embedded(source: str, options: Options) -> Corpus:
         raise UserError(f"no embedded data set {typed!r}. There is: {', '.join(EMBEDDED)}.{hint}")
     path = _embedded_file(source)
     file = TextFile(path, "utf-8-sig", has_quotes=True)  # its digest is the check
-    table = parse_csv(file, ",", ["text", "label", "source"], quoted=True)
+    table = gathered(parse_csv(file, ",", ["text", "label", "source"], quoted=True))
     table = table.filter(pc.equal(table["source"], EMBEDDED[typed]))
     names = ["negative", "positive"]
     labels = pa.array(names).take(table["label"].combine_chunks().cast(pa.int64()))

@@ -41,9 +41,9 @@ def evaluate_file(
 
     UserError if the data has a class that the classifier does not know.
     """
-    classifier = Classifier.load(run, base=base, device=device, precision=precision)
-    text = text or classifier.contract.text
     with _words_of_options():
+        classifier = Classifier.load(run, base=base, device=device, precision=precision)
+        text = text or classifier.contract.text
         corpus = read(data, encoding=encoding, delimiter=delimiter, offline=is_offline())
         name = scored_split(corpus, label or classifier.contract.label)
         table = corpus.tables[name]
@@ -105,10 +105,10 @@ def predict_file(
     the numbers of rows and of rows without a text, and the same notes.
     """
     with ExitStack() as stack:
+        stack.enter_context(_words_of_options())
         check_output(output, data)
         classifier = Classifier.load(run, base=base, device=device, precision=precision)
         template = text or classifier.contract.text
-        stack.enter_context(_words_of_options())
         how = Options(encoding, delimiter, offline=is_offline())
         source = stack.enter_context(open_input(data, template, how, given=text is not None))
         for note in source.notes:
@@ -131,7 +131,8 @@ def _words_of_options() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = re.sub(r"(?<= )data\.(text|label|encoding|delimiter)\b(?!\.\w)( =)?", r"--\1", str(error))
+        keys = r"(?<= )data\.(text|label|encoding|delimiter)|\bhardware\.(device|precision)"
+        message = re.sub(rf"(?:{keys})\b(?!\.\w)( =)?", r"--\1\2", str(error))
         raise UserError(message) from None
 
 

@@ -18,10 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lightune.data.arrow_tables import accepts_parquet, parquet_table
+from lightune.data.arrow_tables import accepts_parquet, parquet_tables
 from lightune.data.columns import columns_of, examples, is_unlabelled
 from lightune.data.csv_tables import delimiter_of
 from lightune.data.files import MAX_BYTES, MAX_LINE_BYTES, MIB, check_text
+from lightune.data.scratch import CHUNK_ROWS, scratch_folder, told_without_room
 from lightune.data.sources import Options, kind_of, read, split_for
 from lightune.errors import UserError
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from lightune.records import Corpus
 
-CHUNK_ROWS = 2048
 STDIN = "standard input"
 Row = dict[str, Any]
 
@@ -63,9 +63,9 @@ def open_input(data: str, template: str, how: Options, *, given: bool) -> Iterat
     if not given and how.encoding is None and _is_text_line(start, template, how):
         yield _line_input(start, sys.stdin.buffer)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
         path = Path(folder, "stdin")
-        with path.open("wb") as file:
+        with told_without_room(), path.open("wb") as file:
             file.write(start)
             shutil.copyfileobj(sys.stdin.buffer, file)
         try:
@@ -183,13 +183,16 @@ def _table_input(data: str, template: str, how: Options) -> Input:
     split = scored_split(corpus)
     table, kind, path = corpus.tables[split], kind_of(data), Path(data)
     examples(table.slice(0, 0), text=template, label=None)  # its columns are there
-    typed = parquet_table(path) if kind == "parquet" else table
 
     def rows_for(output: str) -> Iterator[Row]:
         if output == "jsonl" and kind in ("json", "jsonl"):
             return _json_rows(path, how.encoding, kind)
-        chosen = typed if output in ("parquet", "jsonl") else table
-        return (row for batch in chosen.to_batches(CHUNK_ROWS) for row in batch.to_pylist())
+        typed = kind == "parquet" and output in ("parquet", "jsonl")
+        parts = parquet_tables(path) if typed else [table]
+        return (row for part in parts for batch in part.to_batches(CHUNK_ROWS) for row in batch.to_pylist())
+
+    def schema() -> pa.Schema:
+        return (next(parquet_tables(path)) if kind == "parquet" else table).schema
 
     def chunks(output: str) -> Iterator[tuple[list[Row], list[str]]]:
         rows = rows_for(output)
@@ -203,7 +206,7 @@ def _table_input(data: str, template: str, how: Options) -> Input:
 
     written_as = "jsonl" if kind in ("json", "jsonl") else "tsv" if ".tsv" in path.suffixes else "csv"
     notes = (f"{data}: its split {split}",) if len(corpus.tables) > 1 else ()
-    return Input(written_as, table.column_names, chunks, lambda: typed.schema, notes)
+    return Input(written_as, table.column_names, chunks, schema, notes)
 
 
 def _json_rows(path: Path, encoding: str | None, kind: str) -> Iterator[Row]:

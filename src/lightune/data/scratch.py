@@ -1,0 +1,87 @@
+"""Tables larger than memory: they lie in a nameless scratch file that is mapped, and that ends with the process."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import mmap
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from lightune.data.files import MIB
+from lightune.errors import GateError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK_ROWS = 2048
+HELD_BYTES = 64 * MIB  # a table up to this size needs no file
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT}
+
+
+def scratch_folder() -> str:
+    """$TMPDIR, else /var/tmp: many systems keep /tmp in memory."""
+    if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK):
+        return "/var/tmp"
+    return tempfile.gettempdir()
+
+
+@contextmanager
+def scratch_file() -> Iterator[IO[bytes]]:
+    """A file without a name, gone when it is closed and unmapped. GateError where there is no room for it."""
+    with told_without_room(), tempfile.TemporaryFile(dir=scratch_folder()) as file:
+        yield file
+
+
+@contextmanager
+def told_without_room() -> Iterator[None]:
+    """GateError for what is refused to a scratch file that is written inside."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        fix = "Set TMPDIR to a folder with room for the data, unzipped."
+        raise GateError(f"{scratch_folder()}: no scratch file can be written ({error.strerror}). {fix}") from None
+
+
+def mapped(file: IO[bytes]) -> pa.BufferReader:
+    """The file's bytes without a copy in memory, also after it was closed."""
+    import pyarrow as pa
+
+    file.flush()
+    return pa.BufferReader(pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
+def gathered(tables: Iterable[pa.Table]) -> pa.Table:
+    """The rows of all tables as one, in bounded memory; a column that a table lacks is missing (null) there.
+
+    GateError if a large one finds no room.
+    """
+    import pyarrow as pa
+
+    held: list[pa.Table] = []
+    for table in (more := iter(tables)):
+        held.append(table)
+        if sum(part.nbytes for part in held) > HELD_BYTES:
+            held = _put_aside(itertools.chain(held, more))
+    return pa.concat_tables(held, promote_options="default")
+
+
+def _put_aside(tables: Iterable[pa.Table]) -> list[pa.Table]:
+    """The same tables from a scratch file, where each is an Arrow stream of its own."""
+    import pyarrow as pa
+
+    with scratch_file() as file:
+        for table in tables:
+            with pa.ipc.new_stream(file, table.schema) as stream:
+                stream.write_table(table)
+        contents = mapped(file)
+    parts = []
+    while contents.tell() < contents.size():
+        parts.append(pa.ipc.open_stream(contents).read_all())
+    return parts

@@ -60,7 +60,7 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     gain = results["gain"]
     low, high = gain["accuracy"]["low"], gain["accuracy"]["high"]
     journal.say(
-        f"\naccuracy {gain['accuracy']['value']:+.1%} (95 % CI {low:+.1%} to {high:+.1%}): "
+        f"\naccuracy {100 * gain['accuracy']['value']:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f}): "
         f"{gain['fixed']:,} rows fixed, {gain['broken']:,} broken"
     )
     seconds = results["seconds"]

@@ -65,9 +65,11 @@ def gathered(tables: Iterable[pa.Table]) -> pa.Table:
     import pyarrow as pa
 
     held: list[pa.Table] = []
+    n_bytes = 0
     for table in (more := iter(tables)):
         held.append(table)
-        if sum(part.nbytes for part in held) > HELD_BYTES:
+        n_bytes += table.nbytes
+        if n_bytes > HELD_BYTES:
             held = _put_aside(itertools.chain(held, more))
     return pa.concat_tables(held, promote_options="default")
 

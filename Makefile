@@ -13,7 +13,7 @@ demo: $(READY)  ## fine-tune MiniLM on IMDB: before, after, the picture
 	$(BIN)/lightune run --output runs/demo --overwrite
 
 test: $(READY)  ## the test suite
-	$(BIN)/python -m pytest -m "not hard"
+	$(BIN)/python -m pytest -m "not hard" -n 2 --dist loadfile
 
 test-hard: $(READY)  ## the long tests as well
 	$(BIN)/python -m pytest

@@ -1,4 +1,4 @@
-"""No network, no home, two threads; tiny models and a small data file made once for all tests."""
+"""No network, no home, one thread; tiny models and a small data file made once for all tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lightune-tests-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes share the tests
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the last digits is compared on the CPU
 
 import csv

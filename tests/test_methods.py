@@ -294,15 +294,15 @@ def test_a_target_that_matches_nothing_is_refused_beside_ones_that_do(bases):
 @pytest.mark.parametrize(
     ("targets", "leaves"),
     [
-        ("attention", {"query", "key", "value"}),
-        ("qv", {"query", "value"}),
-        (["attention.output.dense", "key"], {"dense", "key"}),
+        ("attention", ["key", "query", "value"]),
+        ("qv", ["query", "value"]),
+        (["attention.output.dense", "key"], ["dense", "key"]),
     ],
     ids=str,
 )
 def test_targets_choose_the_layers(bases, targets, leaves):
     names = adapt(bases["bert"], "lora", {"targets": targets}).base_model.targeted_module_names
-    assert {name.rpartition(".")[2] for name in names} == leaves
+    assert sorted({name.rpartition(".")[2] for name in names}) == leaves
     assert len(names) == 2 * len(leaves)
 
 

@@ -6,10 +6,11 @@ import csv
 import json
 import math
 import os
+import secrets
+import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,20 +68,22 @@ def open_output(output: str, source: Input, kept: Mapping[str, str], classifier:
             yield _jsonl_writer(file) if source.kind == "jsonl" else _csv_writer(file, header, source.kind)
         return
     path = Path(output).resolve()  # a link stays a link
-    with ExitStack() as stack:
-        try:  # what goes wrong with the input is a UserError by now
-            # a fresh name of our own, beside the output so that it can take its place in one step
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".lightune.", dir=path.parent))
-            partial = Path(scratch, f"answers.{ending_of(output)}")
-            with WRITERS[ending_of(output)](partial, source, kept, classifier) as write:
-                yield write
-            if path.exists():
-                partial.chmod(path.stat().st_mode)  # what was private stays so
-            partial.replace(path)
-        except pa.ArrowException as error:
-            raise UserError(f"{output}: Parquet cannot hold this ({error}). Write CSV or JSONL.") from None
-        except OSError as error:
-            raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
+    # a fresh name of our own, beside the output so that it can take its place in one step
+    scratch = path.with_name(f".lightune.{secrets.token_hex(8)}")
+    try:  # what goes wrong with the input is a UserError by now
+        scratch.mkdir(mode=0o700)
+        partial = scratch / f"answers.{ending_of(output)}"
+        with WRITERS[ending_of(output)](partial, source, kept, classifier) as write:
+            yield write
+        if path.exists():
+            partial.chmod(path.stat().st_mode)  # what was private stays so
+        partial.replace(path)
+    except pa.ArrowException as error:
+        raise UserError(f"{output}: Parquet cannot hold this ({error}). Write CSV or JSONL.") from None
+    except OSError as error:
+        raise GateError(f"{output}: cannot be written ({error.strerror}).") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # named before it was made: a signal in between leaves nothing
 
 
 @contextmanager

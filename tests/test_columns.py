@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from lightune.data import columns
 from lightune.data.columns import choose_columns, examples
 from lightune.data.sources import read
 from lightune.errors import UserError
@@ -247,3 +248,12 @@ def test_exactly_half_may_be_dropped_and_200_characters_are_a_name():
 
 
 # ruff: noqa: E501
+
+
+@pytest.mark.parametrize("n_rows", [10_000, 10_001, 34_567])
+def test_a_table_in_many_parts_is_looked_at_in_even_steps_without_a_copy(n_rows):
+    rows = pa.table({"text": [str(i) for i in range(n_rows)]})
+    parts = pa.concat_tables([rows.slice(start, 777) for start in range(0, n_rows, 777)])
+    step = -(-n_rows // 10_000)
+    assert columns._sample(parts)["text"].to_pylist() == [str(i) for i in range(0, n_rows, step)]
+    assert columns._sample(parts)["text"].num_chunks == parts["text"].num_chunks

@@ -1,5 +1,6 @@
 """Every kind of source is read byte-exact, and every broken one is one message that says what to do."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -215,6 +217,71 @@ def test_no_room_for_a_scratch_file_is_one_message(tmp_path, monkeypatch, large)
     monkeypatch.setattr(scratch, "scratch_folder", lambda: str(tmp_path / "gone"))
     with pytest.raises(GateError, match=r"gone: no scratch file can be written \(No such .*\)\. Set TMPDIR to"):
         read(put_table(tmp_path / "a.csv", [{"text": "a", "label": "b"}]))
+
+
+@pytest.mark.parametrize("error", [errno.EFBIG, errno.ENOMEM])
+def test_a_limit_of_the_process_is_one_message(error, tmp_path, monkeypatch, large):
+    def refuse(file):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(scratch, "mapped", refuse)
+    with pytest.raises(GateError, match=r"no scratch file can be written .* Set TMPDIR to"):
+        read(put_table(tmp_path / "a.csv", [{"text": "a", "label": "b"}]))
+
+
+def test_no_folder_for_scratch_files_is_one_message(tmp_path, monkeypatch, large):
+    def refuse():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", refuse)
+    with pytest.raises(GateError, match=r"no folder for scratch files can be written\. Set TMPDIR to one"):
+        read(put_table(tmp_path / "a.csv", [{"text": "a", "label": "b"}]))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("block", [16, 17, 18, 19, 20, 64])
+def test_line_ends_in_cells_are_kept_at_the_edges_of_blocks(block, encoding, tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_tables, "MIB", block)
+    texts = ["x" * (i % 7) + "\r\n" * (i % 3) + "é" * (i % 5) + "\r\n\n" for i in range(200)]
+    content = "text,label\r\n" + "".join(f'"{text}",a\r\n' for text in texts)
+    table = table_of(put(tmp_path / "a.csv", content.encode(encoding)), encoding=encoding)
+    assert table == {"text": texts, "label": ["a"] * 200}
+
+
+def test_one_long_row_makes_blocks_no_longer_than_it_needs(tmp_path, monkeypatch, large):
+    asked = []
+    real = pyarrow.csv.ReadOptions
+    monkeypatch.setattr(
+        pyarrow.csv, "ReadOptions", lambda block_size: asked.append(block_size) or real(block_size=block_size)
+    )
+    rows = [{"text": f"text {i}", "label": "a"} for i in range(30)]
+    rows[7]["text"] = "long " * 200
+    assert read(put_table(tmp_path / "a.csv", rows)).tables["train"].to_pylist() == rows
+    assert asked == [100, 400, 1600]
+
+
+def test_quotes_that_do_not_quote_make_no_column_a_number(tmp_path, large):
+    content = '"text"\tlabel\n' + "007\tb\n" * 40 + '"x\tb\n'
+    assert table_of(put(tmp_path / "a.tsv", content))["text"] == ["007"] * 40 + ['"x']
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([b"\xff\xff"] * 10, pa.binary(2)),
+        pa.array([b"plain"] * 9 + [b"\xff"], pa.binary_view()),
+        pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0123456789abcdef"] * 10, pa.binary(16))),
+        pa.array([0] * 10, pa.timestamp("us", "Mars/Base")),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_column_that_is_no_text_spoils_no_table(column, tmp_path, large):
+    pq.write_table(pa.table({"text": ["a"] * 10, "y": column}), tmp_path / "a.parquet")
+    table = read(str(tmp_path / "a.parquet")).tables["train"]
+    assert table["text"].to_pylist() == ["a"] * 10
+    assert not pa.types.is_string(table.schema.field("y").type)
+    assert len(table["y"]) == 10
 
 
 # Values

@@ -137,11 +137,23 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow.compute as pc
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if not _has_text(kind):
         return column
     if pa.types.is_floating(kind):
         column = pc.if_else(pc.is_nan(column.cast(kind)), None, column.cast(kind))
+    return column.cast(kind).cast(pa.string())
+
+
+def _has_text(kind: pa.DataType) -> bool:
+    """Whether values of this type are text, or can be told as text: by the type alone, since chunks must agree."""
+    import pyarrow as pa
+
+    tests = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    if any(is_such(kind) for is_such in tests) or isinstance(kind, pa.BaseExtensionType):
+        return False
+    one = pa.nulls(1, kind) if not pa.types.is_timestamp(kind) else pa.array([0], pa.int64()).cast(kind)
     try:
-        return column.cast(kind).cast(pa.string())
+        one.cast(pa.string())  # a time zone may be unknown
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        return column
+        return False
+    return not pa.types.is_binary_view(kind)

@@ -144,8 +144,16 @@ def _usable(table: pa.Table) -> list[str]:
 
 def _sample(table: pa.Table) -> pa.Table:
     """At most 10,000 rows at even steps: a file sorted by class would show one class in its first 10,000."""
+    import pyarrow as pa
+
     step = -(-table.num_rows // _SAMPLE_ROWS)
-    return table if step <= 1 else table.take(list(range(0, table.num_rows, step)))
+    if step <= 1:
+        return table
+    first, parts = 0, []
+    for batch in table.to_batches():  # one after the other: `take` on the whole table would copy its columns
+        parts.append(batch.take(pa.array(range(-first % step, batch.num_rows, step), pa.int64())))
+        first += batch.num_rows
+    return pa.Table.from_batches(parts, table.schema)
 
 
 def _profiles(table: pa.Table) -> list[_Profile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import os
 import re
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightune.data.arrow_tables import check_names, check_rows
-from lightune.data.files import MAX_LINE_BYTES, MIB, TABLE_SUFFIXES, TextFile, open_bytes
+from lightune.data.files import MAX_LINE_BYTES, MIB, TABLE_SUFFIXES, TextFile
 from lightune.data.scratch import gathered
 from lightune.errors import UserError
 
@@ -144,25 +145,26 @@ def _ragged(file: TextFile, line: int, row: list[str], n_columns: int, delimiter
 def parse_csv(file: TextFile, delimiter: str, header: list[str], quoted: bool) -> Iterator[pa.Table]:
     """The rows, some at a time, as strings; no value is taken for missing ("NA", "null" and "" stay what they are).
 
-    A row that may be longer than a block of the parser makes all blocks as large as a row may be.
+    A row that is longer than a block of the parser makes all blocks longer: it holds some 30 of them at once.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
     names = check_names(file.path, header)
-    encoding = "utf8" if file.encoding == "utf-8-sig" else file.encoding
+    with _rows(file, delimiter, quoted=quoted) as rows:  # where quotes do not quote, they are part of a name
+        written = next(row for row in rows if row and row != ["\ufeff"])
     parse = arrow_csv.ParseOptions(
         delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
     )
     # a second byte order mark, which some editors add, stays in pyarrow's name of the first column
-    every = dict.fromkeys([*header, f"\ufeff{header[0]}"], pa.string())
+    every = dict.fromkeys([*header, *written, written[0].removeprefix("\ufeff"), f"\ufeff{header[0]}"], pa.string())
     as_text = arrow_csv.ConvertOptions(column_types=every, null_values=[], strings_can_be_null=False)
     n_rows = 0
-    for block_size in (MIB, MAX_LINE_BYTES):
-        blocks = arrow_csv.ReadOptions(encoding=encoding, block_size=block_size)
+    for block_size in (MIB, 4 * MIB, 16 * MIB, MAX_LINE_BYTES):
+        blocks = arrow_csv.ReadOptions(block_size=block_size)
         try:
-            with open_bytes(file.path) as stream:
-                reader = arrow_csv.open_csv(stream, blocks, parse, as_text)
+            with file.lines() as lines:
+                reader = arrow_csv.open_csv(_Pieces(lines), blocks, parse, as_text)
                 yield reader.schema.empty_table().rename_columns(names)
                 n_skipped = n_rows
                 for batch in reader:
@@ -175,3 +177,21 @@ def parse_csv(file: TextFile, delimiter: str, header: list[str], quoted: bool) -
             reason = error
     problem = _csv_problem(file, delimiter, len(header), quoted=quoted)
     raise UserError(problem or f"{file.path}: not readable as CSV ({reason}). Save it again.")
+
+
+class _Pieces(io.RawIOBase):
+    """Text as bytes in UTF-8, never cut between \\r and \\n: there pyarrow would drop the \\n, in a cell too."""
+
+    def __init__(self, lines: io.TextIOWrapper):
+        self._lines = lines
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._rest) <= size and (text := self._lines.read(size)):
+            self._rest += text.encode()
+        at = size - 1 if self._rest[size - 1 : size + 1] == b"\r\n" else size
+        piece, self._rest = self._rest[:at], self._rest[at:]
+        return piece

@@ -21,13 +21,17 @@ CHUNK_ROWS = 2048
 HELD_BYTES = 64 * MIB  # a table up to this size needs no file
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT}
+_NO_ROOM |= {errno.EFBIG, errno.ENOMEM, errno.ENODEV, errno.EMFILE, errno.ENFILE}  # limits of the process
 
 
 def scratch_folder() -> str:
-    """$TMPDIR, else /var/tmp: many systems keep /tmp in memory."""
-    if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK):
+    """$TMPDIR, else /var/tmp: many systems keep /tmp in memory. GateError if there is none."""
+    if not {"TMPDIR", "TEMP", "TMP"} & set(os.environ) and os.access("/var/tmp", os.W_OK):
         return "/var/tmp"
-    return tempfile.gettempdir()
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        raise GateError("no folder for scratch files can be written. Set TMPDIR to one.") from None
 
 
 @contextmanager
@@ -40,13 +44,14 @@ def scratch_file() -> Iterator[IO[bytes]]:
 @contextmanager
 def told_without_room() -> Iterator[None]:
     """GateError for what is refused to a scratch file that is written inside."""
+    folder = scratch_folder()
     try:
         yield
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         fix = "Set TMPDIR to a folder with room for the data, unzipped."
-        raise GateError(f"{scratch_folder()}: no scratch file can be written ({error.strerror}). {fix}") from None
+        raise GateError(f"{folder}: no scratch file can be written ({error.strerror}). {fix}") from None
 
 
 def mapped(file: IO[bytes]) -> pa.BufferReader:

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -63,11 +63,12 @@ def open_input(data: str, template: str, how: Options, *, given: bool) -> Iterat
     if not given and how.encoding is None and _is_text_line(start, template, how):
         yield _line_input(start, sys.stdin.buffer)
         return
-    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
-        path = Path(folder, "stdin")
-        with told_without_room(), path.open("wb") as file:
-            file.write(start)
-            shutil.copyfileobj(sys.stdin.buffer, file)
+    with ExitStack() as stack:
+        with told_without_room():
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch_folder())), "stdin")
+            with path.open("wb") as file:
+                file.write(start)
+                shutil.copyfileobj(sys.stdin.buffer, file)
         try:
             yield _copied_input(path, template, how, given=given)
         except UserError as error:

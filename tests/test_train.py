@@ -185,7 +185,9 @@ def test_measuring_the_speed_changes_no_random_numbers(tiny_bert, rows, hardware
     expected = torch.rand(3)
     seed_everything(5)
     plan = Plan(1.0, 1e-3, 4096, checkpointing=False)
-    speed = measure_speed(model, encoder, {"train": labelled, "test": labelled}, TrainRecipe(), plan, hardware, 0)
+    speed = measure_speed(
+        model, encoder, {"train": labelled, "test": labelled}, TrainRecipe(), plan, hardware, 0, None
+    )
     assert torch.equal(torch.rand(3), expected)
     assert speed.predict > 0
     assert speed.train > 0
@@ -200,7 +202,7 @@ def test_the_speed_of_training_weighs_short_and_whole_texts_by_their_tokens(tiny
     monkeypatch.setattr("lightune.training.plan._speed", lambda work, batches, lengths: speeds[lengths.sum()])
     recipe, plan = TrainRecipe(whole_steps=0.25), Plan(1.0, 1e-3, 4096, checkpointing=False)
     parts = {"train": train_rows, "test": other}
-    speed = measure_speed(adapted(tiny_bert), encoder, parts, recipe, plan, hardware, 0)
+    speed = measure_speed(adapted(tiny_bert), encoder, parts, recipe, plan, hardware, 0, None)
     n_short, n_whole = 0.75 * short.n_tokens, 0.25 * labelled.n_tokens
     assert speed.train == pytest.approx((n_short + n_whole) / (n_short / 1000 + n_whole / 100))
     assert speed.predict == 5000.0
@@ -302,7 +304,7 @@ def test_every_step_groups_texts_by_their_whole_length(tiny_bert, rows, hardware
         "lightune.training.plan._speed", lambda work, batches, lengths: timed.append(batches) or 1000.0
     )
     plan, parts = Plan(1.0, 1e-3, 4096, False), {"train": labelled, "test": labelled}
-    measure_speed(adapted(tiny_bert), encoder, parts, TrainRecipe(batch_size=8), plan, hardware, 0)
+    measure_speed(adapted(tiny_bert), encoder, parts, TrainRecipe(batch_size=8), plan, hardware, 0, None)
     assert all(np.ptp(tokens.lengths[batch]) == 0 for batches in timed[1:] for batch in batches)
 
 

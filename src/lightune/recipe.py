@@ -90,6 +90,7 @@ class TrainRecipe(Section):
     evaluations: int = Field(1, description="of the dev rows, per epoch", ge=1)
     patience: int = Field(3, description="evaluations of no gain before it stops, once it reads whole texts", ge=1)
     memory_tokens: Tokens = Field("auto", description="padded tokens per forward and backward pass")
+    cache: bool = Field(True, description="keep on disk what leaves blocks below the trained ones (CPU)")
     gradient_checkpointing: Literal["auto"] | bool = Field("auto", description="trade time for memory")
 
 

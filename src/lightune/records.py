@@ -97,10 +97,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is known before the work: the filled-in plan, what trains, and the cost."""
+    """What is known before the work: the filled-in plan, what trains, and the cost.
+
+    n_frozen: the lowest blocks that training leaves as they are.
+    """
 
     plan: Plan
     n_steps: int
+    n_frozen: int
     trainable_parameters: int
     total_parameters: int
     estimate: Estimate

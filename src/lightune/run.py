@@ -38,6 +38,7 @@ from lightune.report.card import write_card
 from lightune.report.pictures import draw_results
 from lightune.report.screen import plan_as_dict, show_plan, show_results
 from lightune.training.plan import rehearse
+from lightune.training.prefix_cache import open_cache
 from lightune.training.train import train
 
 if TYPE_CHECKING:
@@ -136,6 +137,11 @@ def follow(
             anatomy = inspect(base.model, base.missing_keys)
             model = base.model.to(hardware.device)
             journal.decide(*quicken(model, hardware.precision))
+            cache = open_cache(
+                plan.n_frozen, rows, recipe.train, plan.plan.epochs, anatomy.hidden_size, hardware.device
+            )
+            if cache:
+                journal.decide(cache.attach(model))
             before = measure("before", model)
 
         with journal.phase("train", f"Fine-tuning with {method}"):

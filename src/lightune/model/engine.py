@@ -34,7 +34,7 @@ def quicken(model: nn.Module, precision: str) -> list[Decision]:
 
 def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
     """The last block works out the first token only, where the classifier reads nothing else of it."""
-    plain: Any = _plain(model)
+    plain: Any = plain_network(model)
     layers = find_layers(plain)
     block = plain.get_submodule(layers[-1])
     was_short = "forward" in vars(block)
@@ -70,15 +70,28 @@ def fuse_adapters(what: str, model: nn.Module, precision: str) -> Decision | Non
     return Decision(what, "added to the weights", f"{len(suited)} layers; same answers, checked")
 
 
+def is_close(got: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether answers or gradients are the same but for rounding."""
+    scale = max(1e-3, float(expected.abs().max()))
+    return got.shape == expected.shape and float((got - expected).abs().max()) <= TOLERANCE * scale
+
+
+def plain_network(model: nn.Module) -> nn.Module:
+    """The network of transformers itself, its layers adapted or not."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def _try(model: nn.Module, modules: list[Any], forward: Forward) -> bool:
     """Gives `forward` to the modules and keeps it if the model's answers and gradients stay what they were."""
-    if getattr(text_config(_plain(model)), "attention_type", None) == "block_sparse":
+    if getattr(text_config(plain_network(model)), "attention_type", None) == "block_sparse":
         return False  # BigBird turns into another network when it meets a short text, for good
     expected = _answers(model, modules)
     for module in modules:
         module.forward = partial(forward, module)
     try:
-        same = all(map(_is_close, _answers(model, modules), expected))
+        same = all(map(is_close, _answers(model, modules), expected))
     except (RuntimeError, TypeError, AttributeError, IndexError):  # built otherwise than its parts' names say
         same = False
     if not same:
@@ -99,11 +112,6 @@ def _answers(model: nn.Module, modules: list[Any]) -> list[torch.Tensor]:
     gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
     model.train(was_training)
     return [*(each.detach() for each in logits), *(each for each in gradients if each is not None)]
-
-
-def _is_close(got: torch.Tensor, expected: torch.Tensor) -> bool:
-    scale = max(1e-3, float(expected.abs().max()))
-    return got.shape == expected.shape and float((got - expected).abs().max()) <= TOLERANCE * scale
 
 
 @contextmanager
@@ -245,9 +253,3 @@ def _is_simple(layer: Any) -> bool:
         and not layer.lora_bias["default"]
         and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
     )
-
-
-def _plain(model: nn.Module) -> nn.Module:
-    from peft import PeftModel
-
-    return model.get_base_model() if isinstance(model, PeftModel) else model

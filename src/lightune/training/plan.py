@@ -21,6 +21,7 @@ from lightune.model.engine import quicken
 from lightune.model.methods import METHODS, apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Estimate, Plan, Rehearsal
+from lightune.training.prefix_cache import PrefixCache, frozen_blocks, open_cache
 from lightune.training.train import Loop, count_steps, reading, training_tokens
 
 if TYPE_CHECKING:
@@ -40,10 +41,15 @@ RUNTIME_BYTES = 0.6 * GIB  # Python, torch and transformers themselves, measured
 
 @dataclass(frozen=True)
 class Speed:
-    """Useful tokens per second of this model on this machine, in a forward pass and in a training step."""
+    """Useful tokens per second of this model on this machine, in a forward pass and in a training step.
+
+    again: those of texts whose way through the frozen blocks is known.
+    """
 
     predict: float
+    predict_again: float
     train: float
+    train_again: float
 
 
 def rehearse(
@@ -76,10 +82,13 @@ def rehearse(
     )
     model = model.to(hardware.device)
     quicken(model, hardware.precision)
-    speed = measure_speed(model, encoder, rows, train, plan, hardware, recipe.seed)
+    n_frozen = frozen_blocks(model)
+    cache = open_cache(n_frozen, rows, train, plan.epochs, anatomy.hidden_size, hardware.device)
+    speed = measure_speed(model, encoder, rows, train, plan, hardware, recipe.seed, cache)
     n_dev = math.ceil(plan.epochs * train.evaluations)
-    training = n_tokens["train"] * plan.epochs / speed.train + n_dev * n_tokens["dev"] / speed.predict
-    evaluation = n_tokens["test"] / speed.predict
+    first = min(1.0, plan.epochs)
+    training = n_tokens["train"] * (first / speed.train + (plan.epochs - first) / speed.train_again)
+    training += n_tokens["dev"] * (1 / speed.predict + (n_dev - 1) / speed.predict_again)
     memory = memory_needed(model, anatomy.hidden_size, anatomy.n_layers, plan.memory_tokens)
     if memory > hardware.free:
         why = f"about {memory / GIB:.1f} GiB needed; lower train.memory_tokens or data.max_tokens if it fails"
@@ -87,9 +96,16 @@ def rehearse(
     return Rehearsal(
         plan=plan,
         n_steps=count_steps(len(rows["train"]), train.batch_size, plan.epochs),
+        n_frozen=n_frozen,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),
-        estimate=Estimate(evaluation, training, evaluation, OVERHEAD_SECONDS, memory),
+        estimate=Estimate(
+            n_tokens["test"] / speed.predict,
+            training,
+            n_tokens["test"] / speed.predict_again,
+            OVERHEAD_SECONDS,
+            memory,
+        ),
         decisions=(*adapted, *decisions),
     )
 
@@ -142,6 +158,7 @@ def measure_speed(
     plan: Plan,
     hardware: Hardware,
     seed: int,
+    cache: PrefixCache | None,
 ) -> Speed:
     """Times passes and optimizer steps like those to come. `model` is used up; no random state changes."""
     import torch
@@ -159,14 +176,23 @@ def measure_speed(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         model.eval()
         batches = list(encoder.batches(test, MEMORY_TOKENS[hardware.device]))
-        predict = _speed(forward, _spread(batches), test.lengths)
+        some = _spread(batches)
+        predict = _speed(forward, some, test.lengths)
         loop = Loop(model, encoder, train, recipe, plan, hardware, 1)
         steps = epoch_steps(train.tokens.lengths, recipe.batch_size, np.random.default_rng(seed))
-        n_tokens = seconds = 0.0
-        for tokens, share in reading(train, recipe):
-            n_tokens += share * tokens.n_tokens
-            seconds += share * tokens.n_tokens / _speed(partial(step, tokens), steps, tokens.lengths)
-    return Speed(predict, n_tokens / seconds)
+        train_speed = _mean_speed(step, steps, train, recipe)
+        if not cache:
+            return Speed(predict, predict, train_speed, train_speed)
+        cache.attach(model)
+        for batch in some:
+            forward(batch)
+        again = _speed(forward, some, test.lengths)
+        if plan.epochs <= 1:
+            return Speed(predict, again, train_speed, train_speed)
+        for tokens, _ in reading(train, recipe):
+            for batch in steps[:REPEATS]:
+                step(tokens, batch)
+        return Speed(predict, again, train_speed, _mean_speed(step, steps, train, recipe))
 
 
 def memory_needed(model: nn.Module, hidden_size: int, n_layers: int, memory_tokens: int) -> float:
@@ -181,6 +207,17 @@ def _tokens_that_fit(hidden_size: int, n_layers: int, hardware: Hardware) -> tup
     """Tokens whose activations take the share of the memory that is ours to plan with, and that share in words."""
     share, words = (0.5, "half") if hardware.device == "cuda" else (0.25, "a quarter")
     return int(hardware.memory * share / (n_layers * hidden_size * BYTES_PER_ACTIVATION)), words
+
+
+def _mean_speed(
+    step: Callable[[Tokens, Ints], None], steps: list[Ints], rows: Labelled, recipe: TrainRecipe
+) -> float:
+    """Tokens per second of an epoch's steps, those on short texts and those on whole ones."""
+    n_tokens = seconds = 0.0
+    for tokens, share in reading(rows, recipe):
+        n_tokens += share * tokens.n_tokens
+        seconds += share * tokens.n_tokens / _speed(partial(step, tokens), steps, tokens.lengths)
+    return n_tokens / seconds
 
 
 def _spread(batches: list[Ints]) -> list[Ints]:

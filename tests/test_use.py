@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -731,3 +732,12 @@ def test_a_base_elsewhere_is_named_without_its_folders(tiny_bert, tmp_path, monk
     assert locate(str(tiny_bert)).name == tiny_bert.name
     shutil.copytree(tiny_bert, tmp_path / "models" / "bert")
     assert locate(str(tmp_path / "models" / "bert")).name == "models/bert"
+
+
+def test_a_device_behind_a_link_is_not_replaced(tiny_run, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "out.csv").symlink_to(tmp_path / "pipe")
+    (tmp_path / "in.csv").write_text("text\na lovely lamp\n")
+    with pytest.raises(UserError, match=r"out\.csv: cannot be written there\. Choose another --output"):
+        predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+    assert (tmp_path / "pipe").is_fifo()

@@ -40,7 +40,8 @@ def check_output(output: str, data: str) -> None:
         if not folder.is_dir():
             raise UserError(f"{output}: its folder does not exist. Make it first.")
         there = output if Path(output).exists() else folder
-        if Path(output).is_dir() or not os.access(there, os.W_OK):
+        is_other = Path(output).exists() and not Path(output).is_file()  # a device would be replaced by a file
+        if is_other or not os.access(there, os.W_OK):
             raise UserError(f"{output}: cannot be written there. Choose another --output.")
         if Path(output).exists() and _is_same_file(Path(output), data):
             raise UserError(f"{output}: is the input, whose labels would be lost. Choose another --output.")

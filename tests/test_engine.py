@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from lightune.errors import UserError
-from lightune.model import adapters, engine, methods
+from lightune.model import adapters, blocks, engine, methods
 from lightune.model import anatomy as anatomies
 from lightune.model.engine import quicken
 from lightune.model.methods import METHODS
 from tests import tiny
 
 N_CLASSES = 3
-FIRST_TOKEN_ONLY = {"bert", "roberta", "electra", "distilbert"}
+WRITTEN_OUT = {"bert", "roberta", "electra", "distilbert"}
 
 
 @pytest.fixture(scope="session")
@@ -65,10 +65,74 @@ def test_every_architecture_answers_and_learns_the_same(architecture, bases):
     plain, inputs, y = adapted(bases[architecture], "lora")
     fast = copy.deepcopy(plain)
     choices = {decision.what: decision.choice for decision in quicken(fast, "fp32")}
-    assert (choices["last block"] == "first token only") == (architecture in FIRST_TOKEN_ONLY)
-    # GPT-2's layers are transposed; DeBERTa changes a projection in place
-    assert (choices["LoRA"] == "plain") == (architecture in {"gpt2", "deberta"})
+    if architecture in WRITTEN_OUT:
+        assert choices == {"blocks": "written out in fp32"}
+    else:
+        # GPT-2's layers are transposed; DeBERTa changes a projection in place
+        assert (choices["LoRA"] == "plain") == (architecture in {"gpt2", "deberta"})
     same(plain, fast, inputs, y)
+
+
+@pytest.mark.parametrize("architecture", sorted(WRITTEN_OUT))
+def test_the_paths_of_a_gpu_answer_and_learn_the_same(architecture, bases):
+    """The last block for one token, and LoRA added to the weights, made of modules: for any device."""
+    plain, inputs, y = adapted(bases[architecture], "lora")
+    fast = copy.deepcopy(plain)
+    assert engine.shorten_last_block("last block", fast).choice == "first token only"
+    assert engine.fuse_adapters("LoRA", fast, "fp32").choice == "added to the weights"
+    same(plain, fast, inputs, y)
+
+
+@pytest.mark.parametrize("architecture", sorted(WRITTEN_OUT))
+def test_in_bf16_written_out_blocks_are_as_near_to_fp32_as_autocast_is(architecture, bases):
+    """Errors relative to fp32, over the logits and over all gradients: at most 1.5 times those of autocast."""
+    import torch
+
+    plain, inputs, y = adapted(bases[architecture], "lora")
+    fast, rough = copy.deepcopy(plain), copy.deepcopy(plain)
+    (decision,) = quicken(fast, "bf16")
+    assert decision.choice == "written out in bf16"
+    exact = answers_and_gradients(plain, inputs, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, usual = answers_and_gradients(fast, inputs, y), answers_and_gradients(rough, inputs, y)
+
+    def error(got: Any) -> list[float]:
+        logits = float((got[0] - exact[0]).norm() / exact[0].norm())
+        gradients = [(got[1][name] - g).norm() / (g.norm() + 1e-4) for name, g in exact[1].items()]
+        return [logits, float(torch.stack(gradients).mean())]
+
+    assert found[1].keys() == exact[1].keys()
+    for got, wanted in zip(error(found), error(usual), strict=True):
+        assert got < 1.5 * wanted + 2e-3
+
+
+def test_a_written_out_block_follows_its_adapters(bases):
+    """An optimizer changes A and B in place, and the fused one does not even count its changes."""
+    import torch
+
+    plain, inputs, y = adapted(bases["bert"], "lora")
+    fast = copy.deepcopy(plain)
+    quicken(fast, "fp32")
+    optimizers = [
+        torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=0.01, fused=True) for m in (plain, fast)
+    ]
+    for _ in range(3):
+        for model, optimizer in zip((plain, fast), optimizers, strict=True):
+            torch.nn.functional.cross_entropy(model(**inputs).logits, y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    with torch.no_grad():
+        assert torch.allclose(fast(**inputs).logits, plain(**inputs).logits, atol=1e-3)
+
+
+def test_a_written_out_block_steps_aside_for_disabled_adapters(bases):
+    import torch
+
+    plain, inputs, _ = adapted(bases["bert"], "lora")
+    fast = copy.deepcopy(plain)
+    quicken(fast, "fp32")
+    with torch.no_grad(), plain.disable_adapter(), fast.disable_adapter():
+        assert torch.allclose(fast(**inputs).logits, plain(**inputs).logits, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -87,8 +151,7 @@ def test_every_method_answers_and_learns_the_same(method, architecture, bases):
 def test_lora_with_an_option_that_needs_the_products_stays_plain(options, bases):
     plain, inputs, y = adapted(bases["bert"], "lora", **options)
     fast = copy.deepcopy(plain)
-    choices = {decision.what: decision.choice for decision in quicken(fast, "fp32")}
-    assert choices["LoRA"] == "plain"
+    assert {decision.what: decision.choice for decision in quicken(fast, "fp32")}["LoRA"] == "plain"
     same(plain, fast, inputs, y)
 
 
@@ -140,6 +203,9 @@ def test_a_classifier_that_reads_every_token_keeps_the_plain_block(bases):
     decision = engine.shorten_last_block("last block", model)
     assert decision is not None
     assert decision.choice == "plain"
+    written_out = engine.write_out_blocks("blocks", model, "fp32")
+    assert written_out is not None
+    assert "first token" not in written_out.why
 
 
 def test_the_check_changes_no_parameter_and_draws_no_random_number(bases):
@@ -169,23 +235,49 @@ def test_a_wrong_gradient_is_noticed_although_lora_starts_at_nothing(bases, monk
     assert engine.fuse_adapters("LoRA", model, "fp32").choice == "plain"
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_wrong_written_out_block_is_noticed(precision, bases, monkeypatch):
+    model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
+    model = methods.apply(model, anatomies.inspect(model, missing), "lora", {})[0].eval()
+    right = blocks.Projection.to_adapters
+    monkeypatch.setattr(
+        blocks.Projection, "to_adapters", lambda self, x, grad: [1.2 * each for each in right(self, x, grad)]
+    )
+    assert engine.write_out_blocks("blocks", model, precision) is None
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
 def test_the_last_block_is_compared_again_once_adapters_are_in(bases):
     """What suited the bare network was never shown to suit the adapted one."""
     model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
-    engine.quicken(model, "fp32")
+    engine.shorten_last_block("last block", model)
     model = methods.apply(model, anatomies.inspect(model, missing), "lora", {})[0].eval()
     block = model.get_submodule("base_model.model.bert.encoder.layer.1")
     block.forward = lambda hidden, *others, **named: 2 * hidden
-    decisions = engine.quicken(model, "fp32")
-    assert [decision.what for decision in decisions] == ["LoRA"]
+    assert engine.shorten_last_block("last block", model) is None
     assert block.forward.__class__.__name__ == "partial"
 
 
-def test_in_16_bits_no_product_is_said_to_be_added_to_the_weights(bases):
-    model, *_ = adapted(bases["bert"], "lora")
-    decisions = {decision.what: decision for decision in quicken(model, "bf16")}
-    assert decisions["LoRA"].choice == "plain"
-    assert "16 bits" in decisions["LoRA"].why
+def test_only_blocks_that_were_adapted_since_are_written_out_anew(bases):
+    model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
+    model.requires_grad_(False)
+    quicken(model, "fp32")
+    names = anatomies.find_layers(model)
+    before = [model.get_submodule(name).fast for name in names]
+    model = methods.apply(model, anatomies.inspect(model, missing), "lora", {}, layers=1)[0].eval()
+    (decision,) = quicken(model, "fp32")
+    after = [model.get_base_model().get_submodule(name).fast for name in names]
+    assert decision.what == "blocks"
+    assert [new is old for new, old in zip(after, before, strict=True)] == [True] * (len(names) - 1) + [False]
+
+
+def test_blocks_in_which_more_than_lora_trains_are_plain_again(bases):
+    model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
+    model.requires_grad_(False)
+    quicken(model, "fp32")
+    model = methods.apply(model, anatomies.inspect(model, missing), "bitfit", {})[0].eval()
+    assert "blocks" not in {decision.what for decision in quicken(model, "fp32")}
+    assert not any("fast" in vars(module) for module in model.modules())
 
 
 def test_block_sparse_attention_is_not_touched(tmp_path):

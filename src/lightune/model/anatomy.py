@@ -286,14 +286,14 @@ def text_config(model: nn.Module) -> Any:
     return _config(model).get_text_config()
 
 
-def made_up_text(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """One text of a few tokens (1, T), alone and with two padding tokens after it."""
+def made_up_text(model: nn.Module, first_id: int = 5) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """One text of a few tokens (1, T), numbered from first_id, alone and with two padding tokens after it."""
     import torch
 
     settings = text_config(model)
     pad = settings.pad_token_id or 0
     end = [settings.eos_token_id] if settings.eos_token_id not in (None, pad) else []
-    ids = [token for token in range(5, 12) if token not in (pad, *end)] + end
+    ids = [token for token in range(first_id, first_id + 7) if token not in (pad, *end)] + end
     rows = [(ids, [1] * len(ids)), ([*ids, pad, pad], [1] * len(ids) + [0, 0])]
     device = next(model.parameters()).device
     alone, padded = [[torch.tensor([part], device=device) for part in row] for row in rows]

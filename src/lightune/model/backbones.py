@@ -95,7 +95,7 @@ def locate(model: str) -> Reference:
 
 
 def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | None) -> Base:
-    """The base model with a head for `class_names`. UserError if these files are no text model.
+    """The base model with a head for `class_names`, all of it frozen. UserError if these files are no text model.
 
     seed: of the head's start values; None does not seed (a saved head is loaded next).
     """
@@ -132,7 +132,7 @@ def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | N
     what = f"{reference.name}{at}, {type(model).__name__}, {millions:.1f}M parameters"
     why = f"{reference.why}; sha256 {digest[:8]}…{digest[-4:]}"
     return Base(
-        model.eval(),
+        model.eval().requires_grad_(False),
         tokenizer,
         reference,
         digest,

@@ -5,47 +5,87 @@ Each is tried on the network itself before it is used; what it does not suit kee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from lightune.model.anatomy import find_layers, made_up_text, text_config
+from lightune.model.blocks import MORE, FastBlock, Parts, can_write_out, find_parts, is_given, is_simple_lora
 from lightune.records import Decision
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    Forward = Callable[..., torch.Tensor]
+    Forwards = Mapping[nn.Module, Callable[..., Any]]
 
-TOLERANCE = 1e-4  # of logits and gradients, relative to the largest
+TOLERANCE = 1e-4  # of logits and gradients in fp32, relative to the largest
+# In 16 bits two ways of computing differ by their roundings. What counts is how far each is from fp32: the fast one
+# may be so many times as far as autocast is, on the few numbers of one text, and so far in any case.
+TIMES_AUTOCAST, TOLERANCE_16 = 3.0, 2e-2
 
 
 def quicken(model: nn.Module, precision: str) -> list[Decision]:
     """Puts the network, adapted or not, on the fast paths that suit it; tells which, and why not the others.
 
     precision: of the run, fp32, bf16 or fp16. The network is changed in place: only how it computes,
-    not what it holds. Calling it again adds nothing.
+    not what it holds. Calling it again looks at what was adapted since, and adds nothing else.
     """
+    if written_out := write_out_blocks("blocks", model, precision):
+        return [written_out] if written_out.why else []
     found = shorten_last_block("last block", model), fuse_adapters("LoRA", model, precision)
     return [decision for decision in found if decision]
 
 
+def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | None:
+    """All blocks computed by `FastBlock`, the last for the first token only where no more of it is read.
+
+    None if that does not suit: on a GPU, whose own attention is faster, for other builds, and where more than LoRA
+    trains in them. The decision has no reason where nothing was left to do.
+    """
+    import torch
+
+    plain = plain_network(model)
+    names = find_layers(plain)
+    blocks: list[Any] = [plain.get_submodule(name) for name in names]
+    parts = {block: found for block in blocks if (found := find_parts(block)) and can_write_out(block, found)}
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if len(parts) < len(blocks) or not on_cpu or precision not in DTYPES or _is_shared(plain, names):
+        _forget(blocks)
+        return None
+    choice, dtype = f"written out in {precision}", getattr(torch, DTYPES[precision])
+    changed = [block for block in blocks if block not in _fast(blocks) or _fast(blocks)[block].parts != parts[block]]
+    if not changed:
+        return Decision(what, choice, "")
+    kept = _fast([block for block in blocks if block not in changed])
+    _forget(changed)
+    for first_only in (True, False):
+        fast = {b: FastBlock(b, parts[b], dtype, first_only=first_only and b is blocks[-1]) for b in changed}
+        if _try(model, fast, precision, kept.values()):
+            for block, forward in fast.items():
+                block.fast = forward
+            tokens = "; the last for the first token only, as the classifier reads no other" if first_only else ""
+            return Decision(
+                what, choice, f"forward and backward in few, large products{tokens}; same answers, checked"
+            )
+    return None
+
+
 def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
     """The last block works out the first token only, where the classifier reads nothing else of it."""
-    plain: Any = plain_network(model)
+    plain = plain_network(model)
     layers = find_layers(plain)
     block = plain.get_submodule(layers[-1])
     was_short = "forward" in vars(block)
     if was_short:
         del block.forward  # to be compared again: an adapter may have been put in since
-    if len(layers) < (getattr(text_config(plain), "num_hidden_layers", None) or 0):
+    if _is_shared(plain, layers):
         return Decision(what, "plain", "one block is used many times")
-    row = next((row for row in FIRST_TOKEN_BLOCKS if all(hasattr(block, name) for name in row[0])), None)
-    if row is None:
+    parts = find_parts(block)
+    if parts is None:
         return Decision(what, "plain", f"no fast path for {type(block).__name__} yet")
-    if not _try(model, [block], row[1]):
+    if not _try(model, {block: partial(_first_token, block, parts)}):
         return Decision(what, "plain", "the classifier reads more than the first token, or its length changes it")
     if was_short:
         return None
@@ -58,22 +98,19 @@ def fuse_adapters(what: str, model: nn.Module, precision: str) -> Decision | Non
     The gradients are those of the separate products (Cherniuk et al. 2023, arXiv:2312.03415, order them for cost).
     """
     layers = [layer for layer in _lora_layers(model) if "forward" not in vars(layer)]
-    suited = [layer for layer in layers if _is_simple(layer)]
+    suited = {layer: partial(_fused_forward, layer) for layer in layers if is_simple_lora(layer)}
     if not layers:
         return None
     if precision != "fp32":
-        return Decision(what, "plain", "in 16 bits the sum of a weight and a small change is the weight")
-    with _away_from_start(suited):
-        is_same = bool(suited) and _try(model, suited, _fused_forward)
-    if not is_same:
+        return Decision(what, "plain", "no fast path in 16 bits for this network")
+    if not (suited and _try(model, suited)):
         return Decision(what, "plain", "this network, or an option of LoRA, needs the separate products")
     return Decision(what, "added to the weights", f"{len(suited)} layers; same answers, checked")
 
 
-def is_close(got: torch.Tensor, expected: torch.Tensor) -> bool:
+def is_close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = TOLERANCE) -> bool:
     """Whether answers or gradients are the same but for rounding."""
-    scale = max(1e-3, float(expected.abs().max()))
-    return got.shape == expected.shape and float((got - expected).abs().max()) <= TOLERANCE * scale
+    return got.shape == expected.shape and _distance(got, expected) <= tolerance
 
 
 def plain_network(model: nn.Module) -> nn.Module:
@@ -83,31 +120,79 @@ def plain_network(model: nn.Module) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _try(model: nn.Module, modules: list[Any], forward: Forward) -> bool:
-    """Gives `forward` to the modules and keeps it if the model's answers and gradients stay what they were."""
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}  # precisions in which blocks can be written out
+
+
+def _is_shared(plain: nn.Module, layers: tuple[str, ...]) -> bool:
+    """Whether a block is passed through many times (ALBERT)."""
+    return len(layers) < (getattr(text_config(plain), "num_hidden_layers", None) or 0)
+
+
+def _fast(blocks: Iterable[Any]) -> dict[Any, FastBlock]:
+    """Those of the blocks that are written out."""
+    return {block: vars(block)["fast"] for block in blocks if "fast" in vars(block)}
+
+
+def _forget(blocks: list[Any]) -> None:
+    """Blocks on the plain path again: something in them has changed since they were written out."""
+    for block in _fast(blocks):
+        del block.fast, block.forward
+
+
+def _try(model: nn.Module, forwards: Forwards, precision: str = "fp32", kept: Iterable[FastBlock] = ()) -> bool:
+    """Gives each module its new forward, and keeps it if the model's answers and gradients stay what they were.
+
+    kept: blocks that are written out already, and take the plain path for the comparison.
+    """
     if getattr(text_config(plain_network(model)), "attention_type", None) == "block_sparse":
         return False  # BigBird turns into another network when it meets a short text, for good
-    expected = _answers(model, modules)
-    for module in modules:
-        module.forward = partial(forward, module)
-    try:
-        same = all(map(is_close, _answers(model, modules), expected))
-    except (RuntimeError, TypeError, AttributeError, IndexError):  # built otherwise than its parts' names say
-        same = False
+    with _away_from_start(model):
+        with _off(kept):
+            expected = _answers(model, forwards, "fp32")
+            rough = expected if precision == "fp32" else _answers(model, forwards, precision)
+        for module, forward in forwards.items():
+            module.forward = forward  # type: ignore[method-assign]
+        try:
+            same = _are_close(_answers(model, forwards, precision), expected, rough, precision)
+        except (RuntimeError, TypeError, AttributeError, IndexError):  # built otherwise than its parts' names say
+            same = False
     if not same:
-        for module in modules:
+        for module in forwards:
             del module.forward
     return same
 
 
-def _answers(model: nn.Module, modules: list[Any]) -> list[torch.Tensor]:
+def _are_close(
+    got: list[torch.Tensor], expected: list[torch.Tensor], rough: list[torch.Tensor], precision: str
+) -> bool:
+    """Whether answers and gradients are as near to those in fp32 as the precision allows.
+
+    rough: the plain network's in the precision of the run.
+    """
+    if len(got) != len(expected):
+        return False
+    allowed = [TOLERANCE] * len(got)
+    if precision != "fp32":
+        far = [_distance(each, exact) for each, exact in zip(rough, expected, strict=True)]
+        allowed = [max(TOLERANCE_16, TIMES_AUTOCAST * distance) for distance in far]
+    return all(map(is_close, got, expected, allowed))
+
+
+def _distance(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, relative to the largest number that was expected."""
+    return float((got - expected).abs().max()) / max(1e-3, float(expected.abs().max()))
+
+
+def _answers(model: nn.Module, modules: Iterable[nn.Module], precision: str) -> list[torch.Tensor]:
     """Logits (1, C) of a made-up text, alone and with padding, and the gradients of what trains in `modules`."""
     import torch
 
     trained = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     was_training = model.training
     model.eval()
-    logits = [model(**inputs).logits.float() for inputs in made_up_text(model)]
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        logits = [model(**inputs).logits.float() for inputs in made_up_text(model)]
     loss = torch.cat(logits).square().sum()
     gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
     model.train(was_training)
@@ -115,12 +200,25 @@ def _answers(model: nn.Module, modules: list[Any]) -> list[torch.Tensor]:
 
 
 @contextmanager
-def _away_from_start(layers: list[Any]) -> Iterator[None]:
+def _off(blocks: Iterable[FastBlock]) -> Iterator[None]:
+    """The plain path for blocks that are written out."""
+    switched = list(blocks)
+    for block in switched:
+        block.is_on = False
+    try:
+        yield
+    finally:
+        for block in switched:
+            block.is_on = True
+
+
+@contextmanager
+def _away_from_start(model: nn.Module) -> Iterator[None]:
     """LoRA starts with B = 0, where A has no gradient and the product is nothing: for a check, B is something."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    weights = [layer.lora_B["default"].weight for layer in layers]
+    weights: list[Any] = [layer.lora_B["default"].weight for layer in _lora_layers(model) if is_simple_lora(layer)]
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight in weights:
@@ -133,43 +231,24 @@ def _away_from_start(layers: list[Any]) -> Iterator[None]:
                 weight.copy_(old)
 
 
-# The last block
+# The last block, of modules
 
 
-def _bert_block(
+def _first_token(
     block: Any,
+    parts: Parts,
     hidden: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
-    encoder_hidden_states: torch.Tensor | None = None,
-    past_key_values: Any = None,
-    **others: Any,
+    *others: Any,
+    **named: Any,
 ) -> torch.Tensor:
-    """The first token (B, 1, D) of BERT's block, from hidden states (B, T, D)."""
-    if past_key_values is not None or encoder_hidden_states is not None:
-        others |= {"past_key_values": past_key_values, "encoder_hidden_states": encoder_hidden_states}
-        return type(block).forward(block, hidden, attention_mask, **others)  # type: ignore[no-any-return]
-    attention, first = block.attention.self, hidden[:, :1]
-    q, k, v = attention.query(first), attention.key(hidden), attention.value(hidden)
-    context = _attend(q, k, v, attention_mask, attention.attention_head_size)
-    return block.feed_forward_chunk(block.attention.output(context, first))  # type: ignore[no-any-return]
-
-
-def _distilbert_block(
-    block: Any, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, **others: Any
-) -> torch.Tensor:
-    """The first token (B, 1, D) of DistilBERT's block, from hidden states (B, T, D)."""
-    attention, first = block.attention, hidden[:, :1]
-    q, k, v = attention.q_lin(first), attention.k_lin(hidden), attention.v_lin(hidden)
-    context = _attend(q, k, v, attention_mask, attention.attention_head_size)
-    attended = block.sa_layer_norm(attention.out_lin(context) + first)
-    return block.output_layer_norm(block.ffn(attended) + attended)  # type: ignore[no-any-return]
-
-
-# the parts a block is made of, and how it works out its first token from them
-FIRST_TOKEN_BLOCKS: list[tuple[tuple[str, ...], Forward]] = [
-    (("attention", "intermediate", "output", "feed_forward_chunk"), _bert_block),
-    (("attention", "sa_layer_norm", "ffn", "output_layer_norm"), _distilbert_block),
-]
+    """The first token (B, 1, D) of a block's output, from hidden states (B, T, D)."""
+    if is_given(*others, *map(named.get, MORE)):
+        return type(block).forward(block, hidden, attention_mask, *others, **named)  # type: ignore[no-any-return]
+    first = hidden[:, :1]
+    q, k, v = parts.query(first), parts.key(hidden), parts.value(hidden)
+    attended = parts.norm(parts.out(_attend(q, k, v, attention_mask, parts.head_size)) + first)
+    return parts.norm_after(parts.down(parts.activation(parts.up(attended))) + attended)  # type: ignore[no-any-return]
 
 
 def _attend(
@@ -184,7 +263,7 @@ def _attend(
     return context.transpose(1, 2).flatten(2)
 
 
-# LoRA
+# LoRA, in networks whose blocks are not written out
 
 
 def _fused_forward(layer: Any, x: torch.Tensor, *others: Any, **named: Any) -> torch.Tensor:
@@ -240,16 +319,3 @@ def _lora_layers(model: nn.Module) -> list[Any]:
     from peft.tuners.lora.layer import Linear
 
     return [module for module in model.modules() if isinstance(module, Linear)]
-
-
-def _is_simple(layer: Any) -> bool:
-    """Whether a LoRA layer is the plain product on a plain linear layer: no dropout, no DoRA, no bias."""
-    import torch
-
-    return (
-        type(layer.base_layer) is torch.nn.Linear
-        and list(layer.lora_A) == ["default"]
-        and not layer.lora_variant
-        and not layer.lora_bias["default"]
-        and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
-    )

@@ -1,0 +1,330 @@
+"""An encoder block written out, forward and backward: a few large products in the run's precision, little else.
+
+For blocks that normalise after attention and after the feed-forward layer (BERT, RoBERTa, ELECTRA, DistilBERT),
+frozen but for LoRA, on a CPU. Beside the same block made of modules it saves casts, copies and passes over memory:
+LoRA's product is added to the frozen weight once a step, residuals are added in place, and nothing is kept in fp32
+that the products read in 16 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Tensors = list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a block is made of: its linear layers (adapted or not), its normalisations, and the size of a head."""
+
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+    out: nn.Module
+    norm: nn.Module
+    up: nn.Module
+    activation: Any
+    down: nn.Module
+    norm_after: nn.Module
+    head_size: int
+
+    def linears(self) -> list[nn.Module]:
+        """Query, key, value, out, up and down."""
+        return [self.query, self.key, self.value, self.out, self.up, self.down]
+
+
+def find_parts(block: nn.Module) -> Parts | None:
+    """The parts of a block of a known build; None for any other."""
+    found: Any = block
+    for names, parts in BUILDS:
+        if all(hasattr(block, name) for name in names):
+            return parts(found)
+    return None
+
+
+def _bert(block: Any) -> Parts:
+    attention, output = block.attention.self, block.attention.output
+    return Parts(
+        attention.query,
+        attention.key,
+        attention.value,
+        output.dense,
+        output.LayerNorm,
+        block.intermediate.dense,
+        block.intermediate.intermediate_act_fn,
+        block.output.dense,
+        block.output.LayerNorm,
+        attention.attention_head_size,
+    )
+
+
+def _distilbert(block: Any) -> Parts:
+    attention, ffn = block.attention, block.ffn
+    size = attention.attention_head_size
+    projections = attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin
+    return Parts(*projections, block.sa_layer_norm, ffn.lin1, ffn.activation, ffn.lin2, block.output_layer_norm, size)
+
+
+# the attributes that tell a build, and where its parts are
+BUILDS: list[tuple[tuple[str, ...], Callable[[Any], Parts]]] = [
+    (("attention", "intermediate", "output", "feed_forward_chunk"), _bert),
+    (("attention", "sa_layer_norm", "ffn", "output_layer_norm"), _distilbert),
+]
+
+
+MORE = ("past_key_values", "encoder_hidden_states")  # what a block may be given that the fast paths do not read
+
+
+def is_given(*values: Any) -> bool:
+    """Whether any of the values is there."""
+    return any(value is not None for value in values)
+
+
+def is_simple_lora(layer: Any) -> bool:
+    """Whether a layer is LoRA's plain product on a plain linear layer: no dropout, no DoRA, no bias."""
+    import torch
+    from peft.tuners.lora.layer import Linear
+
+    return (
+        isinstance(layer, Linear)
+        and type(layer.base_layer) is torch.nn.Linear
+        and list(layer.lora_A) == ["default"]
+        and not layer.lora_variant
+        and not layer.lora_bias["default"]
+        and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
+    )
+
+
+def can_write_out(block: nn.Module, parts: Parts) -> bool:
+    """Whether `FastBlock` knows everything that the block does, and gives gradients for everything that it trains."""
+    import torch
+
+    linears = parts.linears()
+    adapted = [layer for layer in linears if is_simple_lora(layer)]
+    known = {id(p) for layer in adapted for p in _matrices(layer)[:2]}
+    return (
+        all(layer in adapted or type(layer) is torch.nn.Linear for layer in linears)
+        and all(type(norm) is torch.nn.LayerNorm for norm in (parts.norm, parts.norm_after))
+        and getattr(parts.activation, "act", parts.activation) is torch.nn.functional.gelu
+        and all(id(p) in known for p in block.parameters() if p.requires_grad)
+    )
+
+
+class Projection:
+    """x Wᵀ + b of one linear layer, or of several that read the same x, with LoRA's s B A added to W.
+
+    The sum is made in fp32 and rounded to `dtype`: rounded after the addition, a small change still moves its share
+    of the numbers. It is made again when A or B has changed.
+    """
+
+    def __init__(self, layers: Sequence[Any], dtype: torch.dtype):
+        import torch
+
+        self._dtype = dtype
+        self._adapted: list[tuple[slice, Any]] = []  # the outputs of a layer, the layer
+        start = 0
+        for layer in layers:
+            if is_simple_lora(layer):
+                self._adapted.append((slice(start, start + layer.out_features), layer))
+            start += layer.out_features
+        self.trained: Tensors = [matrix for _, layer in self._adapted for matrix in _matrices(layer)[:2]]
+        self._seen: Tensors = []  # their values when the sum was made
+        self._low: list[Tensors] = []  # A and B of each layer in dtype
+        plain = [getattr(layer, "base_layer", layer) for layer in layers]
+        with torch.no_grad():
+            self.weight = torch.cat([layer.weight for layer in plain]).to(dtype)  # (out, in)
+            self.bias = None if plain[0].bias is None else torch.cat([layer.bias for layer in plain]).to(dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, out), the outputs of the layers side by side, from x (N, in)."""
+        import torch
+
+        if self._adapted and not (self._seen and all(map(torch.equal, self.trained, self._seen))):
+            self._refresh()
+        return torch.nn.functional.linear(x, self.weight, self.bias)
+
+    def to_input(self, grad: torch.Tensor) -> torch.Tensor:
+        """The gradient of x (N, in), from that of the output (N, out)."""
+        return grad @ self.weight
+
+    def to_adapters(self, x: torch.Tensor, grad: torch.Tensor) -> Tensors:
+        """The gradients of `trained`, A (r, in) and B (out, r) of each layer, from x and the gradient of the output."""
+        found: Tensors = []
+        for (at, layer), (a, b) in zip(self._adapted, self._low, strict=True):
+            part, scale = grad[:, at], _matrices(layer)[2]
+            # the thin side first in each product: up to five times as fast as the same the other way round
+            found.append(((b.t() @ part.t()) @ x).float().mul_(scale))
+            found.append(((a @ x.t()) @ part).t().float().mul_(scale))
+        return found
+
+    def _refresh(self) -> None:
+        import torch
+
+        # not by version counters: the fused optimizer changes a parameter without counting
+        with torch.inference_mode(False), torch.no_grad():
+            self._seen = [matrix.clone() for matrix in self.trained]
+            for at, layer in self._adapted:
+                a, b, scale = _matrices(layer)
+                self.weight[at] = torch.addmm(layer.base_layer.weight, b, a, alpha=scale)
+            self._low = [[m.to(self._dtype) for m in _matrices(layer)[:2]] for _, layer in self._adapted]
+
+
+def _matrices(layer: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """LoRA's A (r, in) and B (out, r), and its scale."""
+    return layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.scaling["default"]
+
+
+class FastBlock:
+    """The output (B, T, D) of a block from its input (B, T, D), or that of the first tokens alone, (B, 1, D)."""
+
+    def __init__(self, block: nn.Module, parts: Parts, dtype: torch.dtype, *, first_only: bool):
+        self.block, self.parts, self.dtype, self.first_only = block, parts, dtype, first_only
+        self.is_on = True  # else the block's own forward is used
+        self.q = Projection([parts.query], dtype)
+        self.kv = Projection([parts.key, parts.value], dtype)
+        self.out, self.up, self.down = (Projection([p], dtype) for p in (parts.out, parts.up, parts.down))
+        self.trained = [m for p in (self.q, self.kv, self.out, self.up, self.down) for m in p.trained]
+        self._adapted: list[Any] = [layer for layer in parts.linears() if is_simple_lora(layer)]
+        self._norm, self._norm_after = (_Norm(norm, dtype) for norm in (parts.norm, parts.norm_after))
+
+    def __call__(
+        self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *others: Any, **named: Any
+    ) -> Any:
+        """hidden (B, T, D); attention_mask (B, 1, 1 or T, T), True or 0 where a token is read."""
+        asks_more = is_given(*others, *map(named.get, MORE))
+        if not self.is_on or asks_more or any(layer.merged or layer.disable_adapters for layer in self._adapted):
+            return type(self.block).forward(self.block, hidden, attention_mask, *others, **named)
+        mask = None if attention_mask is None else _additive(attention_mask[:, :, :1], self.dtype)
+        return _differentiable()(hidden.to(self.dtype), mask, self, *self.trained)
+
+    def forward(
+        self, hidden: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """The output, and what the backward pass needs. mask (B, 1, 1, T) is added to the scores."""
+        import torch
+
+        n_texts, _, width = hidden.shape
+        x = hidden.reshape(-1, width)  # (N, D) of all tokens
+        own = hidden[:, 0] if self.first_only else x  # (M, D) of those that are worked out
+        (q,) = self._to_heads(self.q.forward(own), n_texts)  # (B·H, M / B, d)
+        k, v = self._to_heads(self.kv.forward(x), n_texts)  # (B·H, T, d)
+        scores = torch.bmm(q.mul_(self._scale), k.transpose(1, 2))  # (B·H, M / B, T)
+        if mask is not None:
+            scores.view(n_texts, -1, *scores.shape[1:]).add_(mask)
+        p = scores.softmax(-1)
+        context = self._to_rows([torch.bmm(p, v)], n_texts)  # (M, D)
+        attended = self.out.forward(context).add_(own)
+        middle, *statistics = self._norm.forward(attended)
+        wide = self.up.forward(middle)  # (M, F)
+        active = torch.nn.functional.gelu(wide)
+        summed = self.down.forward(active).add_(middle)
+        y, *statistics_after = self._norm_after.forward(summed)
+        kept = x, own, q, k, v, p, context, attended, *statistics, middle, wide, active, summed, *statistics_after
+        return y.view(n_texts, -1, width), kept
+
+    def backward(
+        self, kept: Sequence[torch.Tensor], grad: torch.Tensor, to_input: bool
+    ) -> tuple[torch.Tensor | None, Tensors]:
+        """The gradients of the input (B, T, D), if it is asked for, and of `trained`, from that of the output."""
+        import torch
+
+        x, own, q, k, v, p, context, attended, mean, spread, middle, wide, active, summed, *statistics_after = kept
+        n_texts, width = len(grad), grad.shape[-1]
+        g = self._norm_after.backward(grad.reshape(-1, width), summed, statistics_after)  # (M, D)
+        of_down = self.down.to_adapters(active, g)
+        g_wide = torch.ops.aten.gelu_backward(self.down.to_input(g), wide)  # (M, F)
+        of_up = self.up.to_adapters(middle, g_wide)
+        g = self._norm.backward(g.addmm_(g_wide, self.up.weight), attended, (mean, spread))
+        of_out = self.out.to_adapters(context, g)
+        (g_context,) = self._to_heads(self.out.to_input(g), n_texts)
+        g_v = torch.bmm(p.transpose(1, 2), g_context)
+        g_scores = torch.ops.aten._softmax_backward_data(torch.bmm(g_context, v.transpose(1, 2)), p, -1, p.dtype)
+        g_q = self._to_rows([torch.bmm(g_scores, k).mul_(self._scale)], n_texts)  # (M, D)
+        g_kv = self._to_rows([torch.bmm(g_scores.transpose(1, 2), q), g_v], n_texts)  # (N, 2 D)
+        trained = [*self.q.to_adapters(own, g_q), *self.kv.to_adapters(x, g_kv), *of_out, *of_up, *of_down]
+        if not to_input:
+            return None, trained
+        g_x = self.kv.to_input(g_kv).view(n_texts, -1, width)  # (B, T, D)
+        (g_x[:, 0] if self.first_only else g_x.view(-1, width)).add_(g.addmm_(g_q, self.q.weight))
+        return g_x, trained
+
+    @property
+    def _scale(self) -> float:
+        return float(self.parts.head_size**-0.5)
+
+    def _to_heads(self, x: torch.Tensor, n_texts: int) -> torch.Tensor:
+        """(P, B·H, T, d) of (B·T, P·D): P projections side by side, D = H·d."""
+        width = self.q.weight.shape[0]
+        n_parts, size = x.shape[1] // width, self.parts.head_size
+        heads = x.view(n_texts, -1, n_parts, width // size, size).permute(2, 0, 3, 1, 4)
+        return heads.reshape(n_parts, -1, len(x) // n_texts, size)
+
+    def _to_rows(self, heads: Tensors, n_texts: int) -> torch.Tensor:
+        """(B·T, P·D) of P times (B·H, T, d)."""
+        import torch
+
+        n_tokens, size = heads[0].shape[1:]
+        parts = [part.view(n_texts, -1, n_tokens, size).transpose(1, 2) for part in heads]  # (B, T, H, d)
+        return torch.stack(parts, dim=2).view(n_texts * n_tokens, -1)
+
+
+class _Norm:
+    """A frozen layer normalisation."""
+
+    def __init__(self, norm: Any, dtype: torch.dtype):
+        self._shape, self._eps = norm.normalized_shape, norm.eps
+        self._weight, self._bias = (None if p is None else p.detach().to(dtype) for p in (norm.weight, norm.bias))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The output, and mean and reciprocal deviation of each row."""
+        import torch
+
+        return torch.native_layer_norm(x, self._shape, self._weight, self._bias, self._eps)
+
+    def backward(self, grad: torch.Tensor, x: torch.Tensor, statistics: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The gradient of x."""
+        import torch
+
+        norm_backward, wanted = torch.ops.aten.native_layer_norm_backward, [True, False, False]
+        return norm_backward(grad, x, self._shape, *statistics, self._weight, self._bias, wanted)[0]  # type: ignore[no-any-return]
+
+
+def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask that is added to scores, from one that says which tokens are read, or from one of any precision."""
+    import torch
+
+    if mask.dtype == torch.bool:
+        return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+    return mask.to(dtype).clamp_(min=torch.finfo(dtype).min)
+
+
+@cache
+def _differentiable() -> Any:
+    """`FastBlock` as a function for autograd, made when torch is first needed."""
+    import torch
+
+    class WrittenOut(torch.autograd.Function):
+        @staticmethod
+        def forward(  # type: ignore[override]
+            ctx: Any, hidden: torch.Tensor, mask: torch.Tensor | None, block: FastBlock, *trained: torch.Tensor
+        ) -> torch.Tensor:
+            with torch.autocast(hidden.device.type, enabled=False):
+                y, kept = block.forward(hidden, mask)
+            ctx.block = block
+            ctx.save_for_backward(*kept)
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+            with torch.autocast(grad.device.type, enabled=False):
+                g_hidden, of_trained = ctx.block.backward(ctx.saved_tensors, grad, ctx.needs_input_grad[0])
+            return g_hidden, None, None, *of_trained
+
+    return WrittenOut.apply

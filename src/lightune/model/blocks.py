@@ -155,7 +155,7 @@ class Projection:
         return grad @ self.weight
 
     def to_adapters(self, x: torch.Tensor, grad: torch.Tensor) -> Tensors:
-        """The gradients of `trained`, A (r, in) and B (out, r) of each layer, from x and the gradient of the output."""
+        """The gradients of `trained`, A (r, in) and B (out, r) of each layer, from x and that of the output."""
         found: Tensors = []
         for (at, layer), (a, b) in zip(self._adapted, self._low, strict=True):
             part, scale = grad[:, at], _matrices(layer)[2]
@@ -186,7 +186,6 @@ class FastBlock:
 
     def __init__(self, block: nn.Module, parts: Parts, dtype: torch.dtype, *, first_only: bool):
         self.block, self.parts, self.dtype, self.first_only = block, parts, dtype, first_only
-        self.is_on = True  # else the block's own forward is used
         self.q = Projection([parts.query], dtype)
         self.kv = Projection([parts.key, parts.value], dtype)
         self.out, self.up, self.down = (Projection([p], dtype) for p in (parts.out, parts.up, parts.down))
@@ -198,8 +197,12 @@ class FastBlock:
         self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *others: Any, **named: Any
     ) -> Any:
         """hidden (B, T, D); attention_mask (B, 1, 1 or T, T), True or 0 where a token is read."""
-        asks_more = is_given(*others, *map(named.get, MORE))
-        if not self.is_on or asks_more or any(layer.merged or layer.disable_adapters for layer in self._adapted):
+        import torch
+
+        # without autocast an answer in fp32 is wanted: a fingerprint, a comparison
+        wanted = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        is_plain = wanted != self.dtype or any(layer.merged or layer.disable_adapters for layer in self._adapted)
+        if is_plain or is_given(*others, *map(named.get, MORE)):
             return type(self.block).forward(self.block, hidden, attention_mask, *others, **named)
         mask = None if attention_mask is None else _additive(attention_mask[:, :, :1], self.dtype)
         return _differentiable()(hidden.to(self.dtype), mask, self, *self.trained)

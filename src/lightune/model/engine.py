@@ -58,11 +58,10 @@ def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | 
     changed = [block for block in blocks if block not in _fast(blocks) or _fast(blocks)[block].parts != parts[block]]
     if not changed:
         return Decision(what, choice, "")
-    kept = _fast([block for block in blocks if block not in changed])
     _forget(changed)
     for first_only in (True, False):
         fast = {b: FastBlock(b, parts[b], dtype, first_only=first_only and b is blocks[-1]) for b in changed}
-        if _try(model, fast, precision, kept.values()):
+        if _try(model, fast, precision):
             for block, forward in fast.items():
                 block.fast = forward
             tokens = "; the last for the first token only, as the classifier reads no other" if first_only else ""
@@ -139,17 +138,13 @@ def _forget(blocks: list[Any]) -> None:
         del block.fast, block.forward
 
 
-def _try(model: nn.Module, forwards: Forwards, precision: str = "fp32", kept: Iterable[FastBlock] = ()) -> bool:
-    """Gives each module its new forward, and keeps it if the model's answers and gradients stay what they were.
-
-    kept: blocks that are written out already, and take the plain path for the comparison.
-    """
+def _try(model: nn.Module, forwards: Forwards, precision: str = "fp32") -> bool:
+    """Gives each module its new forward, and keeps it if the model's answers and gradients stay what they were."""
     if getattr(text_config(plain_network(model)), "attention_type", None) == "block_sparse":
         return False  # BigBird turns into another network when it meets a short text, for good
     with _away_from_start(model):
-        with _off(kept):
-            expected = _answers(model, forwards, "fp32")
-            rough = expected if precision == "fp32" else _answers(model, forwards, precision)
+        expected = _answers(model, forwards, "fp32")
+        rough = expected if precision == "fp32" else _answers(model, forwards, precision)
         for module, forward in forwards.items():
             module.forward = forward  # type: ignore[method-assign]
         try:
@@ -197,19 +192,6 @@ def _answers(model: nn.Module, modules: Iterable[nn.Module], precision: str) -> 
     gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
     model.train(was_training)
     return [*(each.detach() for each in logits), *(each for each in gradients if each is not None)]
-
-
-@contextmanager
-def _off(blocks: Iterable[FastBlock]) -> Iterator[None]:
-    """The plain path for blocks that are written out."""
-    switched = list(blocks)
-    for block in switched:
-        block.is_on = False
-    try:
-        yield
-    finally:
-        for block in switched:
-            block.is_on = True
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+READY_BENCH := .venv/.ready-bench
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-hard check lint types docs-fresh format docs clean
+.PHONY: help demo test test-hard check lint types docs-fresh format docs bench bench-gpu clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +39,12 @@ format: $(READY)  ## format and mend what a tool can mend
 docs: $(READY)  ## regenerate the generated pages and schemas
 	$(BIN)/python docs/generate.py
 
+bench: $(READY_BENCH)  ## race lightune against the others; on an otherwise idle machine
+	$(BIN)/python benchmarks/bench.py all
+
+bench-gpu: $(READY)  ## the training steps of the race on a CUDA device
+	$(BIN)/python benchmarks/gpu.py
+
 clean:  ## forget the environment and every run
 	rm -rf .venv runs build *.egg-info src/*.egg-info
 
@@ -44,5 +52,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "lightune needs Python 3.11 or later; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,dev]'
+	$(INSTALL) '.[offline,dev]'
 	@touch $(READY)
+
+$(READY_BENCH): $(READY)
+	$(INSTALL) '.[offline,dev,bench]'
+	@touch $(READY_BENCH)

@@ -1,64 +1,73 @@
-"""Training steps: tokens per second that are no padding, of each contender on the same reviews.
+"""Training steps: tokens per second that are no padding, of each contender on the same reviews, epoch after epoch.
 
-`python benchmarks/steps.py [ROUNDS] [REVIEWS]`; the workers are started as `python benchmarks/steps.py worker …`.
+LoRA r = 8 on query and value of all blocks, texts of at most 512 tokens, 16 a step, but for "lightune top-2, cached":
+the top two blocks alone, in the epochs after the first, when what leaves the lower blocks is known.
+
+"of peak" counts what the plain network would have to compute for these tokens, 4P + 3a FLOPs each (6P + 3a where all
+weights train; P: weights of the blocks, a: attention), per second, over the matrix peak measured in the same race. It
+compares speeds, not the use of the machine: who computes less for the same tokens can be above 100 %.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
-import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import peers
 import turns
+from setting import RATE, Job, Setting, attention_targets, read_rows, reviews, token_lengths, write_rows
 
-CONTENDERS = ("tutorial", "best stock", "full", "lightune", "matrix peak")
-
-
-def main(n_rounds: int = 3, n_reviews: int = 96) -> None:
-    """Prints a table: medians over the rounds, and their ratio to the tutorial's."""
-    from lightune.data.sources import read
-    from lightune.model.backbones import locate
-
-    table = next(iter(read("embedded:imdb").tables.values()))
-    some = table.slice(0, 20 * n_reviews).take(list(range(0, 20 * n_reviews, 20)))
-    names = sorted(set(some["label"].to_pylist()))
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder, "rows.csv")
-        turns.write_rows(rows, some["text"].to_pylist(), [names.index(name) for name in some["label"].to_pylist()])
-        model = str(locate("minilm").folder)
-        commands = {name: [__file__, "worker", name, model, str(rows), folder] for name in CONTENDERS}
-        measured = turns.race(commands, n_rounds)
-    peak = turns.median(measured["matrix peak"], "flops")
-    base = turns.median(measured["tutorial"], "tokens_per_second")
-    print(f"{'':<12} {'tokens/s':>9} {'ratio':>6} {'of peak':>8} {'peak memory':>12}")
-    for name in CONTENDERS[:-1]:
-        speed = turns.median(measured[name], "tokens_per_second")
-        used = turns.median(measured[name], "flops_per_token") * speed / peak
-        memory = turns.median(measured[name], "peak_bytes") / 2**20
-        print(f"{name:<12} {speed:>9,.0f} {speed / base:>5.1f}x {used:>8.0%} {memory:>8,.0f} MiB")
-    print(f"matrix peak {peak / 1e9:.0f} GFLOP/s")
+CACHED = "lightune top-2, cached"
+CONTENDERS = ("tutorial", "best stock", "full", "lightune", CACHED)
+PEAK = "matrix peak"
+ENDLESS = 1000.0  # epochs; the race is over before
 
 
-def work(name: str, model: str, rows: str, folder: str) -> None:
+def measure(setting: Setting) -> dict[str, Any]:
+    """The race on reviews."""
+    sizes = setting.sizes
+    rows = write_rows(setting.folder / "steps.csv", reviews(sizes.step_rows, tuning=setting.tuning)[0])
+    return race(Job(setting.model, str(rows), str(setting.folder), sizes.max_tokens), CONTENDERS, sizes.rounds)
+
+
+def race(job: Job, names: Sequence[str], n_rounds: int) -> dict[str, Any]:
+    """Medians over the rounds for each contender; ratio: to the tutorial's tokens per second."""
+    commands = {name: [__file__, name, job.word()] for name in (*names, PEAK)}
+    measured = turns.race(commands, n_rounds)
+    peak = turns.median(measured.pop(PEAK), "flops")
+    contenders = {name: _medians(measured[name], peak) for name in names}
+    base = contenders.get("tutorial", contenders[names[0]])["tokens_per_second"]
+    for figures in contenders.values():
+        figures["ratio"] = figures["tokens_per_second"] / base
+    return {"contenders": contenders, "matrix_peak_flops": peak}
+
+
+def _medians(measured: Sequence[turns.Turn], peak: float) -> dict[str, Any]:
+    keys = ("tokens_per_second", "flops_per_token", "peak_bytes")
+    figures: dict[str, Any] = {key: turns.median(measured, key) for key in keys}
+    speeds = [turn["tokens_per_second"] for turn in measured]
+    of_peak = figures["tokens_per_second"] * figures["flops_per_token"] / peak
+    return figures | {"of_peak": of_peak, "lowest": min(speeds), "highest": max(speeds)}
+
+
+def work(name: str, word: str) -> None:
     """One worker: takes its turns until it is stopped."""
-    if name == "matrix peak":
+    job = Job.of(word)
+    if name == PEAK:
         for _ in turns.whistles():
             turns.report({"flops": turns.matrix_peak()})
-    elif name == "lightune":
-        _lightune(model, peers.read_rows(Path(rows)))
+    elif name in peers.PEERS:
+        peers.PEERS[name](replace(job, epochs=ENDLESS), [_turns_of_trainer(name, job)])
     else:
-        _trainer(name, model, peers.read_rows(Path(rows)), Path(folder))
+        _take_turns(lightune_epoch(job, cached=name == CACHED), job, all_weights=False)
 
 
-def _trainer(name: str, model: str, rows: peers.Rows, folder: Path) -> None:
-    from transformers import AutoTokenizer, TrainerCallback
+def _turns_of_trainer(name: str, job: Job) -> Any:
+    from transformers import TrainerCallback
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    lengths = [len(ids) for ids in tokenizer(rows.texts, truncation=True, max_length=peers.MAX_TOKENS)["input_ids"]]
-    n_tokens, flops = sum(lengths), flops_per_token(model, lengths, all_weights=name == "full")
+    report = _reporter(job, all_weights=name == "full")
 
     class Turns(TrainerCallback):  # type: ignore[misc]
         """An epoch is a turn."""
@@ -68,16 +77,27 @@ def _trainer(name: str, model: str, rows: peers.Rows, folder: Path) -> None:
 
         def on_epoch_begin(self, *_: Any, **__: Any) -> None:
             next(self.whistles)
-            self.started = time.perf_counter()
+            self.started = turns.now()
 
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
-            report_speed(n_tokens, time.perf_counter() - self.started, flops)
+            report(turns.now() - self.started)
 
-    peers.PEERS[name](model, rows, folder, 1000, [Turns()])
+    return Turns()
 
 
-def _lightune(model: str, rows: peers.Rows) -> None:
-    """The loop of a run, adapters where the tutorial has them; nothing is saved or evaluated."""
+def _take_turns(epoch: Callable[[], None], job: Job, *, all_weights: bool) -> None:
+    report = _reporter(job, all_weights=all_weights)
+    for _ in turns.whistles():
+        started = turns.now()
+        epoch()
+        report(turns.now() - started)
+
+
+def lightune_epoch(job: Job, *, cached: bool) -> Callable[[], None]:
+    """An epoch in the loop of a run, made as `run` and `rehearse` make it; nothing is saved or evaluated.
+
+    cached: adapters in the top two blocks, what leaves the others kept; its first epoch fills the cache.
+    """
     import numpy as np
 
     from lightune.data.batching import Labelled, epoch_steps, make_encoder
@@ -88,43 +108,56 @@ def _lightune(model: str, rows: peers.Rows) -> None:
     from lightune.model.engine import quicken
     from lightune.recipe import TrainRecipe
     from lightune.training.plan import make_plan
+    from lightune.training.prefix_cache import open_cache
     from lightune.training.train import Loop
 
     hardware = choose_hardware()
     keep_freed_memory(hardware)
-    base = load_base(locate(model), ["neg", "pos"], seed=0)
+    base = load_base(locate(job.model), ["neg", "pos"], seed=0)
     anatomy = inspect(base.model, base.missing_keys)
-    encoder = make_encoder(base.tokenizer, peers.MAX_TOKENS, "head", base.max_tokens)
+    encoder = make_encoder(base.tokenizer, min(job.max_tokens, base.max_tokens), "head", base.max_tokens)
+    rows = read_rows(job.rows)
     labelled = Labelled(encoder.tokenise(rows.texts), np.array(rows.y))
-    options = methods.check_options("lora", {"targets": ["query", "value"]})
-    network, _ = methods.apply(base.model, anatomy, "lora", options, layers="all", train_pooler=False)
+    options = methods.check_options("lora", {"targets": attention_targets(job.model)})
+    layers = 2 if cached else "all"
+    network, _ = methods.apply(base.model, anatomy, "lora", options, layers=layers, train_pooler=False)
+    network = network.to(hardware.device)
     quicken(network, hardware.precision)
-    recipe = TrainRecipe(batch_size=peers.BATCH, epochs=1.0)
+    recipe = TrainRecipe(batch_size=job.batch_size, epochs=ENDLESS, layers=layers)
     plan, _ = make_plan(
         recipe,
         hardware,
-        learning_rate=peers.RATE["adapter"],
+        learning_rate=RATE["adapter"],
         train_tokens=labelled.n_tokens,
         max_tokens=encoder.max_tokens,
         hidden_size=anatomy.hidden_size,
         n_layers=anatomy.n_layers,
     )
+    if cached:
+        splits = dict.fromkeys(("train", "dev", "test"), labelled)
+        cache = open_cache(network, splits, recipe, plan.epochs, hardware.device)
+        if cache is not None:
+            cache.attach(network)
     loop = Loop(network, encoder, labelled, recipe, plan, hardware, 100_000)
-    lengths, rng = labelled.tokens.lengths, np.random.default_rng(0)
-    flops = flops_per_token(model, lengths.tolist())
-    for _ in turns.whistles():
-        started = time.perf_counter()
-        for step in epoch_steps(lengths, recipe.batch_size, rng):
+    rng = np.random.default_rng(0)
+
+    def epoch() -> None:
+        for step in epoch_steps(labelled.tokens.lengths, job.batch_size, rng):
             loop.step(step, labelled.tokens)
-        report_speed(labelled.n_tokens, time.perf_counter() - started, flops)
+
+    return epoch
 
 
-def report_speed(n_tokens: int, seconds: float, flops: float) -> None:
-    """One turn's tokens per second, with the peak memory of the process so far."""
-    import resource
+def _reporter(job: Job, *, all_weights: bool) -> Callable[[float], None]:
+    """Says how fast an epoch of so many seconds was."""
+    lengths = token_lengths(job.model, read_rows(job.rows).texts, job.max_tokens)
+    flops = flops_per_token(job.model, lengths, all_weights=all_weights)
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    turns.report({"tokens_per_second": n_tokens / seconds, "flops_per_token": flops, "peak_bytes": peak})
+    def report(seconds: float) -> None:
+        speed = sum(lengths) / seconds
+        turns.report({"tokens_per_second": speed, "flops_per_token": flops, "peak_bytes": turns.peak_bytes()})
+
+    return report
 
 
 def flops_per_token(model: str, lengths: list[int], *, all_weights: bool = False) -> float:
@@ -136,14 +169,11 @@ def flops_per_token(model: str, lengths: list[int], *, all_weights: bool = False
 
     config = AutoConfig.from_pretrained(model)
     depth, width = config.num_hidden_layers, config.hidden_size
-    weights = depth * (4 * width**2 + 2 * width * config.intermediate_size)
+    inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
+    weights = depth * (4 * width**2 + 2 * width * inner)
     seen = sum(length**2 for length in lengths) / sum(lengths)
-    attention = 4 * seen * width * depth
-    return (6 if all_weights else 4) * weights + 3 * attention
+    return (6 if all_weights else 4) * weights + 3 * 4 * seen * width * depth
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["worker"]:
-        work(*sys.argv[2:])
-    else:
-        main(*map(int, sys.argv[1:]))
+    work(*sys.argv[1:])

@@ -188,12 +188,12 @@ def test_only_what_no_training_changes_counts_as_frozen(method, bases, hardware)
 def test_only_texts_that_come_again_are_kept(epochs, evaluations, n_splits, bases):
     from lightune.data.batching import Labelled
 
-    _, encoder, _, y = adapted(bases["bert"])
+    model, encoder, _, y = adapted(bases["bert"])
     texts = {"test": ["a"], "dev": ["b", "c"], "train": [text for text, _ in tiny.EXAMPLES[2]]}
     rows = {name: Labelled(encoder.tokenise(some), y[: len(some)]) for name, some in texts.items()}
     recipe = TrainRecipe(evaluations=evaluations)
-    cache = open_cache(1, rows, recipe, epochs, 32, "cpu")
+    cache = open_cache(model, rows, recipe, epochs, "cpu")
     assert cache.n_tokens == sum(rows[name].n_tokens for name in list(texts)[:n_splits])
-    assert open_cache(1, rows, recipe, epochs, 32, "cuda") is None
-    assert open_cache(0, rows, recipe, epochs, 32, "cpu") is None
-    assert open_cache(1, rows, recipe.model_copy(update={"cache": False}), epochs, 32, "cpu") is None
+    assert open_cache(model, rows, recipe, epochs, "cuda") is None
+    assert open_cache(adapted(bases["bert"], layers="all")[0], rows, recipe, epochs, "cpu") is None
+    assert open_cache(model, rows, recipe.model_copy(update={"cache": False}), epochs, "cpu") is None

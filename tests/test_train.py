@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from lightune.model.anatomy import inspect
 from lightune.model.backbones import load_base, locate
 from lightune.model.methods import apply
 from lightune.recipe import Recipe, TrainRecipe
-from lightune.records import Plan
-from lightune.training.plan import _speed, make_plan, measure_speed, rehearse
+from lightune.records import Decision, Plan
+from lightune.training.plan import Cost, Work, choose_depth, make_plan
+from lightune.training.plan import fit as fit_time
+from lightune.training.rehearsal import _speed, measure, rehearse
 from lightune.training.train import Best, Loop, count_steps, make_optimizer, set_training_mode, train
 from tests import tiny
 
@@ -48,6 +51,11 @@ def some_rows(tiny_bert):
 def adapted(tiny_bert, **options):
     base = load_base(locate(str(tiny_bert)), ["negative", "positive"], seed=0)
     return apply(base.model, inspect(base.model, base.missing_keys), "lora", options)[0]
+
+
+def anatomy_of(tiny_bert):
+    base = load_base(locate(str(tiny_bert)), ["negative", "positive"], seed=0)
+    return inspect(base.model, base.missing_keys)
 
 
 def fit(model, rows, hardware, *, epochs=2.0, rate=1e-2, memory_tokens=4096, seed=0, dev=None, on_log=None, **recipe):
@@ -180,17 +188,17 @@ def test_best_prefers_accuracy_then_loss():
 
 def test_measuring_the_speed_changes_no_random_numbers(tiny_bert, rows, hardware):
     encoder, labelled = rows
-    model = adapted(tiny_bert)
+    model, anatomy = adapted(tiny_bert), anatomy_of(tiny_bert)
     seed_everything(5)
     expected = torch.rand(3)
     seed_everything(5)
     plan = Plan(1.0, 1e-3, 4096, checkpointing=False)
-    speed = measure_speed(
-        model, encoder, {"train": labelled, "test": labelled}, TrainRecipe(), plan, hardware, 0, None
-    )
+    parts = {"train": labelled, "test": labelled}
+    cost = measure(model, anatomy, encoder, parts, TrainRecipe(), plan, hardware, 0)
     assert torch.equal(torch.rand(3), expected)
-    assert speed.predict > 0
-    assert speed.train > 0
+    assert cost.forward > 0
+    assert cost.step > 0
+    assert (cost.depth, cost.n_blocks) == (2, 2)
 
 
 def test_the_speed_of_training_weighs_short_and_whole_texts_by_their_tokens(tiny_bert, rows, hardware, monkeypatch):
@@ -199,19 +207,19 @@ def test_the_speed_of_training_weighs_short_and_whole_texts_by_their_tokens(tiny
     train_rows = replace(labelled, short=short)
     other = Labelled(encoder.tokenise(["lovely", "awful"]), np.array([1, 0]))
     speeds = {labelled.n_tokens: 100.0, short.n_tokens: 1000.0, other.n_tokens: 5000.0}
-    monkeypatch.setattr("lightune.training.plan._speed", lambda work, batches, lengths: speeds[lengths.sum()])
+    monkeypatch.setattr("lightune.training.rehearsal._speed", lambda work, batches, lengths: speeds[lengths.sum()])
     recipe, plan = TrainRecipe(whole_steps=0.25), Plan(1.0, 1e-3, 4096, checkpointing=False)
     parts = {"train": train_rows, "test": other}
-    speed = measure_speed(adapted(tiny_bert), encoder, parts, recipe, plan, hardware, 0, None)
+    cost = measure(adapted(tiny_bert), anatomy_of(tiny_bert), encoder, parts, recipe, plan, hardware, 0)
     n_short, n_whole = 0.75 * short.n_tokens, 0.25 * labelled.n_tokens
-    assert speed.train == pytest.approx((n_short + n_whole) / (n_short / 1000 + n_whole / 100))
-    assert speed.predict == 5000.0
+    assert 1 / cost.step == pytest.approx((n_short + n_whole) / (n_short / 1000 + n_whole / 100))
+    assert 1 / cost.forward == pytest.approx(5000.0)
 
 
 def test_tokens_per_second_are_those_of_the_timed_batches(monkeypatch):
     clock = iter(range(100))  # a second passes between any two looks
-    monkeypatch.setattr("lightune.training.plan.time.perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr("lightune.training.plan.ENOUGH_SECONDS", 100.0)
+    monkeypatch.setattr("lightune.training.rehearsal.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("lightune.training.rehearsal.ENOUGH_SECONDS", 100.0)
     done = []
     batches = [np.array([0]), np.array([1, 2])]
     speed = _speed(done.append, batches, np.array([10, 20, 30]))
@@ -230,15 +238,75 @@ def test_a_process_can_train_on_another_device_than_before(tiny_bert, rows, hard
 
 def test_the_rehearsal_counts_what_training_will_do(tiny_bert, rows, hardware):
     encoder, labelled = rows
-    base = load_base(locate(str(tiny_bert)), ["negative", "positive"], seed=0)
+    load = partial(load_base, locate(str(tiny_bert)), ["negative", "positive"], seed=0)
     recipe = Recipe.model_validate({"train": {"epochs": 3.0, "batch_size": 8}})
     parts = {"train": labelled, "dev": labelled, "test": labelled}
-    rehearsal = rehearse(base, recipe, {"rank": 4}, encoder, parts, hardware)
+    rehearsal = rehearse(load(), load, recipe, {"rank": 4}, encoder, parts, hardware)
     assert rehearsal.n_steps == count_steps(len(labelled), 8, 3.0)
     assert rehearsal.trainable_parameters == sum(
         p.numel() for p in adapted(tiny_bert, rank=4).parameters() if p.requires_grad
     )
     assert rehearsal.estimate.seconds > 0
+
+
+def test_automatic_layers_are_rehearsed_once_they_are_chosen(tiny_bert, rows, hardware, monkeypatch):
+    encoder, labelled = rows
+    load = partial(load_base, locate(str(tiny_bert)), ["negative", "positive"], seed=0)
+    recipe = Recipe.model_validate({"train": {"epochs": 1.0, "layers": "auto"}})
+    parts = {"train": labelled, "dev": labelled, "test": labelled}
+    why = Decision("layers", "top 1", "as a test wants it")
+    monkeypatch.setattr("lightune.training.rehearsal.choose_depth", lambda *_: (1, why))
+    rehearsal = rehearse(load(), load, recipe, {"rank": 4}, encoder, parts, hardware)
+    assert rehearsal.plan.layers == 1
+    assert rehearsal.decisions[0] is why
+    assert "the top 1 of 2 blocks" in rehearsal.decisions[1].choice
+
+
+WORK = Work(train=1000, dev=100, test=500, evaluations=1)
+COST = Cost(forward=0.01, step=0.03, depth=6, n_blocks=6, keeps=True)
+
+
+def test_the_cost_of_epochs_by_hand():
+    """1,000 training tokens at 0.03 s, 100 dev tokens at 0.01 s; in the top 3 of 6 blocks half the backward pass."""
+    assert COST.training(WORK, 2.0) == pytest.approx(2 * 30 + 2 * 1)
+    half = COST.with_depth(3)
+    assert half.step == pytest.approx(0.02)
+    assert half.saved == pytest.approx(0.005)
+    # the second epoch and the second evaluation skip the lower half
+    assert half.training(WORK, 2.0) == pytest.approx(1000 * (0.02 + 0.015) + 100 * (0.01 + 0.005))
+    assert half.epochs_in(WORK, half.training(WORK, 2.0)) == pytest.approx(2.0)
+    assert half.estimate(WORK, 1.0, 0.0).after == pytest.approx(500 * 0.005)
+
+
+@pytest.mark.parametrize(("budget", "depth"), [(100.0, 6), (50.0, 3), (42.0, 2)])
+def test_automatic_layers_are_the_most_that_fit(budget, depth):
+    """Beside training: 15 s, 5 s before, and 5, 2.5 or 1.7 s after; a pass takes 31, 21 or 17.7 s."""
+    chosen, why = choose_depth(COST, WORK, 1.0, budget)
+    assert chosen == depth
+    assert "one pass over the rows" in why.why
+
+
+def test_a_time_budget_that_presses_cuts_the_epochs_and_sets_the_clock():
+    plan = Plan(3.0, 1e-3, 1024, False)
+    roomy, why = fit_time(plan, False, COST, WORK, 1000.0)
+    assert roomy == plan
+    assert why.choice == "enough"
+    pressed, _ = fit_time(plan, False, COST, WORK, 60.0)
+    assert pressed.seconds == pytest.approx(60 - 15 - 5 - 5 - 1)  # the rest, before, after, the last evaluation
+    assert 1.0 < pressed.epochs < 1.4
+    with pytest.raises(UserError, match=r"everything but training takes 25 s"):
+        fit_time(plan, False, COST, WORK, 28.0)
+
+
+def test_the_clock_ends_a_training_and_the_rate_has_fallen_by_then(tiny_bert, rows, hardware, monkeypatch):
+    """A clock of which a twentieth passes at every look: the training ends long before its 100 epochs."""
+    shares = (i / 20 for i in range(1000))
+    monkeypatch.setattr("lightune.training.train.Clock.share", property(lambda clock: next(shares)))
+    history = fit(adapted(tiny_bert), rows, hardware, epochs=100)
+    assert history.n_steps < 10
+    assert history.n_steps == history.curve[-1]["step"] == history.dev_curve[-1]["step"]
+    assert history.epochs == pytest.approx(100 * history.n_steps / count_steps(len(rows[1]), 8, 100))
+    assert history.curve[-1]["learning_rate"] < 0.3 * max(point["learning_rate"] for point in history.curve)
 
 
 def test_automatic_epochs_shrink_with_the_data(hardware):
@@ -301,10 +369,10 @@ def test_every_step_groups_texts_by_their_whole_length(tiny_bert, rows, hardware
     assert spreads == [0] * 5
     timed = []
     monkeypatch.setattr(
-        "lightune.training.plan._speed", lambda work, batches, lengths: timed.append(batches) or 1000.0
+        "lightune.training.rehearsal._speed", lambda work, batches, lengths: timed.append(batches) or 1000.0
     )
     plan, parts = Plan(1.0, 1e-3, 4096, False), {"train": labelled, "test": labelled}
-    measure_speed(adapted(tiny_bert), encoder, parts, TrainRecipe(batch_size=8), plan, hardware, 0, None)
+    measure(adapted(tiny_bert), anatomy_of(tiny_bert), encoder, parts, TrainRecipe(batch_size=8), plan, hardware, 0)
     assert all(np.ptp(tokens.lengths[batch]) == 0 for batches in timed[1:] for batch in batches)
 
 

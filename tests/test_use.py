@@ -689,7 +689,16 @@ def test_the_precision_is_the_runs_unless_asked(machine, asked, used, tiny_run, 
     monkeypatch.setattr("lightune.hardware._cpu_precision", lambda: (machine, "for a test"))
     classifier = lightune.Classifier.load(tiny_run.folder, device="cpu", precision=asked)
     assert classifier.hardware.precision == used
-    assert hasattr(classifier.model, "peft_config") == (used == "bf16")  # merged only where that is exact
+    assert not hasattr(classifier.model, "peft_config")  # merged: its blocks are written out in either precision
+
+
+def test_in_16_bits_what_is_not_written_out_stays_unmerged(reviews, tmp_path):
+    base = tiny.make("llama", tmp_path / "llama")
+    settings = [f'model="{base}"', *TINY_SETTINGS, "train.epochs=0.1"]
+    run = lightune.run(str(reviews), settings=settings, output=tmp_path / "run", journal=Journal(io.StringIO()))
+    for precision, merged in (("fp32", True), ("bf16", False)):
+        classifier = lightune.Classifier.load(run.folder, device="cpu", precision=precision)
+        assert hasattr(classifier.model, "peft_config") != merged
 
 
 def test_a_run_in_bf16_is_used_in_bf16(reviews, tiny_bert, tmp_path, monkeypatch):

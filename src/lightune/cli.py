@@ -108,6 +108,8 @@ def _add_run(commands: Any) -> None:
     add("--output", metavar="FOLDER", help="where the run goes (default: runs/NAME, numbered)")
     add("--overwrite", action="store_true", help="replace a finished run in FOLDER, once the new one is proved")
     add("--seed", type=int, help="of the split, the head, the adapters and the order of rows")
+    add("--preset", metavar="NAME", help="fast (two minutes), balanced or best (hours on a CPU)")
+    add("--time-budget", metavar="TIME", help="90s, 10m, 2h: rows, epochs and layers are chosen to fit")
     add("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings", help="override the recipe")
     add("--dry-run", action="store_true", help="show the plan and its cost, and stop")
     add("--offline", action="store_true", help="no request leaves this machine")
@@ -188,7 +190,8 @@ def _takes_all_letters(stream: TextIO) -> bool:
 def _run(arguments: argparse.Namespace) -> None:
     from lightune.run import run
 
-    names = ["target", "test", "text", "label", "seed", "settings", "output", "overwrite", "offline", "dry_run"]
+    names = ["target", "test", "text", "label", "seed", "settings", "preset", "time_budget"]
+    names += ["output", "overwrite", "offline", "dry_run"]
     result = run(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
     if arguments.json:
         _print_json(result.results)

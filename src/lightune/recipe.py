@@ -25,6 +25,8 @@ TrainRows = Literal["auto", "all"] | Annotated[int, Field(ge=2)]
 DevRows = Literal["auto"] | Annotated[int, Field(ge=1)]
 TestRows = Literal["auto", "all"] | Annotated[int, Field(ge=1)]
 Tokens = Literal["auto"] | Annotated[int, Field(ge=8)]
+MaxTokens = Literal["auto", "most"] | Annotated[int, Field(ge=8)]
+Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[smh]$")]
 
 
 class Section(BaseModel):
@@ -45,7 +47,9 @@ class DataRecipe(Section):
     train_rows: TrainRows = Field("auto", description="stratified subset for training")
     dev_rows: DevRows = Field("auto", description="rows to choose the best state on")
     test_rows: TestRows = Field("auto", description="rows for before and after")
-    max_tokens: Tokens = Field("auto", description="longest text, special tokens included")
+    max_tokens: MaxTokens = Field(
+        "auto", description="longest text, special tokens included; most: what the model reads, up to 512"
+    )
     truncation: Truncation = Field("head+tail", description="what stays of a longer text")
 
 
@@ -79,8 +83,8 @@ class TrainRecipe(Section):
     whole_steps: float = Field(
         0.12, description="share of the steps, the last, on texts up to data.max_tokens", ge=0, le=1
     )
-    layers: Literal["all"] | Annotated[int, Field(ge=1)] = Field(
-        "all", description="adapters in the top k blocks only"
+    layers: Literal["all", "auto"] | Annotated[int, Field(ge=1)] = Field(
+        "all", description="adapters in the top k blocks only; auto: as many as the time allows"
     )
     pooler: bool = Field(True, description="train and save a pretrained pooler along with the head")
     warmup: float = Field(0.06, description="share of the steps with a rising learning rate", ge=0, le=1)
@@ -106,12 +110,23 @@ class Recipe(Section):
 
     model: str = Field("minilm", description="Hub id (with @revision), local folder, or minilm", min_length=1)
     seed: int = Field(0, description="of the split, the head, the adapters and the order of rows", ge=0, lt=2**63)
+    time_budget: Duration | None = Field(
+        None, description="for the whole run: 90s, 10m, 2h; rows, epochs and layers are chosen to fit"
+    )
     metrics: list[str] = Field([], description="more metrics: hub:NAME[@revision] runs code of the Hub")
     trackers: list[str] = Field([], description="who else is told the numbers; see docs/trackers.md")
     data: DataRecipe = DataRecipe()
     method: MethodRecipe = MethodRecipe()
     train: TrainRecipe = TrainRecipe()
     hardware: HardwareRecipe = HardwareRecipe()
+
+
+# what a preset sets; what is set by hand goes before it
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"time_budget": "2m", "train.layers": "auto", "data.max_tokens": 128},
+    "balanced": {},
+    "best": {"data.train_rows": "all", "data.max_tokens": "most", "train.epochs": 3.0, "train.evaluations": 2},
+}
 
 
 @dataclass(frozen=True)
@@ -130,18 +145,24 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def load_recipe(
-    target: str | None = None, overrides: Mapping[str, Any] | None = None, settings: Settings = ()
+    target: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    settings: Settings = (),
+    preset: str | None = None,
 ) -> Checked:
     """The checked recipe for what the user typed: nothing, a recipe's name or file, or a data source.
 
     overrides: dotted key -> value from the named options (None is skipped); settings: "key=value" texts, or
-    a dictionary of the same.
+    a dictionary of the same; preset: a row of PRESETS, which goes before the recipe's own values.
     Raises UserError for an unreadable file, an unknown key or a value out of range.
     """
     name, values = _start(target)
     if isinstance(values.get("method"), str):
         values["method"] = {"name": values["method"]}
     origins = dict.fromkeys(flatten(values), f"recipe {name}")
+    for key, value in _preset(preset).items():
+        _set(values, key, value)
+        origins[key] = f"preset {preset}"
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     for key, value in [*given.items(), *_pairs(settings)]:
         key = _full_key(key, values)
@@ -159,6 +180,19 @@ def check_recipe(values: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise UserError("recipe: " + "\n  ".join(_explain(error.errors()))) from None
+
+
+def _preset(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise UserError(f"preset {name!r}: not known.{near_match(name, PRESETS)} Choose from {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def seconds_of(duration: str) -> float:
+    """600.0 for "10m"."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
 def _pairs(settings: Settings) -> Iterable[tuple[str, Any]]:
@@ -189,15 +223,16 @@ def parse_setting(text: str) -> tuple[str, Any]:
 def write_recipe(checked: Checked, chosen: Mapping[str, Any], path: Path) -> None:
     """Writes the recipe as TOML that can be run again, with each value's origin as a comment.
 
-    chosen: dotted key -> what an "auto" became; it takes the place of "auto" and says so.
+    chosen: dotted key -> what an "auto" became; it takes the place of "auto" and says so. None leaves a key out.
     """
     import tomlkit
 
     document = tomlkit.document()
     document.add(tomlkit.comment(f"Resolved from {checked.name}. To run it again: lightune run FOLDER/{path.name}"))
     document.add(tomlkit.comment("where the run was started: paths in it are relative to that place"))
-    flat = flatten(checked.recipe.model_dump(exclude_none=True)) | dict(chosen)
-    for key, value in sorted(flat.items(), key=lambda item: "." in item[0]):
+    flat = flatten(checked.recipe.model_dump()) | dict(chosen)
+    given = {key: value for key, value in flat.items() if value is not None}
+    for key, value in sorted(given.items(), key=lambda item: "." in item[0]):
         *tables, leaf = key.split(".")
         table: Any = document
         for part in tables:

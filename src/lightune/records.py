@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,12 +71,18 @@ class Splits:
 
 @dataclass(frozen=True)
 class Plan:
-    """The numbers a training needs that a recipe may leave open. memory_tokens: padded tokens per pass."""
+    """The numbers a training needs that a recipe may leave open.
+
+    memory_tokens: padded tokens per pass; layers: the top blocks that are adapted; seconds: when training ends
+    whatever has been read by then, evaluations on dev rows included; None where no time budget presses.
+    """
 
     epochs: float
     learning_rate: float
     memory_tokens: int
     checkpointing: bool
+    layers: int | Literal["all"] = "all"
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,14 +103,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is known before the work: the filled-in plan, what trains, and the cost.
-
-    n_frozen: the lowest blocks that training leaves as they are.
-    """
+    """What is known before the work: the filled-in plan, what trains, and the cost."""
 
     plan: Plan
     n_steps: int
-    n_frozen: int
     trainable_parameters: int
     total_parameters: int
     estimate: Estimate
@@ -115,7 +117,8 @@ class Rehearsal:
 class History:
     """What happened: points of the curves, the step whose state was kept, useful tokens and the seconds they took.
 
-    seconds: of the steps alone, without the evaluations on dev rows.
+    seconds: of the steps alone, without the evaluations on dev rows. epochs: those it came to, where the time budget
+    ended it; n_steps are then the steps that were made.
     """
 
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -125,6 +128,7 @@ class History:
     stopped_early: bool = False
     tokens: int = 0
     seconds: float = 0.0
+    epochs: float | None = None
 
 
 @dataclass(frozen=True)

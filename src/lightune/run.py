@@ -1,12 +1,16 @@
 """READ THIS FIRST: the whole journey of a run, from labelled text to a proved adapter.
 
-read → plan → evaluate BEFORE → fine-tune a few parameters → evaluate AFTER → save and prove → report
+read → plan → fine-tune a few parameters → evaluate BEFORE and AFTER on the same rows → save and prove → report
+
+Before is the base model under the same seed, loaded afresh: measured last, it lets the training start at once.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 import types
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,13 +36,13 @@ from lightune.model import methods
 from lightune.model.anatomy import inspect
 from lightune.model.backbones import load_base, locate, share_with_hub_cache
 from lightune.model.engine import quicken
-from lightune.recipe import Checked, Settings, load_recipe
+from lightune.recipe import Checked, Settings, load_recipe, seconds_of
 from lightune.records import Evaluation, Result
 from lightune.report.card import write_card
 from lightune.report.pictures import draw_results
 from lightune.report.screen import plan_as_dict, show_plan, show_results
-from lightune.training.plan import rehearse
 from lightune.training.prefix_cache import open_cache
+from lightune.training.rehearsal import rehearse
 from lightune.training.train import train
 
 if TYPE_CHECKING:
@@ -56,20 +60,24 @@ def run(
     label: str | None = None,
     seed: int | None = None,
     settings: Settings = (),
+    preset: str | None = None,
+    time_budget: str | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     offline: bool = False,
     dry_run: bool = False,
     journal: Journal | None = None,
 ) -> Result:
-    """Measures, fine-tunes and measures again; returns the run's folder and the contents of its results.json.
+    """Fine-tunes and measures before against after; returns the run's folder and its results.json as a dictionary.
 
     target: a data source, a recipe's name or file, or None for the embedded default. settings: "key=value"
-    texts that override the recipe, or a dictionary of the same. dry_run: only the plan and its cost; no folder.
+    texts that override the recipe, or a dictionary of the same. preset: fast, balanced or best; time_budget: such
+    as "10m". dry_run: only the plan and its cost; no folder.
     Raises UserError for a mistake in what was given, GateError if a check fails.
     """
     given = {"data.test": None if test is None else str(test), "data.text": text, "data.label": label, "seed": seed}
-    checked = load_recipe(None if target is None else str(target), given, settings)
+    given["time_budget"] = time_budget
+    checked = load_recipe(None if target is None else str(target), given, settings, preset)
     with network_off(offline), own_randomness(), told_when_full(LESS_MEMORY):
         return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
 
@@ -83,6 +91,7 @@ def follow(
     dry_run: bool = False,
 ) -> Result:
     """The journey of one checked recipe."""
+    started = time.monotonic()
     journal.begin()
     recipe, seed = checked.recipe, checked.recipe.seed
     method, options = recipe.method.name, methods.check_options(recipe.method.name, recipe.method.options)
@@ -95,13 +104,15 @@ def follow(
         data = prepare(recipe.data)
         journal.decide(*data.decisions)
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
-        splits = split_prepared(data, recipe.data, seed=seed, device=hardware.device)
+        budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
+        splits = split_prepared(data, recipe.data, seed=seed, device=hardware.device, budget=budget)
         journal.decide(*splits.decisions)
 
     with journal.phase("load", "Loading the model"):
         journal.decide(*hardware.decisions, *keep_freed_memory(hardware))
         reference = locate(recipe.model)
-        base = load_base(reference, splits.class_names, seed=seed)
+        load = partial(load_base, reference, splits.class_names, seed=seed)
+        base = load()
         journal.decide(*base.decisions)
 
     with journal.phase("tokenise", "Tokenising"):
@@ -111,7 +122,8 @@ def follow(
         journal.decide(*decisions)
 
     with journal.phase("plan", "Planning"):
-        plan = rehearse(base, recipe, options, encoder, rows, hardware)
+        left = None if budget is None else budget - (time.monotonic() - started)
+        plan = rehearse(base, load, recipe, options, encoder, rows, hardware, left)
         journal.decide(*plan.decisions)
         show_plan(journal, plan, splits)
     if dry_run:
@@ -130,24 +142,17 @@ def follow(
     ):
         journal.say(f"\nBuilding the run in {folder.partial}; it becomes {folder.final.name} once it is proved")
 
-        with journal.phase("before", "Before: the base model with an untrained head"):
+        with journal.phase("train", f"Fine-tuning with {method}"):
             del base  # the rehearsal used it up
             hardware.release()
-            base = load_base(reference, splits.class_names, seed=seed)
+            base = load()
             anatomy = inspect(base.model, base.missing_keys)
-            model = base.model.to(hardware.device)
-            journal.decide(*quicken(model, hardware.precision))
-            cache = open_cache(
-                plan.n_frozen, rows, recipe.train, plan.plan.epochs, anatomy.hidden_size, hardware.device
-            )
+            layers, pooler = plan.plan.layers, recipe.train.pooler
+            model, _ = methods.apply(base.model, anatomy, method, options, layers=layers, train_pooler=pooler)
+            journal.decide(*quicken(model.to(hardware.device), hardware.precision))
+            cache = open_cache(model, rows, recipe.train, plan.plan.epochs, hardware.device)
             if cache:
                 journal.decide(cache.attach(model))
-            before = measure("before", model)
-
-        with journal.phase("train", f"Fine-tuning with {method}"):
-            layers, pooler = recipe.train.layers, recipe.train.pooler
-            model, _ = methods.apply(model, anatomy, method, options, layers=layers, train_pooler=pooler)
-            journal.decide(*quicken(model.to(hardware.device), hardware.precision))
             history = train(
                 model,
                 encoder,
@@ -162,8 +167,18 @@ def follow(
                 on_log=watchers.log,
             )
 
-        with journal.phase("after", "After: the same rows again"):
-            after = measure("after", model)
+        with journal.phase("before", "Before: the base model with an untrained head"):
+            model.to("cpu")  # the base needs the room
+            untrained = load().model.to(hardware.device)
+            quicken(untrained, hardware.precision)
+            if cache:
+                cache.attach(untrained)  # its lower blocks are the same
+            before = measure("before", untrained)
+            del untrained
+            hardware.release()
+
+        with journal.phase("after", "After: the same rows"):
+            after = measure("after", model.to(hardware.device))
 
         with journal.phase("proof", "Saving, and proving that it reloads"):
             contract = make_contract(

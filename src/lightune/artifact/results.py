@@ -180,7 +180,7 @@ def gather(
             architecture=type(base.model).__name__,
         ),
         decisions=[DecisionRecord(**asdict(decision)) for decision in journal.decisions],
-        recipe=_resolved(checked, plan, data, splits, base, contract),
+        recipe=_resolved(checked, plan, history, data, splits, base, contract),
     )
     return results.model_dump()
 
@@ -196,7 +196,7 @@ def write_run(
 ) -> None:
     """Writes recipe.toml, predictions.parquet, environment.json and, last of all, results.json."""
     given = flatten(checked.recipe.model_dump())
-    final = {key: value for key, value in flatten(results["recipe"]).items() if value is not None}
+    final = flatten(results["recipe"])
     chosen = {key: value for key, value in final.items() if given.get(key) != value}
     write_recipe(checked, chosen, folder / RECIPE)
     write_predictions(folder / PREDICTIONS, splits, before, after)
@@ -224,7 +224,13 @@ def write_predictions(path: Path, splits: Splits, before: Evaluation, after: Eva
 
 
 def _resolved(
-    checked: Checked, plan: Rehearsal, data: Prepared, splits: Splits, base: Base, contract: Contract
+    checked: Checked,
+    plan: Rehearsal,
+    history: History,
+    data: Prepared,
+    splits: Splits,
+    base: Base,
+    contract: Contract,
 ) -> dict[str, Any]:
     """The recipe with every choice that was made filled in, so that it runs again alike."""
     values = checked.recipe.model_dump()
@@ -237,8 +243,12 @@ def _resolved(
         values["data"]["source"] = f"{data.corpus.source}@{data.corpus.revision}"
     if data.other is not None and data.other.revision:
         values["data"]["test"] = f"{data.other.source}@{data.other.revision}"
+    values["time_budget"] = (
+        None  # what it came to is written down: on another machine it would come to something else
+    )
     values["train"] |= {
-        "epochs": plan.plan.epochs,
+        "epochs": plan.plan.epochs if history.epochs is None else history.epochs,
+        "layers": plan.plan.layers,
         "learning_rate": plan.plan.learning_rate,
         "memory_tokens": plan.plan.memory_tokens,
         "gradient_checkpointing": plan.plan.checkpointing,

@@ -27,6 +27,7 @@ CHUNK_STEPS = 50  # optimizer steps whose texts are sorted by length together
 TOKENISE_ROWS = 4096
 MOST_UNKNOWN = 0.5  # share of the training tokens that the vocabulary may lack
 MAX_TOKENS = 256  # where the recipe does not say
+AUTOMATIC = {"auto": MAX_TOKENS, "most": 512}  # data.max_tokens in words
 
 
 @dataclass(frozen=True)
@@ -215,9 +216,9 @@ class Labelled:
 
 def make_encoder(tokenizer: Any, max_tokens: int | str, truncation: Truncation, limit: int) -> Encoder:
     """The encoder of a run. limit: the most tokens the model reads. UserError if more are asked for."""
-    if max_tokens != "auto" and int(max_tokens) > limit:
+    chosen = min(AUTOMATIC[max_tokens], limit) if isinstance(max_tokens, str) else max_tokens
+    if chosen > limit:
         raise UserError(f"data.max_tokens = {max_tokens}: this model reads {limit} tokens at most. Ask for fewer.")
-    chosen = min(MAX_TOKENS, limit) if max_tokens == "auto" else int(max_tokens)
     return Encoder(tokenizer, find_frame(tokenizer), chosen, truncation)
 
 

@@ -15,6 +15,9 @@ from lightune.recipe import DataRecipe
 from lightune.records import Corpus, Decision, Examples, Splits
 
 AUTO_TRAIN_TOKENS = {"cpu": 1_500_000}  # where the recipe does not say how many rows; no cap on other devices
+TOKENS_PER_SECOND = (
+    10_000  # more than a CPU trains on: of a time budget's rows, those it could not reach are left out
+)
 AUTO_TEST_ROWS = {"cpu": 5_000}  # of a test split of its own; an accuracy of 0.9 is then known to 0.8 points
 CHARACTERS_PER_TOKEN = 4.5  # of English in a vocabulary of 30,000; only for that cap
 
@@ -97,8 +100,13 @@ def _read(source: str, recipe: DataRecipe) -> Corpus:
     return read(source, encoding=recipe.encoding, delimiter=recipe.delimiter, offline=is_offline())
 
 
-def split_prepared(data: Prepared, recipe: DataRecipe, *, seed: int, device: str) -> Splits:
-    """The splits of `data` in the sizes of the recipe; a CPU's automatic sizes are capped."""
+def split_prepared(
+    data: Prepared, recipe: DataRecipe, *, seed: int, device: str, budget: float | None = None
+) -> Splits:
+    """The splits of `data` in the sizes of the recipe; a CPU's automatic sizes are capped.
+
+    budget: seconds for the whole run, by which the cap goes where there is one.
+    """
     return split(
         data.source,
         data.test,
@@ -107,17 +115,18 @@ def split_prepared(data: Prepared, recipe: DataRecipe, *, seed: int, device: str
         train_rows=recipe.train_rows,
         dev_rows=recipe.dev_rows,
         test_rows=recipe.test_rows,
-        most_train_rows=_affordable_rows(data.source.texts, recipe, device),
+        most_train_rows=_affordable_rows(data.source.texts, recipe, device, budget),
         most_test_rows=AUTO_TEST_ROWS.get(device),
         class_names=data.class_names,
     )
 
 
-def _affordable_rows(texts: Sequence[str], recipe: DataRecipe, device: str) -> int | None:
+def _affordable_rows(texts: Sequence[str], recipe: DataRecipe, device: str, budget: float | None) -> int | None:
     """Rows that hold about AUTO_TRAIN_TOKENS of this device, by the mean length of the texts; None: no cap."""
     if device not in AUTO_TRAIN_TOKENS:
         return None
-    limit = MAX_TOKENS if recipe.max_tokens == "auto" else recipe.max_tokens
+    limit = MAX_TOKENS if isinstance(recipe.max_tokens, str) else recipe.max_tokens
+    most = AUTO_TRAIN_TOKENS[device] if budget is None else budget * TOKENS_PER_SECOND
     tokens = sum(min(len(text) / CHARACTERS_PER_TOKEN + 2, limit) for text in texts)
-    rows = AUTO_TRAIN_TOKENS[device] * len(texts) / tokens
+    rows = most * len(texts) / tokens
     return int(round(rows, -3)) if rows > 2000 else max(2, round(rows))

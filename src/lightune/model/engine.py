@@ -46,12 +46,8 @@ def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | 
     """
     import torch
 
-    plain = plain_network(model)
-    names = find_layers(plain)
-    blocks: list[Any] = [plain.get_submodule(name) for name in names]
-    parts = {block: found for block in blocks if (found := find_parts(block)) and can_write_out(block, found)}
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    if len(parts) < len(blocks) or not on_cpu or precision not in DTYPES or _is_shared(plain, names):
+    blocks, parts = _blocks(model)
+    if not can_be_written_out(model, precision):
         _forget(blocks)
         return None
     choice, dtype = f"written out in {precision}", getattr(torch, DTYPES[precision])
@@ -117,6 +113,22 @@ def plain_network(model: nn.Module) -> nn.Module:
     from peft import PeftModel
 
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def can_be_written_out(model: nn.Module, precision: str) -> bool:
+    """Whether all blocks are of a known build, on a CPU, passed through once, and train nothing but LoRA."""
+    blocks, parts = _blocks(model)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    plain = plain_network(model)
+    return len(parts) == len(blocks) and on_cpu and precision in DTYPES and not _is_shared(plain, find_layers(plain))
+
+
+def _blocks(model: nn.Module) -> tuple[list[Any], dict[Any, Parts]]:
+    """The blocks of a network, and the parts of those that `FastBlock` knows."""
+    plain = plain_network(model)
+    blocks: list[Any] = [plain.get_submodule(name) for name in find_layers(plain)]
+    found = {block: parts for block in blocks if (parts := find_parts(block))}
+    return blocks, {block: parts for block, parts in found.items() if can_write_out(block, parts)}
 
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}  # precisions in which blocks can be written out

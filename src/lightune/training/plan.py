@@ -1,113 +1,126 @@
-"""The numbers a recipe leaves open, and what a run will cost: a short measurement before the work starts."""
+"""The numbers a recipe leaves open: epochs, rate, passes, and, where time is short, how much of it all fits."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from lightune.data.batching import Encoder, Labelled, Tokens, epoch_steps
+from lightune.errors import UserError
 from lightune.evidence.evaluate import MEMORY_TOKENS
 from lightune.hardware import GIB, Hardware
-from lightune.model.anatomy import inspect
-from lightune.model.backbones import Base
-from lightune.model.engine import quicken
-from lightune.model.methods import METHODS, apply
-from lightune.recipe import Recipe, TrainRecipe
-from lightune.records import Decision, Estimate, Plan, Rehearsal
-from lightune.training.prefix_cache import PrefixCache, frozen_blocks, open_cache
-from lightune.training.train import Loop, count_steps, reading, training_tokens
+from lightune.journal import duration
+from lightune.recipe import TrainRecipe
+from lightune.records import Decision, Estimate, Plan
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import nn
 
-    Ints = NDArray[np.int64]
-
-REPEATS = 6  # timed passes and steps of each kind, unless they take ENOUGH_SECONDS
-ENOUGH_SECONDS = 2.0
 AUTO_TOKENS = {"cpu": 500_000, "mps": 2_000_000, "cuda": 5_000_000}  # seen in training where epochs are ours
 AUTO_EPOCHS = 6
-OVERHEAD_SECONDS = 20.0  # the proof's fresh process, the pictures
+AUTO_LAYERS_SECONDS = 600.0  # what one pass over the rows may take before layers = "auto" leaves blocks out
+OVERHEAD_SECONDS = 15.0  # the proof's fresh process, the pictures
+LEAST_TRAINING = 0.2  # of what is left of a time budget; below it the evaluations are the job
+MARGIN = 1.15  # steps planned beyond those that seem to fit: the clock ends the training, not the estimate
 BYTES_PER_ACTIVATION = 4 * 34  # fp32 numbers a transformer block keeps per hidden unit (Korthikanti 2022, eq. 2)
 RUNTIME_BYTES = 0.6 * GIB  # Python, torch and transformers themselves, measured on Linux
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Useful tokens per second of this model on this machine, in a forward pass and in a training step.
+class Work:
+    """Tokens of the training rows, of the dev rows, read `evaluations` times an epoch, and of the test rows."""
 
-    again: those of texts whose way through the frozen blocks is known.
-    """
-
-    predict: float
-    predict_again: float
     train: float
-    train_again: float
+    dev: float
+    test: float
+    evaluations: int
 
 
-def rehearse(
-    base: Base,
-    recipe: Recipe,
-    options: dict[str, Any],
-    encoder: Encoder,
-    rows: Mapping[str, Labelled],
-    hardware: Hardware,
-) -> Rehearsal:
-    """Adapts a base model that is thrown away afterwards, and times a few passes on rows of this data.
+@dataclass(frozen=True)
+class Cost:
+    """Seconds a token of a forward pass and of a training step, measured with the top `depth` of n_blocks trained.
 
-    rows: those of the splits train, dev and test.
+    keeps: what leaves the blocks below is kept, so that a text which comes again skips them.
     """
-    anatomy = inspect(base.model, base.missing_keys)
-    train = recipe.train
-    n_tokens = {name: part.n_tokens for name, part in rows.items()}
-    n_tokens["train"] = training_tokens(rows["train"], train, 1.0)
-    plan, decisions = make_plan(
-        train,
-        hardware,
-        learning_rate=METHODS[recipe.method.name].rate_for(anatomy.hidden_size),
-        train_tokens=n_tokens["train"],
-        max_tokens=encoder.max_tokens,
-        hidden_size=anatomy.hidden_size,
-        n_layers=anatomy.n_layers,
-    )
-    model, adapted = apply(
-        base.model, anatomy, recipe.method.name, options, layers=train.layers, train_pooler=train.pooler
-    )
-    model = model.to(hardware.device)
-    quicken(model, hardware.precision)
-    n_frozen = frozen_blocks(model)
-    cache = open_cache(n_frozen, rows, train, plan.epochs, anatomy.hidden_size, hardware.device)
-    speed = measure_speed(model, encoder, rows, train, plan, hardware, recipe.seed, cache)
-    n_dev = math.ceil(plan.epochs * train.evaluations)
-    first = min(1.0, plan.epochs)
-    training = n_tokens["train"] * (first / speed.train + (plan.epochs - first) / speed.train_again)
-    training += n_tokens["dev"] * (1 / speed.predict + (n_dev - 1) / speed.predict_again)
-    memory = memory_needed(model, anatomy.hidden_size, anatomy.n_layers, plan.memory_tokens)
-    if memory > hardware.free:
-        why = f"about {memory / GIB:.1f} GiB needed; lower train.memory_tokens or data.max_tokens if it fails"
-        decisions.append(Decision("free memory", f"only {hardware.free / GIB:.1f} GiB", why))
-    return Rehearsal(
-        plan=plan,
-        n_steps=count_steps(len(rows["train"]), train.batch_size, plan.epochs),
-        n_frozen=n_frozen,
-        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        total_parameters=sum(p.numel() for p in model.parameters()),
-        estimate=Estimate(
-            n_tokens["test"] / speed.predict,
-            training,
-            n_tokens["test"] / speed.predict_again,
-            OVERHEAD_SECONDS,
-            memory,
-        ),
-        decisions=(*adapted, *decisions),
-    )
+
+    forward: float
+    step: float
+    depth: int
+    n_blocks: int
+    keeps: bool
+
+    def with_depth(self, depth: int) -> Cost:
+        """The same network with another number of blocks trained: only they need a backward pass."""
+        backward = (self.step - self.forward) * depth / max(1, self.depth)
+        return replace(self, step=self.forward + backward, depth=depth)
+
+    @property
+    def saved(self) -> float:
+        """Seconds a token that a text saves when it comes again."""
+        return self.forward * (self.n_blocks - self.depth) / self.n_blocks if self.keeps else 0.0
+
+    def training(self, work: Work, epochs: float) -> float:
+        """Seconds of so many epochs and of the evaluations of the dev rows in them."""
+        if not epochs:
+            return 0.0
+        steps = epochs * self.step - max(0.0, epochs - 1.0) * self.saved
+        dev = max(1.0, epochs * work.evaluations) * (self.forward - self.saved) + self.saved
+        return work.train * steps + work.dev * dev
+
+    def epochs_in(self, work: Work, seconds: float) -> float:
+        """The epochs for which so many seconds are enough; the inverse of `training`."""
+        low, high = 0.0, 1.0
+        while self.training(work, high) < seconds and high < 1e4:
+            high *= 2
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.training(work, middle) <= seconds else (low, middle)
+        return low
+
+    def estimate(self, work: Work, epochs: float, memory: float) -> Estimate:
+        """What a run will take from here on."""
+        before, after = work.test * self.forward, work.test * (self.forward - self.saved)
+        return Estimate(before, self.training(work, epochs), after, OVERHEAD_SECONDS, memory)
+
+
+def choose_depth(cost: Cost, work: Work, epochs: float, budget: float | None) -> tuple[int, Decision]:
+    """How many of the top blocks are adapted: the most with which one pass over the rows fits into the time."""
+    choices = sorted({cost.n_blocks, math.ceil(cost.n_blocks / 2), min(2, cost.n_blocks)}, reverse=True)
+    limits = {k: AUTO_LAYERS_SECONDS if budget is None else _room(cost.with_depth(k), work, budget) for k in choices}
+    takes = {k: cost.with_depth(k).training(work, min(1.0, epochs)) for k in choices}
+    depth = next((k for k in choices if takes[k] <= limits[k]), choices[-1])
+    told = ", ".join(f"{k}: {duration(takes[k])}" for k in choices)
+    why = f"of {cost.n_blocks} blocks; one pass over the rows by blocks ({told}) in {duration(limits[depth])}"
+    return depth, Decision("layers", f"top {depth}" if depth < cost.n_blocks else "all", why)
+
+
+def fit(plan: Plan, is_auto: bool, cost: Cost, work: Work, budget: float) -> tuple[Plan, Decision]:
+    """The plan for a run that ends `budget` seconds from now. is_auto: the epochs are ours.
+
+    UserError if the evaluations alone leave no time for training.
+    """
+    room = _room(cost, work, budget)
+    if room < LEAST_TRAINING * budget:
+        rest = duration(max(0.0, budget - room))
+        raise UserError(
+            f"time budget: of the {duration(max(0.0, budget))} that are left, everything but training takes {rest}. "
+            f"Ask for more time, or for fewer rows with data.test_rows or data.dev_rows."
+        )
+    fits = cost.epochs_in(work, room)
+    if is_auto:
+        plan = replace(plan, epochs=float(AUTO_EPOCHS))
+    if fits >= plan.epochs:
+        return plan, Decision("time budget", "enough", f"{plan.epochs:g} epochs need less")
+    choice = f"{fits:.2f} epochs"
+    why = f"{duration(room)} for training; the clock ends it, so that the same seed need not give the same bits"
+    last = work.dev * (cost.forward - cost.saved)  # the evaluation that follows the last step
+    plan = replace(plan, epochs=min(plan.epochs, MARGIN * fits), seconds=room - last)
+    return plan, Decision("time budget", choice, why)
+
+
+def _room(cost: Cost, work: Work, budget: float) -> float:
+    """Seconds for training in those of the whole run from here on."""
+    return budget - cost.estimate(work, 0.0, 0.0).seconds
 
 
 def make_plan(
@@ -147,52 +160,8 @@ def make_plan(
         why = "does not fit" if checkpointing else "fits"
         why = f"a pass of {memory_tokens:,} tokens {why} in {share} of the memory"
         decisions.append(Decision("gradient checkpointing", "on" if checkpointing else "off", why))
-    return Plan(epochs, rate, memory_tokens, checkpointing), decisions
-
-
-def measure_speed(
-    model: nn.Module,
-    encoder: Encoder,
-    rows: Mapping[str, Labelled],
-    recipe: TrainRecipe,
-    plan: Plan,
-    hardware: Hardware,
-    seed: int,
-    cache: PrefixCache | None,
-) -> Speed:
-    """Times passes and optimizer steps like those to come. `model` is used up; no random state changes."""
-    import torch
-
-    def forward(batch: Ints) -> None:
-        with torch.inference_mode(), hardware.autocast():
-            model(**encoder.batch(test, batch, hardware.device))
-        _wait(hardware)
-
-    def step(tokens: Tokens, batch: Ints) -> None:
-        loop.step(batch, tokens)
-        _wait(hardware)
-
-    test, train = rows["test"].tokens, rows["train"]
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        model.eval()
-        batches = list(encoder.batches(test, MEMORY_TOKENS[hardware.device]))
-        some = _spread(batches)
-        predict = _speed(forward, some, test.lengths)
-        loop = Loop(model, encoder, train, recipe, plan, hardware, 1)
-        steps = epoch_steps(train.tokens.lengths, recipe.batch_size, np.random.default_rng(seed))
-        train_speed = _mean_speed(step, steps, train, recipe)
-        if not cache:
-            return Speed(predict, predict, train_speed, train_speed)
-        cache.attach(model)
-        for batch in some:
-            forward(batch)
-        again = _speed(forward, some, test.lengths)
-        if plan.epochs <= 1:
-            return Speed(predict, again, train_speed, train_speed)
-        for tokens, _ in reading(train, recipe):
-            for batch in steps[:REPEATS]:
-                step(tokens, batch)
-        return Speed(predict, again, train_speed, _mean_speed(step, steps, train, recipe))
+    layers = "all" if recipe.layers == "auto" else recipe.layers
+    return Plan(epochs, rate, memory_tokens, checkpointing, layers), decisions
 
 
 def memory_needed(model: nn.Module, hidden_size: int, n_layers: int, memory_tokens: int) -> float:
@@ -207,40 +176,3 @@ def _tokens_that_fit(hidden_size: int, n_layers: int, hardware: Hardware) -> tup
     """Tokens whose activations take the share of the memory that is ours to plan with, and that share in words."""
     share, words = (0.5, "half") if hardware.device == "cuda" else (0.25, "a quarter")
     return int(hardware.memory * share / (n_layers * hidden_size * BYTES_PER_ACTIVATION)), words
-
-
-def _mean_speed(
-    step: Callable[[Tokens, Ints], None], steps: list[Ints], rows: Labelled, recipe: TrainRecipe
-) -> float:
-    """Tokens per second of an epoch's steps, those on short texts and those on whole ones."""
-    n_tokens = seconds = 0.0
-    for tokens, share in reading(rows, recipe):
-        n_tokens += share * tokens.n_tokens
-        seconds += share * tokens.n_tokens / _speed(partial(step, tokens), steps, tokens.lengths)
-    return n_tokens / seconds
-
-
-def _spread(batches: list[Ints]) -> list[Ints]:
-    """Some of `batches`, which are sorted by length, evenly from the whole range."""
-    return [batches[i] for i in np.linspace(0, len(batches) - 1, REPEATS).round().astype(int)]
-
-
-def _speed(work: Callable[[Ints], None], batches: list[Ints], lengths: Ints) -> float:
-    """Tokens per second of `work` on some batches, after a first one that builds kernels and fills caches."""
-    work(batches[0])
-    n_tokens, started = 0, time.perf_counter()
-    for batch in islice(cycle(batches), REPEATS):
-        work(batch)
-        n_tokens += int(lengths[batch].sum())
-        if time.perf_counter() - started > ENOUGH_SECONDS:
-            break
-    return n_tokens / (time.perf_counter() - started)
-
-
-def _wait(hardware: Hardware) -> None:
-    import torch
-
-    if hardware.device == "cuda":
-        torch.cuda.synchronize()
-    elif hardware.device == "mps":
-        torch.mps.synchronize()

@@ -23,7 +23,7 @@ import numpy as np
 from lightune.data.batching import Labelled, Tokens
 from lightune.data.scratch import scratch_folder
 from lightune.hardware import GIB
-from lightune.model.anatomy import find_layers, made_up_text, text_config
+from lightune.model.anatomy import find_layers, hidden_size, made_up_text, text_config
 from lightune.model.engine import is_close, plain_network
 from lightune.recipe import TrainRecipe
 from lightune.records import Decision
@@ -170,16 +170,20 @@ class PrefixCache:
 
 
 def open_cache(
-    n_blocks: int, rows: Mapping[str, Labelled], recipe: TrainRecipe, epochs: float, hidden_size: int, device: str
+    model: nn.Module, rows: Mapping[str, Labelled], recipe: TrainRecipe, epochs: float, device: str
 ) -> PrefixCache | None:
-    """The cache of a run; None where there is nothing to keep, or no use: a GPU computes faster than a disk reads."""
+    """The cache of a run whose adapted model this is, for it and for its base.
+
+    None where there is nothing to keep, or no use: a GPU computes faster than a disk reads.
+    """
     again = [rows["test"].tokens]  # before and after
     if epochs * recipe.evaluations > 1:
         again.append(rows["dev"].tokens)
     again += [tokens for tokens, share in reading(rows["train"], recipe) if epochs * share > 1]
+    n_blocks = frozen_blocks(model)
     if not recipe.cache or device != "cpu" or n_blocks == 0:
         return None
-    return PrefixCache(n_blocks, again, 4 * hidden_size)
+    return PrefixCache(n_blocks, again, 4 * hidden_size(model))
 
 
 def frozen_blocks(model: nn.Module) -> int:

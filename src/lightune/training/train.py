@@ -10,7 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,20 +59,22 @@ def train(
     n_early = n_steps - whole_steps(train_rows, recipe, n_steps)
     history = History(n_steps=n_steps)
     loop = Loop(model, encoder, train_rows, recipe, plan, hardware, n_steps, head_modules)
-    best = Best(model)
+    best, clock = Best(model), Clock(plan.seconds)
     log_every = max(1, n_steps // CURVE_POINTS)
     evaluate_every = max(1, round(n_steps / max(1.0, plan.epochs * recipe.evaluations)))
     losses: list[torch.Tensor] = []
-    started = time.monotonic()
     with journal.progress("training", training_tokens(train_rows, recipe, plan.epochs), "tokens") as progress:
         # grouped by whole lengths throughout: cutting keeps their order, and ties all the longer texts
         for step, rows in enumerate(_steps(train_rows.tokens.lengths, recipe.batch_size, n_steps, seed), start=1):
-            tokens = early if step <= n_early else train_rows.tokens
+            reads_whole = max(step / n_steps, clock.share) > n_early / n_steps
+            tokens = train_rows.tokens if reads_whole else early
             losses.append(loop.step(rows, tokens))
+            loop.keep_up(clock.share)
             n_tokens = int(tokens.lengths[rows].sum())
             history.tokens += n_tokens
+            is_last = step == n_steps or clock.share >= 1
             where = {"step": step, "epoch": round(plan.epochs * step / n_steps, 4)}
-            if step % log_every == 0 or step == n_steps:
+            if step % log_every == 0 or is_last:
                 point = where | {"train_loss": _mean(losses, step), "learning_rate": loop.learning_rate}
                 history.curve.append(point)
                 journal.event("step", **point)
@@ -80,21 +82,50 @@ def train(
                 losses.clear()
             note = f"loss {history.curve[-1]['train_loss']:.3f}" if history.curve else ""
             progress.advance(n_tokens, note)
-            if (step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2) or step == n_steps:
-                paused = time.monotonic()
-                point = where | score_dev(model, encoder, dev_rows, hardware)
-                started += time.monotonic() - paused
+            if (step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2) or is_last:
+                with clock.paused():
+                    point = where | score_dev(model, encoder, dev_rows, hardware)
                 history.dev_curve.append(point)
                 journal.event("dev", **point)
                 on_log({"dev_loss": point["loss"], "dev_accuracy": point["accuracy"]}, step)
                 journal.say(f"  step {step}: dev accuracy {point['accuracy']:.3f}, loss {point['loss']:.3f}")
-                has_read_whole = step > n_early or n_early == n_steps
-                if best.offer(point, counts=has_read_whole) >= recipe.patience and step < n_steps:
+                has_read_whole = reads_whole or n_early == n_steps
+                if best.offer(point, counts=has_read_whole) >= recipe.patience and not is_last:
                     history.stopped_early = True
                     break
+            if is_last and step < n_steps:
+                history.n_steps, history.epochs = step, plan.epochs * step / n_steps
+                break
     best.restore()
-    history.best_step, history.seconds = best.step, time.monotonic() - started
+    history.best_step, history.seconds = best.step, clock.working
     return history
+
+
+class Clock:
+    """How much of a training's time is over, where it has an end: evaluations count there, but are no work.
+
+    limit: seconds, or None for no end.
+    """
+
+    def __init__(self, limit: float | None):
+        self.limit, self.started, self.idle = limit, time.monotonic(), 0.0
+
+    @property
+    def share(self) -> float:
+        """0 at the start, 1 at the end; 0 throughout where there is no end."""
+        return 0.0 if self.limit is None else (time.monotonic() - self.started) / self.limit
+
+    @property
+    def working(self) -> float:
+        """Seconds of work so far."""
+        return time.monotonic() - self.started - self.idle
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is no work."""
+        began = time.monotonic()
+        yield
+        self.idle += time.monotonic() - began
 
 
 class Loop:
@@ -130,7 +161,7 @@ class Loop:
         # the first step of a warm-up has a rate of 0: a run of one step would train nothing
         warmup = min(math.ceil(recipe.warmup * n_steps), n_steps - 1)
         schedule = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
-        self.scheduler = get_scheduler(schedule, optimizer, warmup, n_steps)
+        self.scheduler, self.n_steps = get_scheduler(schedule, optimizer, warmup, n_steps), n_steps
         self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.y = torch.from_numpy(rows.y).to(hardware.device)
@@ -160,6 +191,11 @@ class Loop:
         if self.scaler.get_scale() >= scale:  # a smaller one means that this step was skipped
             self.scheduler.step()
         return total
+
+    def keep_up(self, share: float) -> None:
+        """Moves the schedule on to where `share` of the training is over; it never moves back."""
+        while self.scheduler.last_epoch < int(share * self.n_steps):
+            self.scheduler.step()
 
     def _loss(self, tokens: Tokens, batch: Ints) -> torch.Tensor:
         import torch

@@ -16,7 +16,7 @@ from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware, choose_hardware
 from lightune.libraries import settle_libraries
 from lightune.model import adapters
-from lightune.model.engine import quicken
+from lightune.model.engine import can_be_written_out, quicken
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,8 +62,10 @@ class Classifier:
         hardware = choose_hardware(device, precision)
         if precision == "auto" and hardware.precision != loaded.contract.precision:
             hardware = choose_hardware(device, "fp32")
-        # in 16 bits the sum of a weight and a small change is the weight
-        if merge and hardware.precision == "fp32" and adapters.can_merge(loaded.model):
+        # In 16 bits only where blocks are written out, as in the run and its proof: they round the sum from fp32.
+        # Autocast would give other answers, that no proof has seen.
+        suits = hardware.precision == "fp32" or can_be_written_out(loaded.model, hardware.precision)
+        if merge and suits and adapters.can_merge(loaded.model):
             loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)
         return cls(loaded, hardware)
 

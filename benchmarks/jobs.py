@@ -1,0 +1,117 @@
+"""Whole jobs, from a CSV of raw text to a saved model, with accuracy on the same held-out rows.
+
+Each contender is a process; its seconds start before Python does. A peer's end when its model is saved. lightune's
+are those of the command `lightune run`, which also evaluates before and after, proves the adapter in a fresh process
+and draws the report: `seconds` counts it all, `seconds_bare` leaves out what the peers' time has none of (the two
+evaluations and the report), not the proof.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import turns
+from setting import RATE, Job, Setting, attention_targets, reviews, run_command, write_rows
+
+PEERS = ("tutorial", "best stock", "full", "tfidf")
+LESS = "lightune, less to read"
+CONTENDERS = (*PEERS, "lightune", LESS)
+# The cheapest settings known that reach the tutorial's accuracy; choose them with --tuning, on rows of no race
+LESS_TO_READ: dict[str, Any] = {
+    "data.max_tokens": 256,
+    "train.max_tokens": 64,
+    "train.whole_steps": 0.2,
+    "train.layers": 3,
+    "train.learning_rate": 2e-3,
+    "train.batch_size": 16,
+    "train.epochs": 1.0,
+}
+
+
+def measure(setting: Setting) -> dict[str, Any]:
+    """Every contender once a round; medians of the seconds."""
+    sizes = setting.sizes
+    train, test = reviews(sizes.train_rows, sizes.test_rows, tuning=setting.tuning)
+    paths = [write_rows(setting.folder / f"{name}.csv", rows) for name, rows in (("train", train), ("test", test))]
+    job = Job(setting.model, str(paths[0]), str(setting.folder), sizes.max_tokens)
+    return {"contenders": race(job, paths[1], len(train.y), CONTENDERS, sizes.job_rounds)}
+
+
+def race(job: Job, test: Path, n_rows: int, names: Sequence[str], n_rounds: int) -> dict[str, Any]:
+    """Figures of each contender; n_rows: of the training file."""
+    runs = contenders(job, test, n_rows)
+    measured: dict[str, list[turns.Turn]] = {name: [] for name in names}
+    for number in range(1, n_rounds + 1):
+        for name in names:
+            measured[name].append(runs[name]())
+            turns.say(f"round {number}", name, measured[name][-1])
+    return {name: _medians(done) for name, done in measured.items()}
+
+
+def contenders(job: Job, test: Path, n_rows: int) -> dict[str, Callable[[], turns.Turn]]:
+    """Name -> one whole job of it."""
+    runs: dict[str, Callable[[], turns.Turn]] = {name: partial(run_peer, name, job, test) for name in PEERS}
+    dev = {"data.dev_rows": max(2, min(100, n_rows // 10))}
+    for name, settings in (("lightune", as_the_tutorial(job)), (LESS, LESS_TO_READ)):
+        runs[name] = partial(run_lightune, job, test, {**settings, **dev})
+    return runs
+
+
+def as_the_tutorial(job: Job) -> dict[str, Any]:
+    """The tutorial's training in the words of a recipe."""
+    return {
+        "data.max_tokens": job.max_tokens,
+        "data.truncation": "head",
+        "method.targets": attention_targets(job.model),
+        "train.learning_rate": RATE["adapter"],
+        "train.batch_size": job.batch_size,
+        "train.epochs": job.epochs,
+    }
+
+
+def run_peer(name: str, job: Job, test: Path) -> turns.Turn:
+    """Its time ends with the first report, that the model is saved."""
+    command = [str(Path(__file__).with_name("peers.py")), name, job.word(), str(test)]
+    (seconds, saved), (_, scored) = turns.finish(command).reports
+    return {
+        "seconds": seconds,
+        "seconds_bare": seconds,
+        **saved,
+        **_accuracy(sum(scored["right"]), len(scored["right"])),
+    }
+
+
+def run_lightune(job: Job, test: Path, settings: Mapping[str, Any]) -> turns.Turn:
+    """The command line, with everything a run does."""
+    done, results = run(job.model, Path(job.rows), test, Path(job.folder, "run"), settings)
+    apart = sum(results["seconds"][phase] for phase in ("before", "after", "report"))
+    cells = results["confusion"]["after"]
+    right = sum(row[i] for i, row in enumerate(cells))
+    figures = {"seconds": done.seconds, "seconds_bare": done.seconds - apart, "peak_bytes": done.peak_bytes}
+    return {**figures, **_accuracy(right, sum(map(sum, cells)))}
+
+
+def run(
+    model: str, rows: Path, test: Path, output: Path, settings: Mapping[str, Any]
+) -> tuple[turns.Finished, dict[str, Any]]:
+    """`lightune run` on all rows of two files, and its results.json."""
+    wanted = {"model": model, "data.train_rows": "all", "data.test_rows": "all", **settings}
+    words = [f"{key}={json.dumps(value)}" for key, value in wanted.items()]
+    done = turns.finish(run_command(rows, output, words, "--test", str(test)))
+    return done, json.loads((output / "results.json").read_text(encoding="utf-8"))
+
+
+def _accuracy(n_right: int, n_rows: int) -> dict[str, float]:
+    from lightune.evidence.statistics import wilson
+
+    low, high = wilson(n_right, n_rows)
+    return {"accuracy": n_right / n_rows, "low": low, "high": high}
+
+
+def _medians(done: Sequence[turns.Turn]) -> dict[str, Any]:
+    """Of the times and the memory; the accuracy is the first round's, the others repeat its seed."""
+    return done[0] | {key: turns.median(done, key) for key in ("seconds", "seconds_bare", "peak_bytes")}

@@ -1,15 +1,13 @@
 """Peak memory of `lightune predict` on a small and a large file of each kind: python benchmarks/predict_memory.py RUN
 
-Counts the process's own memory (RssAnon, Linux); pages of a mapped file can be dropped and are left out. The rows
-are made up: a short text and a long cell beside it, so that the file grows and the network's work does not.
-Exit code 1 if a large file takes 200 MiB more than a small one.
+Counts the process's own memory (`memory.py`). The rows are made up: a short text and a long cell beside it, so that
+the file grows and the network's work does not. Exit code 1 if a large file takes 200 MiB more than a small one.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,26 +16,10 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+import memory
+from memory import MIB
+
 ROWS = {"small": 2_000, "large": 60_000}
-MIB = 2**20
-CHILD = """
-import json, sys, threading, time
-from lightune.use.files import predict_file
-
-def used():
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
-
-def watch():
-    while True:
-        peaks[0] = max(peaks[0], used())
-        time.sleep(0.005)
-
-peaks = [0]
-threading.Thread(target=watch, daemon=True).start()
-done = predict_file(*sys.argv[1:4])
-print(json.dumps([done["rows"], peaks[0]]))
-"""
 
 
 def make_rows(n_rows: int) -> Iterator[dict[str, str]]:
@@ -75,12 +57,11 @@ KINDS: dict[str, Callable[[Path, Iterator[dict[str, str]]], None]] = {
 }
 
 
-def peak_memory(run: str, data: Path) -> int:
-    """Bytes at the peak of a process that labels `data`, into a file of the same kind."""
-    output = data.with_name(f"answers{data.suffix}")
-    command = [sys.executable, "-c", CHILD, run, str(data), str(output)]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return int(json.loads(answer)[1])
+def work(run: str, data: str, output: str) -> None:
+    """One worker: labels a file."""
+    from lightune.use.files import predict_file
+
+    memory.report(lambda: predict_file(run, data, output)["rows"])
 
 
 def main(run: str) -> bool:
@@ -93,7 +74,8 @@ def main(run: str) -> bool:
             for name, n_rows in ROWS.items():
                 path = Path(folder, f"{name}.{kind}")
                 write(path, make_rows(n_rows))
-                peaks[name] = peak_memory(run, path)
+                answers = path.with_name(f"answers{path.suffix}")
+                _, peaks[name] = memory.peak_of(__file__, run, str(path), str(answers))
                 size, peak = f"{path.stat().st_size / MIB:.0f} MiB", f"{peaks[name] / MIB:.0f} MiB"
                 print(f"{path.name:<14} {n_rows:>7,} {size:>9} {peak:>9}", flush=True)
             within &= peaks["large"] - peaks["small"] < 200 * MIB
@@ -101,4 +83,7 @@ def main(run: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if main(sys.argv[1]) else 1)
+    if sys.argv[1:2] == ["worker"]:
+        work(*sys.argv[2:])
+    else:
+        sys.exit(0 if main(sys.argv[1]) else 1)

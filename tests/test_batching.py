@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lightune.data import batching, scratch
 from lightune.data.batching import Encoder, epoch_steps, find_frame, make_encoder, truncate, within_budget
-from lightune.errors import UserError
+from lightune.errors import GateError, UserError
 from tests import tiny
 
 TEXTS = ["the lamp is lovely", "a cheap kettle , i think", "my new chair feels very quick today " * 9]
@@ -57,6 +58,33 @@ def test_truncation_keeps_what_its_name_says(truncation, kept):
     assert list(truncate(range(4), 5, truncation)) == [0, 1, 2, 3]
 
 
+def test_tokens_on_disk_are_those_in_memory(tokenizer, monkeypatch):
+    texts = [f"{TEXTS[i % 3]} {i}" for i in range(50)]
+    for truncation in ("head", "tail", "head+tail"):
+        held = encoder(tokenizer, 24, truncation).tokenise(texts)
+        monkeypatch.setattr(batching, "TOKENISE_ROWS", 7)
+        monkeypatch.setattr(scratch, "HELD_BYTES", 0)
+        mapped = encoder(tokenizer, 24, truncation).tokenise(texts)
+        assert (held.ids.flags.writeable, mapped.ids.flags.writeable) == (True, False)
+        assert (mapped.ids.dtype, mapped.offsets.dtype) == (np.int32, np.int64)
+        np.testing.assert_array_equal(held.ids, mapped.ids)
+        np.testing.assert_array_equal(held.offsets, mapped.offsets)
+        assert (held.n_truncated, held.lost) == (mapped.n_truncated, mapped.lost)
+        monkeypatch.undo()
+
+
+def test_no_text_gives_no_token(tokenizer):
+    tokens = encoder(tokenizer).tokenise([])
+    assert (len(tokens), tokens.n_tokens) == (0, 0)
+
+
+def test_no_room_for_tokens_is_one_message(monkeypatch, tmp_path):
+    monkeypatch.setattr(scratch, "HELD_BYTES", 0)
+    monkeypatch.setattr(scratch, "scratch_folder", lambda: str(tmp_path / "gone"))
+    with pytest.raises(GateError, match=r"gone: no scratch file can be written \(No such .*\)\. Set TMPDIR to"):
+        scratch.joined([np.ones(3, np.int32)], np.int32)
+
+
 def test_every_length_cut_head_and_tail_stays_within_the_limit(tokenizer):
     for limit in (9, 16, 17):
         assert encoder(tokenizer, limit, "head+tail").tokenise(TEXTS).lengths.max() == limit
@@ -64,14 +92,23 @@ def test_every_length_cut_head_and_tail_stays_within_the_limit(tokenizer):
 
 def test_an_epoch_sees_every_row_once_in_full_steps():
     lengths = np.random.default_rng(0).integers(3, 200, 1003)
-    steps = epoch_steps(lengths, 16, np.random.default_rng(0))
+    steps = list(epoch_steps(lengths, 16, np.random.default_rng(0)))
     assert sorted(np.concatenate(steps)) == list(range(1003))
     assert sorted({len(step) for step in steps}) == [1003 % 16, 16]
 
 
+def test_steps_are_made_when_they_are_asked_for():
+    drawn = np.random.default_rng(0)
+    next(epoch_steps(np.ones(100_000, int), 1, drawn))
+    expected = np.random.default_rng(0)
+    expected.permutation(100_000)
+    expected.permutation(50)  # the order of one chunk of steps, no more
+    assert drawn.integers(2**40) == expected.integers(2**40)
+
+
 def test_texts_of_a_step_are_of_similar_length():
     lengths = np.random.default_rng(0).integers(3, 200, 1600)
-    steps = epoch_steps(lengths, 16, np.random.default_rng(0))
+    steps = list(epoch_steps(lengths, 16, np.random.default_rng(0)))
     padded = sum(len(step) * lengths[step].max() for step in steps)
     assert padded / lengths.sum() < 1.1
     shuffled = np.random.default_rng(0).permutation(1600).reshape(-1, 16)

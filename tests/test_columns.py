@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lightune.data import columns
+from lightune.data import columns, scratch
 from lightune.data.columns import choose_columns, examples
 from lightune.data.sources import read
 from lightune.errors import UserError
@@ -200,6 +200,31 @@ def test_prediction_keeps_every_row():
     data = pa.table({"text": ["a", "", None, " "]})
     found, decisions = examples(data, text="text", label=None)
     assert (found.texts, found.labels, found.rows, decisions) == (["a", "", "", ""], None, [0, 1, 2, 3], [])
+
+
+def test_blank_is_what_python_strips():
+    spaces = [chr(code) for code in range(0x110000) if chr(code).isspace()]
+    found, _ = examples(pa.table({"text": [*spaces, "".join(spaces)]}), text="text", label=None)
+    assert set(found.texts) == {""}
+    found, _ = examples(pa.table({"text": [f"{space}\u200b" for space in spaces]}), text="text", label=None)
+    assert "" not in set(found.texts)
+
+
+@pytest.mark.parametrize("text", ["text", "{text}: {{{area}}}"])
+def test_a_table_in_many_parts_on_disk_gives_the_same_examples(text, monkeypatch):
+    n = 5000
+    rows = pa.table(
+        {
+            "text": [None if i % 7 == 0 else f"text {i}" for i in range(n)],
+            "area": [f"area {i % 3}" if i % 2 else " " for i in range(n)],
+            "y": [None if i % 11 == 0 else f" {'ab'[i % 2]}" for i in range(n)],
+        }
+    )
+    whole, notes = examples(rows, text=text, label="y")
+    assert (whole.rows[0], whole.labels[0]) == (1, "b")
+    monkeypatch.setattr(scratch, "HELD_BYTES", 0)
+    parts = scratch.gathered(rows.slice(start, 777) for start in range(0, n, 777))
+    assert examples(parts, text=text, label="y") == (whole, notes)
 
 
 def test_one_number_in_several_spellings_is_a_warning():

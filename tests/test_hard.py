@@ -15,6 +15,7 @@ from lightune.journal import Journal
 
 pytestmark = pytest.mark.hard
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 FEW = {"data.train_rows": 800, "data.dev_rows": 100, "data.test_rows": 300, "data.max_tokens": 128}
 
 
@@ -57,5 +58,8 @@ def test_a_review_is_answered_like_in_the_run(small_default):
 
 
 def test_labelling_a_large_file_takes_no_more_memory_than_a_small_one(small_default):
-    script = Path(__file__).parents[1] / "benchmarks" / "predict_memory.py"
-    subprocess.run([sys.executable, str(script), str(small_default.folder)], check=True)
+    subprocess.run([sys.executable, str(BENCHMARKS / "predict_memory.py"), str(small_default.folder)], check=True)
+
+
+def test_a_run_on_a_million_rows_takes_about_the_memory_of_one_on_few():
+    subprocess.run([sys.executable, str(BENCHMARKS / "big_data.py"), "1000000", "20000"], check=True)

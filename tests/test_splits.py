@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -201,3 +202,78 @@ def test_an_automatic_test_size_of_a_large_split_is_capped_and_says_so():
     )
     assert len(split(examples(), test, seed=0, test_rows="all", most_test_rows=40).test) == 100
     assert len(split(examples(), test, seed=0, most_test_rows=100).test) == 100
+
+
+# Against a reference: lists, one row after the other
+
+
+def hash_order(source: Examples, places: list[int], seed: int) -> list[int]:
+    return sorted(places, key=lambda i: text_key(source.texts[i], seed))
+
+
+def first_rows(source: Examples, seed: int) -> list[int]:
+    """One row of each text and label."""
+    rows: dict[tuple[bytes, str], int] = {}
+    for i, (text, label) in enumerate(zip(source.texts, source.labels, strict=True)):
+        rows.setdefault((text_key(text, seed), label), i)
+    return list(rows.values())
+
+
+def shares(sizes: dict[str, int], wanted: int) -> dict[str, int]:
+    """Rows of each class: the nearest below its share, at least 1 of 3, then one more for the largest remainders."""
+    exact = {name: Fraction(wanted * size, sum(sizes.values())) for name, size in sizes.items()}
+    counts = {name: min(size - 1, max(int(exact[name]), int(size >= 3))) for name, size in sizes.items()}
+    order = sorted(sizes, key=lambda name: (counts[name] - exact[name], name))
+    while sum(counts.values()) < wanted and any(counts[name] < sizes[name] - 1 for name in sizes):
+        for name in order:
+            if counts[name] < sizes[name] - 1 and sum(counts.values()) < wanted:
+                counts[name] += 1
+    return counts
+
+
+def cut(source: Examples, places: list[int], wanted: int, seed: int) -> tuple[list[int], list[int]]:
+    """The first rows of each class in the order of their hashes, and the others that share no text with them."""
+    members: dict[str, list[int]] = {}
+    for i in hash_order(source, places, seed):
+        members.setdefault(source.labels[i], []).append(i)
+    counts = shares({name: len(rows) for name, rows in members.items()}, wanted)
+    taken = [i for name, rows in members.items() for i in rows[: counts[name]]]
+    seen = {text_key(source.texts[i], seed) for i in taken}
+    others = [i for name, rows in members.items() for i in rows[counts[name] :]]
+    rest = [i for i in others if text_key(source.texts[i], seed) not in seen]
+    return hash_order(source, taken, seed), hash_order(source, rest, seed)
+
+
+def random_examples(rng: np.random.Generator, n: int) -> Examples:
+    """Copies, texts under several labels, a class of a few rows and one of a single row."""
+    texts = [f"{' ' * rng.integers(3)}{'Tt'[rng.integers(2)]}ext {rng.integers(n)}" for _ in range(n)]
+    labels = [*rng.choice(["b", "a", "c"], p=[0.6, 0.3, 0.1], size=n - 4).tolist(), "few", "few", "few", "one"]
+    return Examples(texts, [labels[i] for i in rng.permutation(n)], list(range(n)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_rows_of_each_split_are_those_of_the_reference(seed):
+    source = random_examples(np.random.default_rng(seed), 400)
+    test, rest = cut(source, first_rows(source, seed), 60, seed)
+    dev, rest = cut(source, rest, 30, seed)
+    train, _ = cut(source, rest, 100, seed)
+    splits = split(source, None, seed=seed, train_rows=100, dev_rows=30, test_rows=60)
+    assert (splits.test.rows, splits.dev.rows, splits.train.rows) == (test, dev, train)
+    assert split(source, None, seed=seed, train_rows="all", dev_rows=30, test_rows=60).train.rows == rest
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_separate_splits_are_sampled_and_cleaned_as_in_the_reference(seed):
+    rng = np.random.default_rng(seed)
+    source, dev, test = random_examples(rng, 400), random_examples(rng, 150), random_examples(rng, 90)
+
+    def among(part: Examples, places: list[int], *others: Examples) -> list[int]:
+        seen = {text_key(text, seed) for other in others for text in other.texts}
+        return [i for i in places if text_key(part.texts[i], seed) not in seen]
+
+    clean = among(dev, list(range(150)), test)
+    guide = Examples([dev.texts[i] for i in clean], [dev.labels[i] for i in clean], clean)
+    splits = split(source, test, dev, seed=seed, train_rows="all", dev_rows=40, test_rows=50)
+    assert splits.train.rows == among(source, first_rows(source, seed), test, guide)
+    assert splits.dev.rows == cut(dev, clean, 40, seed)[0]
+    assert splits.test.rows == cut(test, list(range(90)), 50, seed)[0]

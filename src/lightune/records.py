@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import pyarrow as pa
 
@@ -37,14 +39,15 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with the names of their classes, in source order; `labels` is None where nobody labelled them.
+    """Texts with the names of their classes; `labels` is None where nobody labelled them.
 
-    rows: 0-based row numbers in the source table, so that a finding can point at the user's own file.
+    rows: 0-based row numbers in the source table, so that a finding can point at the user's own file. All three
+    are lists or, made from a table, `Values` (`data/values.py`), which hold no Python object a row.
     """
 
-    texts: list[str]
-    labels: list[str] | None
-    rows: list[int]
+    texts: Sequence[str]
+    labels: Sequence[str] | None
+    rows: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# Of logits, relative to the largest where that is above 1. In fp32 the other process takes the plain path and this one
+# Of logits, relative to the largest where that is above 1. In fp32 the other process takes the plain path, this one
 # the fast path (`model/engine.py`), so that even on one machine the last digits differ. In 16 bits both take the fast
 # one: a sensitive network rounds its way to other logits on another path, as near to those in fp32 as the first.
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 2e-2}

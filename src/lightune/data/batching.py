@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightune.data.files import MIB
+from lightune.data.scratch import joined
+from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.recipe import Truncation
 from lightune.records import Decision, Splits
@@ -54,7 +58,7 @@ class Tokens:
     n_truncated: texts that were cut; lost: tokens that were cut away, all texts together.
     """
 
-    ids: NDArray[np.int32]
+    ids: NDArray[np.int32]  # mapped from a file, and not to be written to, where it is large
     offsets: Ints
     n_truncated: int
     lost: int
@@ -98,19 +102,28 @@ def tokenise(texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: 
     room = max_tokens - frame.n_special
     if room < 1:
         raise UserError(f"data.max_tokens = {max_tokens}: the special tokens alone are {frame.n_special}.")
-    pieces: list[NDArray[np.int32]] = []
+    offsets = np.zeros(len(texts) + 1, dtype=np.int64)
     n_truncated = lost = 0
-    for start in range(0, len(texts), TOKENISE_ROWS):
-        chunk = list(texts[start : start + TOKENISE_ROWS])
-        for ids in tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]:
-            if len(ids) > room:
-                n_truncated += 1
-                lost += len(ids) - room
-            cut = truncate(ids, room, truncation)
-            pieces.append(np.array([*frame.prefix, *cut, *frame.suffix], dtype=np.int32))
-    offsets = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
-    ids_all = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-    return Tokens(ids_all, offsets, n_truncated, lost)
+
+    def chunks() -> Iterator[NDArray[np.int32]]:
+        nonlocal n_truncated, lost
+        for start in range(0, len(texts), TOKENISE_ROWS):
+            rows = _token_lists(list(texts[start : start + TOKENISE_ROWS]), tokenizer)
+            over = [len(ids) - room for ids in rows if len(ids) > room]
+            n_truncated, lost = n_truncated + len(over), lost + sum(over)
+            framed = [[*frame.prefix, *truncate(ids, room, truncation), *frame.suffix] for ids in rows]
+            offsets[start + 1 : start + 1 + len(rows)] = [len(ids) for ids in framed]
+            yield np.fromiter(chain.from_iterable(framed), np.int32)
+
+    ids = joined(chunks(), np.int32)
+    return Tokens(ids, np.cumsum(offsets, out=offsets), n_truncated, lost)
+
+
+def _token_lists(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    """The tokens of each text; nothing else is asked for, since what a tokenizer makes besides takes time."""
+    wanted = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+    ids: list[list[int]] = tokenizer(texts, verbose=False, **wanted)["input_ids"]
+    return ids
 
 
 def truncate(ids: Sequence[int], room: int, truncation: str) -> Sequence[int]:
@@ -123,16 +136,14 @@ def truncate(ids: Sequence[int], room: int, truncation: str) -> Sequence[int]:
     return [*ids[:head], *ids[len(ids) - (room - head) :]]
 
 
-def epoch_steps(lengths: Ints, batch_size: int, rng: np.random.Generator) -> list[Ints]:
+def epoch_steps(lengths: Ints, batch_size: int, rng: np.random.Generator) -> Iterator[Ints]:
     """One epoch of optimizer steps, each the rows of batch_size texts of similar length, in random order."""
     order = rng.permutation(len(lengths))
-    steps: list[Ints] = []
     for start in range(0, len(order), batch_size * CHUNK_STEPS):
         chunk = order[start : start + batch_size * CHUNK_STEPS]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
         batches = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-        steps += [batches[i] for i in rng.permutation(len(batches))]
-    return steps
+        yield from (batches[i] for i in rng.permutation(len(batches)))
 
 
 def within_budget(rows: Ints, lengths: Ints, max_tokens: int) -> list[Ints]:
@@ -229,11 +240,8 @@ def encode(
 
     training_tokens: a shorter limit for most training steps, or "auto" for none.
     """
-    ids = {name: i for i, name in enumerate(splits.class_names)}
     rows = {
-        name: Labelled(
-            encoder.tokenise(part.texts), np.array([ids[label] for label in part.labels or []], dtype=np.int64)
-        )
+        name: Labelled(encoder.tokenise(part.texts), Names.of(part.labels or []).ids(splits.class_names))
         for name, part in splits.parts().items()
     }
     limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")
@@ -254,7 +262,9 @@ def _describe_unknown(tokens: Tokens, encoder: Encoder) -> list[Decision]:
     """The share of tokens that the vocabulary does not have. UserError if that is most of them."""
     frame, unknown = encoder.frame, encoder.tokenizer.unk_token_id
     # some tokenizers begin every text with what also stands for an unknown word
-    n_unknown = int((tokens.ids == unknown).sum()) - (frame.prefix + frame.suffix).count(unknown) * len(tokens)
+    parts = (tokens.ids[start : start + MIB] for start in range(0, tokens.n_tokens, MIB))
+    n_unknown = sum(int(np.count_nonzero(part == unknown)) for part in parts)
+    n_unknown -= (frame.prefix + frame.suffix).count(unknown) * len(tokens)
     share = n_unknown / max(1, tokens.n_tokens - frame.n_special * len(tokens))
     if share > MOST_UNKNOWN:
         raise UserError(

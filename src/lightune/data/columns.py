@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from lightune.data.scratch import CHUNK_ROWS, gathered
+from lightune.data.values import Names, Numbers, Texts
 from lightune.errors import UserError, near_match
 from lightune.records import Decision, Examples
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 # Earlier names win over later ones.
 LABEL_NAMES = (
@@ -236,7 +242,7 @@ def _rank(name: str, known: tuple[str, ...]) -> int:
 def _count_distinct(table: pa.Table, name: str) -> int:
     import pyarrow.compute as pc
 
-    return int(pc.count_distinct(pc.utf8_trim_whitespace(table.column(name))).as_py())
+    return int(pc.count_distinct(pc.utf8_trim_whitespace(pc.unique(table.column(name)))).as_py())
 
 
 def _no_label(table: pa.Table, profiles: list[_Profile], candidates: list[_Profile]) -> str:
@@ -311,78 +317,111 @@ def examples(
     a class name is unfit.
     """
     _check_text_choice(table, text)
-    texts = _render(table, text)
+    texts, blank = _render(table, text)
+    rows = np.arange(table.num_rows)
     if label is None:
-        return Examples([line or "" for line in texts], None, list(range(len(texts)))), []
+        import pyarrow.compute as pc
+
+        filled = pc.if_else(blank, "", texts)  # in memory: prediction comes with a part of a table at a time
+        return Examples(Texts.of_column(filled, rows), None, Numbers(rows)), []
     _check_column(table, label, "label")
-    labels = [(cell or "").strip() for cell in table.column(label).to_pylist()]
-    rows, decisions = _keep(texts, labels, label)
-    names, notes = _class_names([labels[row] for row in rows], label, class_names)
-    if len(set(names)) < fewest_classes:
+    labels = _labels(table.column(label))
+    kept, decisions = _keep(blank.to_numpy(), labels, label)
+    names, notes = _class_names(labels.take(kept), label, class_names)
+    if len(names.counts()) < fewest_classes:
         raise UserError(
             f"column {label!r} has a single class: {names[0]!r} in all {len(names):,} rows. "
             f"Add rows of another class, or set data.label to another column."
         )
-    return Examples([texts[row] or "" for row in rows], names, rows), decisions + notes
+    return Examples(Texts.of_column(texts, kept), names, Numbers(kept)), decisions + notes
 
 
-def _render(table: pa.Table, text: str) -> list[str | None]:
-    """One text per row; None where every column that it uses is missing or blank."""
+def _render(table: pa.Table, text: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """One text per row, and whether every column that it uses is missing or blank there."""
     if text in table.column_names:
-        return [cell if cell and cell.strip() else None for cell in table.column(text).to_pylist()]
+        return table.column(text), _is_blank(table.column(text))
     parts = _template(text)
-    cells = {name: table.column(name).to_pylist() for _, name in parts if name is not None}
-    return [_fill(parts, dict(zip(cells, row, strict=True))) for row in zip(*cells.values(), strict=True)]
+    starts = range(0, max(1, table.num_rows), CHUNK_ROWS)
+    rendered = gathered(_filled(parts, table.slice(start, CHUNK_ROWS)) for start in starts)
+    return rendered.column("text"), rendered.column("blank")
 
 
-def _fill(parts: list[tuple[str, str | None]], row: dict[str, str | None]) -> str | None:
-    if not any(cell and cell.strip() for cell in row.values()):
-        return None
-    return "".join(literal + ((row[name] or "") if name is not None else "") for literal, name in parts)
+def _filled(parts: list[tuple[str, str | None]], table: pa.Table) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = {name: table.column(name) for _, name in parts if name is not None}
+    pieces: list[Any] = []
+    for literal, name in parts:
+        pieces += [literal] if name is None else [literal, pc.fill_null(columns[name], "")]
+    blank = reduce(pc.and_, map(_is_blank, columns.values()))
+    return pa.table({"text": pc.binary_join_element_wise(*pieces, ""), "blank": blank})
+
+
+def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether each cell is missing, empty or white space."""
+    import pyarrow.compute as pc
+
+    blank = pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
+    return pc.fill_null(blank, True)
+
+
+def _labels(column: pa.ChunkedArray) -> Names:
+    """The cells without the white space around them; "" where one is missing."""
+    codes, names = [np.zeros(0, np.int32)], {"": 0}
+    for chunk in column.chunks:
+        cells = chunk.fill_null("").dictionary_encode()
+        own = [names.setdefault(name.strip(), len(names)) for name in cells.dictionary.to_pylist()]
+        codes.append(np.array(own, np.int32)[cells.indices.to_numpy()])
+    return Names(np.concatenate(codes), list(names))
 
 
 def is_unlabelled(table: pa.Table, label: str) -> bool:
     """Whether nobody labelled these rows: the column has no value in any of them."""
     if label not in table.column_names or _unusable(table, label):
         return False
-    return not any(cell and cell.strip() for cell in table.column(label).to_pylist())
+    import pyarrow.compute as pc
+
+    return bool(pc.all(_is_blank(table.column(label)), min_count=0).as_py())
 
 
-def _keep(texts: list[str | None], labels: list[str], label: str) -> tuple[list[int], list[Decision]]:
+def _keep(blank: NDArray[np.bool_], labels: Names, label: str) -> tuple[NDArray[np.int64], list[Decision]]:
     """The rows with a label and a text, and a decision for each reason that dropped some."""
     n = len(labels)
-    unlabelled = labels.count("")
+    has_label = labels.codes != labels.names.index("")
+    unlabelled = n - int(has_label.sum())
     if unlabelled == n:
         raise UserError(f"column {label!r}: all {n:,} labels are missing. Set data.label to the column of classes.")
-    empty = sum(bool(name) and text is None for name, text in zip(labels, texts, strict=True))
+    empty = int((has_label & blank).sum())
     if (unlabelled + empty) * 2 > n:
         raise UserError(
             f"{unlabelled:,} of {n:,} rows have no label in {label!r} and {empty:,} more have no text: over "
             f"half would be dropped. Set data.text and data.label to the right columns, or remove those rows."
         )
     found = (("rows without a label", unlabelled), ("rows without a text", empty))
-    rows = [row for row in range(n) if labels[row] and texts[row] is not None]
-    return rows, [Decision(what, "dropped", f"{count:,} of {n:,} rows") for what, count in found if count]
+    decisions = [Decision(what, "dropped", f"{count:,} of {n:,} rows") for what, count in found if count]
+    return np.flatnonzero(has_label & ~blank), decisions
 
 
-def _class_names(labels: list[str], label: str, class_names: list[str] | None) -> tuple[list[str], list[Decision]]:
+def _class_names(labels: Names, label: str, class_names: list[str] | None) -> tuple[Names, list[Decision]]:
     """The labels, as names where they are ids of `class_names`; each name checked."""
     decisions: list[Decision] = []
     if class_names is not None:
         labels, decisions = _match_names(labels, label, class_names)
-    counts = Counter(labels)
+    counts = labels.counts()
     for name in counts:
         _check_class_name(name, label)
     return labels, decisions + _spellings(counts)
 
 
-def _match_names(labels: list[str], label: str, names: list[str]) -> tuple[list[str], list[Decision]]:
-    unknown = {name: count for name, count in Counter(labels).items() if name not in names}
+def _match_names(labels: Names, label: str, names: list[str]) -> tuple[Names, list[Decision]]:
+    counts = labels.counts()
+    unknown = {name: count for name, count in counts.items() if name not in names}
     ids = {str(class_id): name for class_id, name in enumerate(names)}
     if not unknown:
         return labels, []
-    if set(labels) <= ids.keys():
-        return [ids[name] for name in labels], [Decision("class names", ", ".join(names), "the labels are their ids")]
+    if counts.keys() <= ids.keys():
+        return labels.renamed(ids), [Decision("class names", ", ".join(names), "the labels are their ids")]
     first = next(iter(unknown))
     raise UserError(
         f"column {label!r} has labels that are no class: {dict(list(unknown.items())[:5])} (label: rows). "
@@ -402,7 +441,7 @@ def _check_class_name(name: str, label: str) -> None:
         )
 
 
-def _spellings(counts: Counter[str]) -> list[Decision]:
+def _spellings(counts: dict[str, int]) -> list[Decision]:
     """A warning for each number that is written in several ways ("1" and "1.0"): they stay classes apart."""
     by_value: dict[float, list[str]] = defaultdict(list)
     for name in sorted(counts):
@@ -415,6 +454,6 @@ def _spellings(counts: Counter[str]) -> list[Decision]:
     ]
 
 
-def _one_number(names: list[str], counts: Counter[str]) -> str:
+def _one_number(names: list[str], counts: dict[str, int]) -> str:
     rows = ", ".join(f"{name!r} {counts[name]:,} rows" for name in names)
     return f"warning: one number written in several ways ({rows}); write it in one way if it is one class"

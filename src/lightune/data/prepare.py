@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lightune.data.batching import MAX_TOKENS
 from lightune.data.columns import choose_columns, examples, is_unlabelled
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.splits import split
+from lightune.data.values import Texts
 from lightune.errors import UserError
 from lightune.libraries import is_offline
 from lightune.recipe import DataRecipe
@@ -127,6 +130,6 @@ def _affordable_rows(texts: Sequence[str], recipe: DataRecipe, device: str, budg
         return None
     limit = MAX_TOKENS if isinstance(recipe.max_tokens, str) else recipe.max_tokens
     most = AUTO_TRAIN_TOKENS[device] if budget is None else budget * TOKENS_PER_SECOND
-    tokens = sum(min(len(text) / CHARACTERS_PER_TOKEN + 2, limit) for text in texts)
+    tokens = float(np.minimum(Texts.of(texts).lengths() / CHARACTERS_PER_TOKEN + 2, limit).sum())
     rows = most * len(texts) / tokens
     return int(round(rows, -3)) if rows > 2000 else max(2, round(rows))

@@ -1,4 +1,4 @@
-"""Tables larger than memory: they lie in a nameless scratch file that is mapped, and that ends with the process."""
+"""What is larger than memory lies in a nameless scratch file that is mapped, and that ends with the process."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from lightune.data.files import MIB
 from lightune.errors import GateError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 CHUNK_ROWS = 2048
-HELD_BYTES = 64 * MIB  # a table up to this size needs no file
+HELD_BYTES = 64 * MIB  # what is no larger needs no file
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT}
 _NO_ROOM |= {errno.EFBIG, errno.ENOMEM, errno.ENODEV, errno.EMFILE, errno.ENFILE}  # limits of the process
@@ -58,8 +61,12 @@ def mapped(file: IO[bytes]) -> pa.BufferReader:
     """The file's bytes without a copy in memory, also after it was closed."""
     import pyarrow as pa
 
+    return pa.BufferReader(pa.py_buffer(_map(file)))
+
+
+def _map(file: IO[bytes]) -> mmap.mmap:
     file.flush()
-    return pa.BufferReader(pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def gathered(tables: Iterable[pa.Table]) -> pa.Table:
@@ -92,3 +99,21 @@ def _put_aside(tables: Iterable[pa.Table]) -> list[pa.Table]:
     while contents.tell() < contents.size():
         parts.append(pa.ipc.open_stream(contents).read_all())
     return parts
+
+
+def joined(arrays: Iterable[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    """One array (N,) of all of them, one after the other, in bounded memory; a mapped one cannot be written to.
+
+    GateError if a large one finds no room.
+    """
+    held: list[NDArray[Any]] = []
+    n_bytes = 0
+    for array in (more := iter(arrays)):
+        held.append(array.astype(dtype, copy=False))
+        n_bytes += held[-1].nbytes
+        if n_bytes > HELD_BYTES:
+            with scratch_file() as file:
+                for part in itertools.chain(held, more):
+                    file.write(part.astype(dtype, copy=False).data)
+                return np.frombuffer(_map(file), dtype)
+    return np.concatenate(held) if held else np.zeros(0, dtype)

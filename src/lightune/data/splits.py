@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from lightune.data.values import Names, Numbers, Texts
 from lightune.errors import UserError, near_match
 from lightune.records import Decision, Examples, Splits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Keys = NDArray[np.uint64]
+    Places = NDArray[np.int64]
 
 TEST_SHARE, TEST_ROWS = 0.2, 2000  # of the source where it has no test split, and at most
 DEV_SHARE, DEV_ROWS = 0.1, 500
@@ -28,16 +37,24 @@ def text_key(text: str, seed: int) -> bytes:
 
 @dataclass(frozen=True)
 class Pool:
-    """Examples with the hash of each text; splits are lists of indices into it."""
+    """N examples with the hash of each text, keys (N,); splits are arrays of places in it."""
 
-    examples: Examples
-    labels: list[str]
-    keys: list[bytes]
+    texts: Texts
+    labels: Names
+    rows: Numbers
+    keys: Keys
 
-    def pick(self, indices: Sequence[int]) -> Examples:
-        """The examples at `indices`, in that order."""
-        texts = [self.examples.texts[i] for i in indices]
-        return Examples(texts, [self.labels[i] for i in indices], [self.examples.rows[i] for i in indices])
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def examples(self) -> Examples:
+        """The examples alone."""
+        return Examples(self.texts, self.labels, self.rows)
+
+    def pick(self, places: Places) -> Pool:
+        """The examples at `places`, in that order."""
+        return Pool(self.texts.take(places), self.labels.take(places), self.rows.take(places), self.keys[places])
 
 
 def split(
@@ -58,20 +75,20 @@ def split(
     Sizes are rows, "all" or "auto"; most_train_rows and most_test_rows cap automatic ones. class_names gives the
     order of the class ids where the source has one. UserError if a split cannot be made.
     """
-    pool, decisions = _without_copies(_pool(source, seed))
-    names = _order(pool.labels, class_names)
-    rest = list(range(len(pool.keys)))
+    pool = _pool(source, seed)
+    names = _order(pool.labels.counts(), class_names)
+    rest, decisions = _without_copies(pool)
     asked: dict[str, int] = {}
     if test is None:
         asked["test"] = _size("data.test_rows", test_rows, len(rest), TEST_SHARE, TEST_ROWS)
         scored, rest, why = _cut_off(pool, rest, "data.test_rows", asked["test"])
-        test_keys = {text_key(text, seed) for text in scored.texts}
+        test_keys = scored.keys
         decisions.append(Decision("test rows", f"{len(scored):,}", f"no separate test file; stratified{why}"))
     else:
         separate = _pool(test, seed)
-        _check_test_classes(names, separate.labels)
+        _check_test_classes(names, separate.labels.counts())
         # leaks are looked for in the whole test split, not only in the rows that are scored
-        test_keys = set(separate.keys)
+        test_keys = separate.keys
         rest, leaks = _without(pool, rest, test_keys, "test")
         is_capped = test_rows == "auto" and len(test) > (most_test_rows or len(test))
         scored = _subset(separate, most_test_rows or "all" if is_capped else test_rows, "data.test_rows")
@@ -86,52 +103,50 @@ def split(
         guide, rest, why = _cut_off(pool, rest, "data.dev_rows", asked["dev"])
         decisions.append(Decision("dev rows", f"{len(guide):,}", f"the best state is chosen on them{why}"))
     else:
-        rest, leaks = _without(pool, rest, set(own_dev.keys), "dev")
-        wanted: Size = min(DEV_ROWS, len(own_dev.keys)) if dev_rows == "auto" else dev_rows
+        rest, leaks = _without(pool, rest, own_dev.keys, "dev")
+        wanted: Size = min(DEV_ROWS, len(own_dev)) if dev_rows == "auto" else dev_rows
         guide = _subset(own_dev, wanted, "data.dev_rows")
         asked["dev"] = len(guide) if isinstance(wanted, str) else wanted
-        why = f"of {len(own_dev.keys):,} in the source's own dev split; the best state is chosen on them"
+        why = f"of {len(own_dev):,} in the source's own dev split; the best state is chosen on them"
         decisions += [*leaks, Decision("dev rows", f"{len(guide):,}", why)]
-    train, asked["train"] = _training_rows(pool, rest, train_rows, most_train_rows, decisions)
-    splits = Splits(pool.pick(train), guide, scored, names, decisions, asked)
-    return replace(splits, decisions=[*decisions, *_absent_classes(splits)])
+    rest, asked["train"] = _training_rows(pool, rest, train_rows, most_train_rows, decisions)
+    train = pool.pick(rest)
+    decisions += [*_absent_classes("train", names, train), *_absent_classes("test", names, scored)]
+    return Splits(train.examples, guide.examples, scored.examples, names, decisions, asked)
 
 
-def _cut_off(pool: Pool, rest: list[int], key: str, wanted: int) -> tuple[Examples, list[int], str]:
+def _cut_off(pool: Pool, rest: Places, key: str, wanted: int) -> tuple[Pool, Places, str]:
     """Rows held out of `rest`, what remains, and a remark where it could not be just as many as asked."""
     taken, rest = _take(pool, rest, wanted, key)
     return pool.pick(taken), rest, _instead_of(wanted, len(taken))
 
 
 def _own_dev(
-    dev: Pool, names: Sequence[str], pool: Pool, rest: list[int], test_keys: set[bytes]
+    dev: Pool, names: Sequence[str], pool: Pool, rest: Places, test_keys: Keys
 ) -> tuple[Pool | None, list[Decision]]:
     """The rows of a source's own dev split that are in no test split; None, with the reason, if it is no guide."""
-    clean = [i for i, key in enumerate(dev.keys) if key not in test_keys]
-    keys = {dev.keys[i] for i in clean}
-    shared = len(dev.keys) - len(clean)
+    clean = dev.pick(np.flatnonzero(~_are_in(dev.keys, test_keys)))
+    shared = len(dev) - len(clean)
     why = ""
-    if unseen := sorted(set(dev.labels) - set(names)):
+    if unseen := sorted(dev.labels.counts().keys() - set(names)):
         why = f"it has labels that no training row has: {unseen[:5]}"
-    elif shared * 2 > len(dev.keys):
-        why = f"{shared:,} of its {len(dev.keys):,} texts are in the test split too"
-    elif 2 * sum(pool.keys[i] in keys for i in rest) > len(rest):
+    elif shared * 2 > len(dev):
+        why = f"{shared:,} of its {len(dev):,} texts are in the test split too"
+    elif 2 * int(_are_in(pool.keys[rest], clean.keys).sum()) > len(rest):
         why = "it holds most of the training rows"
     if why:
         return None, [Decision("dev split", "not used", why)]
-    labels, left = [dev.labels[i] for i in clean], [dev.keys[i] for i in clean]
     dropped = [Decision("leaks", f"{shared:,} dev rows dropped", "their text is in the test split too")]
-    return Pool(dev.pick(clean), labels, left), dropped if shared else []
+    return clean, dropped if shared else []
 
 
-def _subset(pool: Pool, asked: Size, key: str) -> Examples:
+def _subset(pool: Pool, asked: Size, key: str) -> Pool:
     """All rows of a separate split, or `asked` of them, stratified. UserError if it has fewer."""
-    everything = list(range(len(pool.keys)))
-    if asked in ("auto", "all") or int(asked) == len(everything):
-        return pool.pick(everything)
-    if int(asked) > len(everything):
-        raise UserError(f"{key} = {asked}: the split has {len(everything):,} rows. Ask for fewer, or leave it out.")
-    return pool.pick(_take(pool, everything, int(asked), key)[0])
+    if asked in ("auto", "all") or int(asked) == len(pool):
+        return pool
+    if int(asked) > len(pool):
+        raise UserError(f"{key} = {asked}: the split has {len(pool):,} rows. Ask for fewer, or leave it out.")
+    return pool.pick(_take(pool, np.arange(len(pool)), int(asked), key)[0])
 
 
 def _instead_of(asked: int, got: int) -> str:
@@ -140,36 +155,57 @@ def _instead_of(asked: int, got: int) -> str:
 
 def _pool(examples: Examples, seed: int) -> Pool:
     assert examples.labels is not None, "only labelled examples are split"
-    return Pool(examples, examples.labels, [text_key(text, seed) for text in examples.texts])
+    keys = (int.from_bytes(text_key(text, seed), "big") for text in examples.texts)  # in the order of their bytes
+    return Pool(
+        Texts.of(examples.texts),
+        Names.of(examples.labels),
+        Numbers.of(examples.rows),
+        np.fromiter(keys, np.uint64, len(examples)),
+    )
 
 
-def _without_copies(pool: Pool) -> tuple[Pool, list[Decision]]:
-    """Keeps the first row of each text and label."""
-    first: dict[tuple[bytes, str], int] = {}
-    for i, pair in enumerate(zip(pool.keys, pool.labels, strict=True)):
-        first.setdefault(pair, i)
-    kept = list(first.values())
-    copies = len(pool.keys) - len(kept)
+def _without_copies(pool: Pool) -> tuple[Places, list[Decision]]:
+    """The first row of each text and label."""
+    order = np.lexsort((pool.labels.codes, pool.keys))  # stable: equal rows stay in the order of the source
+    is_new_text = _differs(pool.keys[order])
+    is_first = is_new_text | _differs(pool.labels.codes[order])
+    kept = np.sort(order[is_first])
+    copies = len(pool) - len(kept)
     found = []
     if copies:
         why = "same text and label as an earlier row; kept once, so that no text is in two splits"
         found.append(Decision("duplicates", f"{copies:,} rows dropped", why))
-    contradictions = len(kept) - len({pool.keys[i] for i in kept})
+    contradictions = len(kept) - int(is_new_text.sum())
     if contradictions:
         found.append(Decision("contradictions", f"{contradictions:,} texts", "the same text under several labels"))
-    return Pool(pool.pick(kept), [pool.labels[i] for i in kept], [pool.keys[i] for i in kept]), found
+    return kept, found
+
+
+def _differs(ordered: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """(N,) whether each value is another than the one before it."""
+    return np.concatenate([np.ones(min(1, len(ordered)), bool), ordered[1:] != ordered[:-1]])
+
+
+def _are_in(keys: Keys, others: Keys) -> NDArray[np.bool_]:
+    """(N,) whether each of `keys` is among `others`, in a fraction of the memory that np.isin takes."""
+    if not len(others):
+        return np.zeros(len(keys), bool)
+    others = np.sort(others)
+    places = np.minimum(np.searchsorted(others, keys), len(others) - 1)
+    found: NDArray[np.bool_] = others[places] == keys
+    return found
 
 
 def _repeats(test: Pool) -> list[Decision]:
     """Texts that a separate test split holds more than once: they are scored as they come."""
-    repeats = len(test.keys) - len(set(test.keys))
+    repeats = len(test) - len(np.unique(test.keys))
     why = "a text that stands there already; each is scored, and the intervals take them for different ones"
     return [Decision("test copies", f"{repeats:,} rows", why)] if repeats else []
 
 
-def _without(pool: Pool, rest: list[int], seen: set[bytes], other: str) -> tuple[list[int], list[Decision]]:
+def _without(pool: Pool, rest: Places, seen: Keys, other: str) -> tuple[Places, list[Decision]]:
     """`rest` without the rows whose text is in the `other` split. UserError if that is most of them."""
-    clean = [i for i in rest if pool.keys[i] not in seen]
+    clean = rest[~_are_in(pool.keys[rest], seen)]
     leaks = len(rest) - len(clean)
     if leaks * 2 > len(rest):
         raise UserError(
@@ -180,7 +216,7 @@ def _without(pool: Pool, rest: list[int], seen: set[bytes], other: str) -> tuple
     return clean, [Decision("leaks", f"{leaks:,} training rows dropped", why)] if leaks else []
 
 
-def _order(labels: Sequence[str], given: Sequence[str] | None) -> list[str]:
+def _order(labels: Iterable[str], given: Sequence[str] | None) -> list[str]:
     """The source's own order, else numbers by value and words by alphabet."""
     present = set(labels)
     if given:
@@ -190,8 +226,8 @@ def _order(labels: Sequence[str], given: Sequence[str] | None) -> list[str]:
     return sorted(present, key=lambda name: (name.casefold(), name))
 
 
-def _check_test_classes(names: Sequence[str], labels: Sequence[str]) -> None:
-    unseen = {name: n for name, n in Counter(labels).items() if name not in names}
+def _check_test_classes(names: Sequence[str], counts: Mapping[str, int]) -> None:
+    unseen = {name: n for name, n in counts.items() if name not in names}
     if unseen:
         seen = ", ".join(f"{name!r} ({n:,})" for name, n in sorted(unseen.items())[:10])
         raise UserError(
@@ -210,19 +246,38 @@ def _size(key: str, asked: Size, available: int, share: float, most: int) -> int
     return wanted
 
 
-def _take(pool: Pool, indices: Sequence[int], wanted: int, key: str) -> tuple[list[int], list[int]]:
-    """`wanted` of `indices`, each class in proportion, in the order of their hashes; and those that remain."""
-    by_class: dict[str, list[int]] = defaultdict(list)
-    for i in sorted(indices, key=lambda i: pool.keys[i]):
-        by_class[pool.labels[i]].append(i)
-    counts = _proportions({name: len(members) for name, members in by_class.items()}, wanted)
+def _take(pool: Pool, places: Places, wanted: int, key: str) -> tuple[Places, Places]:
+    """`wanted` of `places`, each class in proportion, in the order of their hashes; and those that remain."""
+    by_class, sizes = _by_class(pool, places)
+    counts = _proportions(sizes, wanted)
     if sum(counts.values()) < 1:
-        raise UserError(f"{key}: {len(indices)} rows of {len(by_class)} classes are too few to split.")
-    taken = [i for name, members in by_class.items() for i in members[: counts[name]]]
-    keys = {pool.keys[i] for i in taken}
+        raise UserError(f"{key}: {len(places)} rows of {len(sizes)} classes are too few to split.")
+    is_taken = np.concatenate([np.arange(size) < counts[name] for name, size in sizes.items()])
+    taken, rest = by_class[is_taken], by_class[~is_taken]
     # a text under two labels can straddle the cut: its other rows go nowhere
-    rest = [i for name, members in by_class.items() for i in members[counts[name] :] if pool.keys[i] not in keys]
-    return sorted(taken, key=lambda i: pool.keys[i]), sorted(rest, key=lambda i: pool.keys[i])
+    rest = rest[~_are_in(pool.keys[rest], pool.keys[taken])]
+    return _by_key(pool, taken), _by_key(pool, rest)
+
+
+def _by_key(pool: Pool, places: Places) -> Places:
+    """`places` in the order of their hashes; equal ones stay in the order they are in."""
+    return places[np.argsort(pool.keys[places], kind="stable")]
+
+
+def _by_class(pool: Pool, places: Places) -> tuple[Places, dict[str, int]]:
+    """`places` class after class, each in the order of their hashes, and the rows of each class in that order.
+
+    The class of the lowest hash comes first: it decides the order of rows that share a text.
+    """
+    ordered = _by_key(pool, places)
+    codes = pool.labels.codes[ordered]
+    present, first = np.unique(codes, return_index=True)
+    present = present[np.argsort(first)]
+    rank = np.zeros(len(pool.labels.names), np.int32)
+    rank[present] = np.arange(len(present))
+    names = [pool.labels.names[code] for code in present]
+    sizes = np.bincount(rank[codes], minlength=len(present)).tolist()
+    return ordered[np.argsort(rank[codes], kind="stable")], dict(zip(names, sizes, strict=True))
 
 
 def _proportions(sizes: dict[str, int], wanted: int) -> dict[str, int]:
@@ -240,8 +295,8 @@ def _proportions(sizes: dict[str, int], wanted: int) -> dict[str, int]:
 
 
 def _training_rows(
-    pool: Pool, rest: list[int], asked: Size, most: int | None, decisions: list[Decision]
-) -> tuple[list[int], int]:
+    pool: Pool, rest: Places, asked: Size, most: int | None, decisions: list[Decision]
+) -> tuple[Places, int]:
     """The rows to train on, and how many were wanted."""
     limit = len(rest) if asked == "all" else (most or len(rest)) if asked == "auto" else int(asked)
     if asked not in ("auto", "all") and limit > len(rest):
@@ -254,11 +309,8 @@ def _training_rows(
     return train, min(limit, len(rest))
 
 
-def _absent_classes(splits: Splits) -> list[Decision]:
-    found = []
-    for where, part in (("train", splits.train), ("test", splits.test)):
-        absent = [name for name in splits.class_names if name not in set(part.labels or [])]
-        if absent:
-            shown = ", ".join(map(repr, absent[:5]))
-            found.append(Decision(f"classes not in {where}", shown, "none of their rows is there"))
-    return found
+def _absent_classes(where: str, names: Sequence[str], part: Pool) -> list[Decision]:
+    present = part.labels.counts()
+    absent = [name for name in names if name not in present]
+    shown = ", ".join(map(repr, absent[:5]))
+    return [Decision(f"classes not in {where}", shown, "none of their rows is there")] if absent else []

@@ -122,7 +122,8 @@ def measure(
         model.eval()
         predict = _speed(forward, _spread(list(encoder.batches(test, MEMORY_TOKENS[hardware.device]))), test.lengths)
         loop = Loop(model, encoder, train, recipe, plan, hardware, 1)
-        steps = epoch_steps(train.tokens.lengths, recipe.batch_size, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        steps = list(islice(epoch_steps(train.tokens.lengths, recipe.batch_size, rng), REPEATS))
         trained = _mean_speed(step, steps, train, recipe)
     n_frozen = frozen_blocks(model)
     keeps = recipe.cache and hardware.device == "cpu"

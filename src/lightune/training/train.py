@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -340,7 +341,7 @@ def _steps(lengths: Ints, batch_size: int, n_steps: int, seed: int) -> Iterator[
     """The rows of each of n_steps steps, epoch after epoch in a new order."""
     rng = np.random.default_rng(seed)
     while n_steps > 0:
-        for rows in epoch_steps(lengths, batch_size, rng)[:n_steps]:
+        for rows in islice(epoch_steps(lengths, batch_size, rng), n_steps):
             n_steps -= 1
             yield rows
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
-
 from lightune.data.batching import Labelled
 from lightune.data.columns import choose_columns, examples
 from lightune.data.sources import Options, read, training_split
+from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.evidence.evaluate import evaluate
 from lightune.evidence.metrics import METRICS
@@ -54,13 +53,12 @@ def evaluate_file(
     journal.decide(*decisions, *dropped)
     if corpus.digest == classifier.contract.trained_on and name == training_split(corpus):
         journal.warn(f"{data}: is what this classifier was trained on; its scores there say nothing about new texts")
-    labels = rows.labels or []
-    unknown = sorted(set(labels) - set(classifier.labels))
+    labels = Names.of(rows.labels or [])
+    unknown = sorted(labels.counts().keys() - set(classifier.labels))
     if unknown:
         known = ", ".join(map(repr, classifier.labels[:20]))
         raise UserError(f"{data}: labels {unknown[:5]} are unknown to this classifier. It knows {known}.")
-    ids = {name: i for i, name in enumerate(classifier.labels)}
-    labelled = Labelled(classifier.encoder.tokenise(rows.texts), np.array([ids[name] for name in labels]))
+    labelled = Labelled(classifier.encoder.tokenise(rows.texts), labels.ids(classifier.labels))
     with journal.progress("evaluating", labelled.n_tokens, "tokens") as progress:
         found = evaluate(
             classifier.model,

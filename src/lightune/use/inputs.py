@@ -198,7 +198,7 @@ def _table_input(data: str, template: str, how: Options) -> Input:
     def chunks(output: str) -> Iterator[tuple[list[Row], list[str]]]:
         rows = rows_for(output)
         for start in range(0, table.num_rows, CHUNK_ROWS):
-            texts = examples(table.slice(start, CHUNK_ROWS), text=template, label=None)[0].texts
+            texts = list(examples(table.slice(start, CHUNK_ROWS), text=template, label=None)[0].texts)
             try:
                 some = list(islice(rows, CHUNK_ROWS))
             except (pa.ArrowException, OverflowError, ValueError) as error:  # a date in the year 150000, 1e999

@@ -84,8 +84,9 @@ def keep_freed_memory(hardware: Hardware) -> list[Decision]:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return [Decision("allocator", "as it is", "not glibc")]
-    trim_threshold, mmap_max = -1, -4  # the parameter numbers of malloc.h
-    done = mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1)
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # the parameter numbers of malloc.h
+    # one arena: each thread's own would keep what it once needed, the tokenizer's threads above all
+    done = mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1) and mallopt(arena_max, 1)
     choice = "keeps freed memory" if done else "as it is"
     return [Decision("allocator", choice, "glibc; saves page faults at every step" if done else "glibc refused")]
 

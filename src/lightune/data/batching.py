@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-LENGTH_MULTIPLE = 8  # batch lengths are rounded up to it: fewer shapes, and what matrix units like
+# batch lengths up to so many tokens are rounded up to a multiple of what follows: every new shape costs kernels, which
+# take time to make and memory to keep; longer ones to the last
+LENGTH_STEPS = {64: 8, 256: 16, 10**9: 32}
 CHUNK_STEPS = 50  # optimizer steps whose texts are sorted by length together
 TOKENISE_ROWS = 4096
 MOST_UNKNOWN = 0.5  # share of the training tokens that the vocabulary may lack
@@ -160,8 +162,9 @@ def within_budget(rows: Ints, lengths: Ints, max_tokens: int) -> list[Ints]:
 
 
 def padded_length(length: int) -> int:
-    """`length` rounded up to LENGTH_MULTIPLE."""
-    return -(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    """`length` rounded up as LENGTH_STEPS says."""
+    step = next(step for most, step in LENGTH_STEPS.items() if length <= most)
+    return -(-length // step) * step
 
 
 def collate(tokens: Tokens, rows: Ints, frame: Frame, max_tokens: int, device: str) -> dict[str, torch.Tensor]:

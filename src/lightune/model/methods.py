@@ -69,7 +69,7 @@ def apply(
 ) -> tuple[nn.Module, list[Decision]]:
     """The model with the parameters of the method, its head and its pooler trainable, everything else frozen.
 
-    The given model is changed in place. layers: only the top blocks are adapted. New parameters draw from
+    In eval mode: what drops out in training is for the loop to say. The given model is changed in place. layers: only the top blocks are adapted. New parameters draw from
     torch's global generator. Raises UserError for a wrong option or a model that the method does not suit.
     """
     given = check_options(name, options)
@@ -87,7 +87,7 @@ def apply(
             model.get_submodule(pooler).requires_grad_(False)
     elif config.is_prompt_learning:
         try_prompt(adapted, name)
-    return adapted, _decisions(name, given, _blocks_in_words(anatomy, scope), targets, saved, adapted)
+    return adapted.eval(), _decisions(name, given, _blocks_in_words(anatomy, scope), targets, saved, adapted)
 
 
 def extra_tokens(name: str, options: dict[str, Any]) -> int:

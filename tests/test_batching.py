@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from lightune.data import batching, scratch
-from lightune.data.batching import Encoder, epoch_steps, find_frame, make_encoder, truncate, within_budget
+from lightune.data.batching import (
+    Encoder,
+    cut_shorter,
+    epoch_steps,
+    find_frame,
+    make_encoder,
+    truncate,
+    within_budget,
+)
 from lightune.errors import GateError, UserError
 from tests import tiny
 
@@ -44,7 +52,9 @@ def test_a_batch_is_what_the_tokenizer_would_pad(tokenizer):
     own = encoder(tokenizer, 500)
     tokens = own.tokenise(TEXTS)
     batch = own.batch(tokens, np.arange(3), "cpu")
-    padded = tokenizer(TEXTS, padding=True, return_tensors="pt", pad_to_multiple_of=8)
+    # 65 to 256 tokens are rounded up to a multiple of 16
+    padded = tokenizer(TEXTS, padding=True, return_tensors="pt", pad_to_multiple_of=16)
+    assert 64 < tokens.lengths.max() <= 256
     assert set(batch) == set(padded) & {"input_ids", "attention_mask", "token_type_ids"}
     for name, tensor in batch.items():
         assert tensor.tolist() == padded[name].tolist(), name
@@ -170,3 +180,16 @@ def test_texts_that_the_vocabulary_does_not_know_are_told_or_refused(tmp_path):
         told(["\u0436 \u0449", "\u0449 \u0436"])
     own.tokenizer.unk_token = own.tokenizer.cls_token  # as where one token stands for start and unknown
     assert told(known) == []
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail", "head+tail"])
+@pytest.mark.parametrize("limit", [8, 9, 15])
+def test_a_cut_can_be_cut_shorter(truncation, limit, tokenizer, monkeypatch):
+    monkeypatch.setattr(batching, "TOKENISE_ROWS", 2)
+    texts = [*TEXTS, "", TEXTS[2]]
+    expected = encoder(tokenizer, limit, truncation).tokenise(texts)
+    longer = encoder(tokenizer, 17, truncation)
+    cut = cut_shorter(longer.tokenise(texts), longer.frame, max_tokens=limit, truncation=truncation)
+    assert cut.ids.tolist() == expected.ids.tolist()
+    assert cut.offsets.tolist() == expected.offsets.tolist()
+    assert (cut.n_truncated, cut.lost) == (expected.n_truncated, expected.lost)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-# batch lengths up to so many tokens are rounded up to a multiple of what follows: every new shape costs kernels, which
-# take time to make and memory to keep; longer ones to the last
+# Batches of up to so many tokens a text -> the multiple to which that length is rounded up: every new shape costs
+# kernels, which take time to make and memory to keep.
 LENGTH_STEPS = {64: 8, 256: 16, 10**9: 32}
 CHUNK_STEPS = 50  # optimizer steps whose texts are sorted by length together
 TOKENISE_ROWS = 4096
@@ -119,6 +119,27 @@ def tokenise(texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: 
 
     ids = joined(chunks(), np.int32)
     return Tokens(ids, np.cumsum(offsets, out=offsets), n_truncated, lost)
+
+
+def cut_shorter(tokens: Tokens, frame: Frame, *, max_tokens: int, truncation: str) -> Tokens:
+    """The same texts cut to fewer tokens, as `tokenise` would have cut them: heads and tails of a cut are its own."""
+    room = max_tokens - frame.n_special
+    head = {"head": room, "tail": 0}.get(truncation, room // 2) + len(frame.prefix)
+    lengths = np.minimum(tokens.lengths, max_tokens)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+
+    def chunks() -> Iterator[NDArray[np.int32]]:
+        for start in range(0, len(tokens), TOKENISE_ROWS):
+            rows = slice(start, start + TOKENISE_ROWS)
+            place = np.arange(offsets[start], offsets[min(start + TOKENISE_ROWS, len(tokens))])
+            place -= np.repeat(offsets[:-1][rows], lengths[rows])  # within the cut text
+            missing = np.repeat((tokens.lengths - lengths)[rows], lengths[rows])
+            place += np.repeat(tokens.offsets[:-1][rows], lengths[rows]) + np.where(place < head, 0, missing)
+            yield tokens.ids[place]
+
+    ids = joined(chunks(), np.int32)
+    lost = tokens.lost + int(tokens.n_tokens - len(ids))
+    return Tokens(ids, offsets, int((tokens.lengths > max_tokens).sum()), lost)
 
 
 def _token_lists(texts: list[str], tokenizer: Any) -> list[list[int]]:
@@ -255,7 +276,8 @@ def encode(
             most = encoder.max_tokens
             raise UserError(f"train.max_tokens = {training_tokens}: more than data.max_tokens, {most}.")
         short = replace(encoder, max_tokens=int(training_tokens))
-        cut = short.tokenise(splits.train.texts)
+        tokens = rows["train"].tokens
+        cut = cut_shorter(tokens, encoder.frame, max_tokens=short.max_tokens, truncation=short.truncation)
         rows["train"] = replace(rows["train"], short=cut)
         decisions.append(describe_cut(f"cut to {training_tokens} in most steps", cut, short))
     return rows, decisions

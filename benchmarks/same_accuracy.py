@@ -1,8 +1,8 @@
 """Does the fast path cost accuracy? The same job on the fast and on the plain path, seed by seed, in a paired test.
 
 `python benchmarks/same_accuracy.py [SEEDS] [ROWS]` trains MiniLM on so many IMDB reviews of 128 tokens, one epoch,
-and scores 1,000 others; a seed draws the rows, the head, the adapters and the order anew. The plain path is the network of
-transformers and PEFT under autocast. Exit code 1 if the fast path is lower by more than chance.
+and scores 1,000 others; a seed draws the rows, the head, the adapters and the order anew. The plain path is the
+network of transformers and PEFT under autocast. Exit code 1 if the fast path is lower by more than chance.
 """
 
 from __future__ import annotations

@@ -69,8 +69,9 @@ def apply(
 ) -> tuple[nn.Module, list[Decision]]:
     """The model with the parameters of the method, its head and its pooler trainable, everything else frozen.
 
-    In eval mode: what drops out in training is for the loop to say. The given model is changed in place. layers: only the top blocks are adapted. New parameters draw from
-    torch's global generator. Raises UserError for a wrong option or a model that the method does not suit.
+    In eval mode: what drops out in training is for the loop to say. The given model is changed in place. layers: only
+    the top blocks are adapted. New parameters draw from torch's global generator. Raises UserError for a wrong option
+    or a model that the method does not suit.
     """
     given = check_options(name, options)
     if name == "head" and layers != "all":

@@ -12,7 +12,7 @@ help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: $(READY)  ## fine-tune MiniLM on IMDB: before, after, the picture
-	$(BIN)/lightune run --output runs/demo --overwrite
+	$(BIN)/lightune run --time-budget 8m --output runs/demo --overwrite
 
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -m "not hard" -n 2 --dist loadfile

@@ -7,7 +7,16 @@ import tomllib
 import pytest
 
 from lightune.errors import UserError
-from lightune.recipe import Recipe, flatten, load_recipe, parse_setting, shipped_recipes, write_recipe
+from lightune.recipe import (
+    PRESETS,
+    Recipe,
+    flatten,
+    load_recipe,
+    parse_setting,
+    seconds_of,
+    shipped_recipes,
+    write_recipe,
+)
 
 
 def test_every_shipped_recipe_is_valid():
@@ -180,3 +189,32 @@ def test_a_method_that_is_no_table_is_one_message(tmp_path):
     (tmp_path / "own.toml").write_text("method = 3\n")
     with pytest.raises(UserError, match="method = 3: give its name"):
         load_recipe(str(tmp_path / "own.toml"), None, ["lora.rank=2"])
+
+
+def test_a_preset_goes_before_the_recipe_and_after_what_is_set_by_hand():
+    checked = load_recipe("imdb-minilm", {}, ["train.epochs=2.5"], "best")
+    assert checked.recipe.data.train_rows == "all"  # the recipe has a number
+    assert checked.origins["data.train_rows"] == "preset best"
+    assert checked.recipe.train.epochs == 2.5
+    assert checked.origins["train.epochs"] == "command line"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_recipe(name):
+    assert load_recipe("imdb-minilm", None, (), name).recipe.model == "minilm"
+
+
+def test_an_unknown_preset_is_told_with_the_near_one():
+    with pytest.raises(UserError, match=r"preset 'fats': not known\. Did you mean 'fast'"):
+        load_recipe(None, None, (), "fats")
+
+
+@pytest.mark.parametrize(("words", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400)])
+def test_a_time_budget_is_a_number_with_a_unit(words, seconds):
+    assert seconds_of(load_recipe(None, {"time_budget": words}).recipe.time_budget) == seconds
+
+
+@pytest.mark.parametrize("words", ["10", "ten minutes", "-5m", "5 m"])
+def test_a_time_budget_without_a_unit_is_refused(words):
+    with pytest.raises(UserError, match="time_budget = "):
+        load_recipe(None, {"time_budget": words})

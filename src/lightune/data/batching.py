@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # kernels, which take time to make and memory to keep.
 LENGTH_STEPS = {64: 8, 256: 16, 10**9: 32}
 CHUNK_STEPS = 50  # optimizer steps whose texts are sorted by length together
-TOKENISE_ROWS = 4096
+TOKENISE_ROWS = 1024
 MOST_UNKNOWN = 0.5  # share of the training tokens that the vocabulary may lack
 MAX_TOKENS = 256  # where the recipe does not say
 AUTOMATIC = {"auto": MAX_TOKENS, "most": 512}  # data.max_tokens in words

@@ -288,3 +288,36 @@ def test_block_sparse_attention_is_not_touched(tmp_path):
     model = BigBirdForSequenceClassification(BigBirdConfig(vocab_size=60, block_size=4, num_random_blocks=1, **sizes))
     assert [decision.choice for decision in quicken(model.eval(), "fp32")] == ["plain"]
     assert model.bert.attention_type == "block_sparse"
+
+
+def test_a_network_that_normalises_first_stays_plain(tmp_path):
+    """Its parts have the names of BERT's, but for the normalisation after attention."""
+    from transformers import RobertaPreLayerNormConfig, RobertaPreLayerNormForSequenceClassification
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = RobertaPreLayerNormConfig(vocab_size=60, pad_token_id=1, **sizes)
+    model = RobertaPreLayerNormForSequenceClassification(config).eval().requires_grad_(False)
+    assert [decision.choice for decision in quicken(model, "bf16")] == ["plain"]
+
+
+def test_blocks_that_are_to_be_computed_again_take_the_plain_path(bases):
+    """Recomputing is done by the class's forward, which a written-out block would hide."""
+    from lightune.training.train import enable_checkpointing, set_training_mode
+
+    plain, inputs, y = adapted(bases["bert"], "lora")
+    fast = copy.deepcopy(plain)
+    quicken(fast, "fp32")
+    enable_checkpointing(fast.get_base_model())
+    set_training_mode(fast, True)
+    called = []
+    for name in anatomies.find_layers(fast.get_base_model()):
+        block = fast.get_base_model().get_submodule(name)
+        block.fast.forward = lambda *_: called.append(1)
+    same(plain, fast, inputs, y)
+    assert not called
+
+
+def test_another_precision_writes_the_blocks_out_anew(bases):
+    model, *_ = adapted(bases["bert"], "lora")
+    assert quicken(model, "fp32")[0].choice == "written out in fp32"
+    assert quicken(model, "bf16")[0].choice == "written out in bf16"

@@ -175,7 +175,7 @@ def test_settings_may_be_a_dictionary():
     flat = load_recipe(None, None, {"train.epochs": 2.0})
     nested = load_recipe(None, None, {"train": {"epochs": 2.0}})
     assert flat == nested
-    assert (nested.recipe.train.epochs, nested.recipe.train.max_tokens) == (2.0, 64)  # the rest stays the recipe's
+    assert (nested.recipe.train.epochs, nested.recipe.train.max_tokens) == (2.0, 96)  # the rest stays the recipe's
     assert nested.origins["train.epochs"] == "command line"
     assert load_recipe(None, None, ["train={epochs=2.0}"]) == flat
 

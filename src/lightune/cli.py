@@ -109,7 +109,7 @@ def _add_run(commands: Any) -> None:
     add("--overwrite", action="store_true", help="replace a finished run in FOLDER, once the new one is proved")
     add("--seed", type=int, help="of the split, the head, the adapters and the order of rows")
     add("--preset", metavar="NAME", help="fast (two minutes), balanced or best (hours on a CPU)")
-    add("--time-budget", metavar="TIME", help="90s, 10m, 2h: rows, epochs and layers are chosen to fit")
+    add("--time-budget", metavar="TIME", help="90s, 10m, 2h: the run ends by then, with what fits")
     add("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings", help="override the recipe")
     add("--dry-run", action="store_true", help="show the plan and its cost, and stop")
     add("--offline", action="store_true", help="no request leaves this machine")

@@ -111,7 +111,8 @@ class Recipe(Section):
     model: str = Field("minilm", description="Hub id (with @revision), local folder, or minilm", min_length=1)
     seed: int = Field(0, description="of the split, the head, the adapters and the order of rows", ge=0, lt=2**63)
     time_budget: Duration | None = Field(
-        None, description="for the whole run: 90s, 10m, 2h; rows, epochs and layers are chosen to fit"
+        None,
+        description="for the whole run: 90s, 10m, 2h; epochs, and what is auto of rows and layers, are chosen to fit",
     )
     metrics: list[str] = Field([], description="more metrics: hub:NAME[@revision] runs code of the Hub")
     trackers: list[str] = Field([], description="who else is told the numbers; see docs/trackers.md")
@@ -123,9 +124,16 @@ class Recipe(Section):
 
 # what a preset sets; what is set by hand goes before it
 PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {"time_budget": "2m", "train.layers": "auto", "data.max_tokens": 128},
+    "fast": {"time_budget": "2m", "train.layers": "auto", "train.max_tokens": "auto", "data.max_tokens": 128},
     "balanced": {},
-    "best": {"data.train_rows": "all", "data.max_tokens": "most", "train.epochs": 3.0, "train.evaluations": 2},
+    "best": {
+        "data.train_rows": "all",
+        "data.max_tokens": "most",
+        "train.max_tokens": "auto",
+        "train.layers": "all",
+        "train.epochs": 3.0,
+        "train.evaluations": 2,
+    },
 }
 
 

@@ -77,7 +77,7 @@ class Plan:
     """The numbers a training needs that a recipe may leave open.
 
     memory_tokens: padded tokens per pass; layers: the top blocks that are adapted; seconds: when training ends
-    whatever has been read by then, evaluations on dev rows included; None where no time budget presses.
+    whatever has been read by then, evaluations on dev rows but for the last included; None without a time budget.
     """
 
     epochs: float

@@ -169,6 +169,7 @@ def follow(
 
         with journal.phase("before", "Before: the base model with an untrained head"):
             model.to("cpu")  # the base needs the room
+            hardware.release()
             untrained = load().model.to(hardware.device)
             quicken(untrained, hardware.precision)
             if cache:

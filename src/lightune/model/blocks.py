@@ -42,10 +42,12 @@ class Parts:
 
 def find_parts(block: nn.Module) -> Parts | None:
     """The parts of a block of a known build; None for any other."""
-    found: Any = block
     for names, parts in BUILDS:
         if all(hasattr(block, name) for name in names):
-            return parts(found)
+            try:
+                return parts(block)
+            except AttributeError:  # the same names, built otherwise: some normalise first and have no norm there
+                return None
     return None
 
 
@@ -201,7 +203,13 @@ class FastBlock:
 
         # without autocast an answer in fp32 is wanted: a fingerprint, a comparison
         wanted = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-        is_plain = wanted != self.dtype or any(layer.merged or layer.disable_adapters for layer in self._adapted)
+        # a block that is to be computed again in the backward pass does so in its class's forward
+        recomputes = self.block.training and getattr(self.block, "gradient_checkpointing", False)
+        is_plain = (
+            recomputes
+            or wanted != self.dtype
+            or any(layer.merged or layer.disable_adapters for layer in self._adapted)
+        )
         if is_plain or is_given(*others, *map(named.get, MORE)):
             return type(self.block).forward(self.block, hidden, attention_mask, *others, **named)
         mask = None if attention_mask is None else _additive(attention_mask[:, :, :1], self.dtype)
@@ -305,7 +313,7 @@ def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
     if mask.dtype == torch.bool:
         return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-    return mask.to(dtype).clamp_(min=torch.finfo(dtype).min)
+    return mask.to(dtype).clamp(min=torch.finfo(dtype).min)
 
 
 @cache

@@ -52,7 +52,8 @@ def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | 
         _forget(blocks)
         return None
     choice, dtype = f"written out in {precision}", getattr(torch, DTYPES[precision])
-    changed = [block for block in blocks if block not in _fast(blocks) or _fast(blocks)[block].parts != parts[block]]
+    done = {block: (fast.parts, fast.dtype) for block, fast in _fast(blocks).items()}
+    changed = [block for block in blocks if done.get(block) != (parts[block], dtype)]
     if not changed:
         return Decision(what, choice, "")
     _forget(changed)
@@ -98,7 +99,7 @@ def fuse_adapters(what: str, model: nn.Module, precision: str) -> Decision | Non
     if not layers:
         return None
     if precision != "fp32":
-        return Decision(what, "plain", "no fast path in 16 bits for this network")
+        return Decision(what, "plain", "in 16 bits, only blocks that are written out have it, on a CPU")
     if not (suited and _try(model, suited)):
         return Decision(what, "plain", "this network, or an option of LoRA, needs the separate products")
     return Decision(what, "added to the weights", f"{len(suited)} layers; same answers, checked")
@@ -163,7 +164,13 @@ def _try(model: nn.Module, forwards: Forwards, precision: str = "fp32") -> bool:
             module.forward = forward  # type: ignore[method-assign]
         try:
             same = _are_close(_answers(model, forwards, precision), expected, rough, precision)
-        except (RuntimeError, TypeError, AttributeError, IndexError):  # built otherwise than its parts' names say
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            IndexError,
+        ):  # built otherwise than its parts' names say
             same = False
     if not same:
         for module in forwards:

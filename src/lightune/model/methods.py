@@ -39,6 +39,7 @@ class Method:
     """A row of METHODS. noop_at_start: untrained, it leaves the model's answers as they are.
 
     mergeable: its change fits into the base weights. is_peft: saved as a PEFT folder, not as a whole model.
+    by_layers: it can be kept to the top blocks.
     learning_rate: where to start, at WIDTH hidden units where follows_width says that wider networks want less;
     `build(anatomy, **options)` returns the PEFT configuration.
     """
@@ -51,6 +52,7 @@ class Method:
     mergeable: bool = True
     is_peft: bool = True
     follows_width: bool = False
+    by_layers: bool = True
 
     def rate_for(self, width: int) -> float:
         """The learning rate to start from in a network of `width` hidden units."""
@@ -353,10 +355,16 @@ METHODS: dict[str, Method] = {
     "oft": Method("rotations of the inputs of each linear layer", oft, 1e-3, "arXiv:2306.07280"),
     "ln_tuning": Method("scale and shift of the normalisation layers", ln_tuning, 1e-3, "arXiv:2312.11420"),
     "bitfit": Method("biases of the linear layers", bitfit, 1e-3, "arXiv:2106.10199"),
-    "prompt": Method("virtual tokens before the text", prompt, 1e-2, "arXiv:2104.08691", False, False),
-    "prefix": Method("virtual keys and values in every layer", prefix, 5e-3, "arXiv:2101.00190", False, False),
-    "p_tuning": Method("virtual tokens made by a small network", p_tuning, 1e-3, "arXiv:2103.10385", False, False),
-    "head": Method("nothing", head, 1e-3, "arXiv:1610.01644"),
+    "prompt": Method(
+        "virtual tokens before the text", prompt, 1e-2, "arXiv:2104.08691", False, False, by_layers=False
+    ),
+    "prefix": Method(
+        "virtual keys and values in every layer", prefix, 5e-3, "arXiv:2101.00190", False, False, by_layers=False
+    ),
+    "p_tuning": Method(
+        "virtual tokens made by a small network", p_tuning, 1e-3, "arXiv:2103.10385", False, False, by_layers=False
+    ),
+    "head": Method("nothing", head, 1e-3, "arXiv:1610.01644", by_layers=False),
     "full": Method("everything", full, 5e-5, "arXiv:1810.04805", is_peft=False),
 }
 

@@ -90,7 +90,8 @@ def choose_depth(cost: Cost, work: Work, epochs: float, budget: float | None) ->
     takes = {k: cost.with_depth(k).training(work, min(1.0, epochs)) for k in choices}
     depth = next((k for k in choices if takes[k] <= limits[k]), choices[-1])
     told = ", ".join(f"{k}: {duration(takes[k])}" for k in choices)
-    why = f"of {cost.n_blocks} blocks; one pass over the rows by blocks ({told}) in {duration(limits[depth])}"
+    limit = duration(max(0.0, limits[depth]))
+    why = f"of {cost.n_blocks} blocks; one pass over the rows takes, by blocks, {told}; there are {limit} for it"
     return depth, Decision("layers", f"top {depth}" if depth < cost.n_blocks else "all", why)
 
 
@@ -99,7 +100,8 @@ def fit(plan: Plan, is_auto: bool, cost: Cost, work: Work, budget: float) -> tup
 
     UserError if the evaluations alone leave no time for training.
     """
-    room = _room(cost, work, budget)
+    last = work.dev * cost.forward  # the evaluation that follows the last step
+    room = _room(cost, work, budget) - last
     if room < LEAST_TRAINING * budget:
         rest = duration(max(0.0, budget - room))
         raise UserError(
@@ -107,15 +109,13 @@ def fit(plan: Plan, is_auto: bool, cost: Cost, work: Work, budget: float) -> tup
             f"Ask for more time, or for fewer rows with data.test_rows or data.dev_rows."
         )
     fits = cost.epochs_in(work, room)
-    if is_auto:
-        plan = replace(plan, epochs=float(AUTO_EPOCHS))
+    # the clock ends the training in any case; while the steps are ahead of it, it changes nothing
+    plan = replace(plan, epochs=float(AUTO_EPOCHS) if is_auto else plan.epochs, seconds=room)
     if fits >= plan.epochs:
         return plan, Decision("time budget", "enough", f"{plan.epochs:g} epochs need less")
     choice = f"{fits:.2f} epochs"
     why = f"{duration(room)} for training; the clock ends it, so that the same seed need not give the same bits"
-    last = work.dev * (cost.forward - cost.saved)  # the evaluation that follows the last step
-    plan = replace(plan, epochs=min(plan.epochs, MARGIN * fits), seconds=room - last)
-    return plan, Decision("time budget", choice, why)
+    return replace(plan, epochs=min(plan.epochs, MARGIN * fits)), Decision("time budget", choice, why)
 
 
 def _room(cost: Cost, work: Work, budget: float) -> float:

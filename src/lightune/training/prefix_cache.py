@@ -45,6 +45,7 @@ class _Place:
     start: int
     n_tokens: int
     checksum: int | None = None
+    dtype: Any = None  # of its states
 
 
 class PrefixCache:
@@ -125,7 +126,10 @@ class PrefixCache:
         """Reads a whole batch (B, T, D) from the file; False if a text is damaged there, which is forgotten."""
         import torch
 
-        states = torch.zeros(*ids.shape, self._width, dtype=self._dtype)
+        dtype = places[0].dtype
+        if any(place.dtype != dtype for place in places):
+            return False
+        states = torch.zeros(*ids.shape, self._width, dtype=dtype)
         raw = states.view(torch.uint8).numpy()
         for i, (place, at) in enumerate(zip(places, found, strict=True)):
             row: Any = raw[i, at]
@@ -154,7 +158,7 @@ class PrefixCache:
     def _keep(self, states: torch.Tensor) -> None:
         import torch
 
-        self._dtype, self._width = states.dtype, states.shape[-1]
+        self._width = states.shape[-1]
         if self._width * states.element_size() > self._bytes_per_token:
             return  # wider than was planned for
         raw = states.detach().contiguous().view(torch.uint8).numpy()
@@ -163,7 +167,7 @@ class PrefixCache:
                 row: Any = raw[i, at]
                 self._file.seek(place.start * self._bytes_per_token)
                 self._file.write(row)
-                place.checksum = zlib.crc32(row)
+                place.checksum, place.dtype = zlib.crc32(row), states.dtype
         except OSError:  # no room any more: the rest is computed as if there were no cache
             self._places = {key: place for key, place in self._places.items() if place.checksum is not None}
         self._recorded = []

@@ -71,7 +71,7 @@ def rehearse(
     cost = measure(model, anatomy, encoder, rows, train, plan, hardware, recipe.seed)
     if budget is not None:
         budget -= time.monotonic() - started
-    if train.layers == "auto":
+    if train.layers == "auto" and METHODS[recipe.method.name].by_layers:
         depth, why = choose_depth(cost, work, plan.epochs, budget)
         layers = depth if depth < cost.n_blocks else "all"
         chosen = recipe.model_copy(update={"train": train.model_copy(update={"layers": layers})})
@@ -90,7 +90,7 @@ def rehearse(
         n_steps=count_steps(len(rows["train"]), train.batch_size, plan.epochs),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),
-        estimate=estimate if plan.seconds is None else replace(estimate, train=plan.seconds),
+        estimate=estimate if plan.seconds is None else replace(estimate, train=min(estimate.train, plan.seconds)),
         decisions=(*adapted, *decisions),
     )
 

@@ -86,6 +86,7 @@ def train(
             if (step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2) or is_last:
                 with clock.paused():
                     point = where | score_dev(model, encoder, dev_rows, hardware)
+                is_last = is_last or clock.share >= 1
                 history.dev_curve.append(point)
                 journal.event("dev", **point)
                 on_log({"dev_loss": point["loss"], "dev_accuracy": point["accuracy"]}, step)
@@ -95,7 +96,8 @@ def train(
                     history.stopped_early = True
                     break
             if is_last and step < n_steps:
-                history.n_steps, history.epochs = step, plan.epochs * step / n_steps
+                # half a step less: rounded up, it is this step again when the recipe is run again
+                history.n_steps, history.epochs = step, plan.epochs * (step - 0.5) / n_steps
                 break
     best.restore()
     history.best_step, history.seconds = best.step, clock.working

@@ -64,7 +64,8 @@ class Classifier:
             hardware = choose_hardware(device, "fp32")
         # In 16 bits only where blocks are written out, as in the run and its proof: they round the sum from fp32.
         # Autocast would give other answers, that no proof has seen.
-        suits = hardware.precision == "fp32" or can_be_written_out(loaded.model, hardware.precision)
+        on_cpu = hardware.device == "cpu"
+        suits = hardware.precision == "fp32" or (on_cpu and can_be_written_out(loaded.model, hardware.precision))
         if merge and suits and adapters.can_merge(loaded.model):
             loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)
         return cls(loaded, hardware)

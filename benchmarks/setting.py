@@ -17,7 +17,8 @@ RATE = {"adapter": 1e-3, "full": 5e-5}  # the usual ones; 1e-3 is what tutorials
 class Sizes:
     """How much of everything is measured; batch_sizes: those a peer may choose its fastest from.
 
-    job_rounds: whole jobs of each contender; they take as long as everything else together.
+    job_rounds: whole jobs of each contender; they take as long as everything else together. warm_up: seconds that
+    each takes steps before any of them counts.
     """
 
     rounds: int
@@ -31,10 +32,11 @@ class Sizes:
     scaling_rows: tuple[int, ...]
     scaling_tokens: int = 32  # a row's, so that 16,384 rows take minutes
     max_tokens: int = 512
+    warm_up: float = 60.0
 
 
 FULL = Sizes(3, 1, 96, 2_000, 2_000, 512, 200, (1, 4, 8, 16, 32, 64), (1_024, 4_096, 16_384))
-QUICK = Sizes(1, 1, 16, 32, 24, 12, 4, (1, 4), (32, 64, 128), max_tokens=96)
+QUICK = Sizes(1, 1, 16, 32, 24, 12, 4, (1, 4), (32, 64, 128), max_tokens=96, warm_up=0.0)
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,14 @@ def measure(setting: Setting) -> dict[str, Any]:
     """The race on reviews."""
     sizes = setting.sizes
     rows = write_rows(setting.folder / "steps.csv", reviews(sizes.step_rows, tuning=setting.tuning)[0])
-    return race(Job(setting.model, str(rows), str(setting.folder), sizes.max_tokens), CONTENDERS, sizes.rounds)
+    job = Job(setting.model, str(rows), str(setting.folder), sizes.max_tokens)
+    return race(job, CONTENDERS, sizes.rounds, sizes.warm_up)
 
 
-def race(job: Job, names: Sequence[str], n_rounds: int) -> dict[str, Any]:
+def race(job: Job, names: Sequence[str], n_rounds: int, warm_up: float = 0.0) -> dict[str, Any]:
     """Medians over the rounds for each contender; ratio: to the tutorial's tokens per second."""
     commands = {name: [__file__, name, job.word()] for name in (*names, PEAK)}
-    measured = turns.race(commands, n_rounds)
+    measured = turns.race(commands, n_rounds, warm_up)
     peak = turns.median(measured.pop(PEAK), "flops")
     contenders = {name: _medians(measured[name], peak) for name in names}
     base = contenders.get("tutorial", contenders[names[0]])["tokens_per_second"]

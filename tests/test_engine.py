@@ -106,6 +106,30 @@ def test_in_bf16_written_out_blocks_are_as_near_to_fp32_as_autocast_is(architect
         assert got < 1.5 * wanted + 2e-3
 
 
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("n_tokens", [8, 60])
+@pytest.mark.parametrize("architecture", sorted(WRITTEN_OUT))
+def test_without_gradients_the_answers_are_the_same(architecture, n_tokens, precision, merged, bases):
+    """Short texts take torch's fused attention then, and weights without adapters are kept packed in bf16."""
+    import torch
+
+    plain, *_ = adapted(bases[architecture], "lora")
+    plain = adapters.merge(plain) if merged else plain
+    fast = copy.deepcopy(plain)
+    assert quicken(fast, precision)[0].choice == f"written out in {precision}"
+    ids = torch.arange(3 * n_tokens).view(3, n_tokens) % 20 + 5
+    mask = torch.ones_like(ids)
+    mask[1, n_tokens // 2 :] = 0
+    for inputs in ({"input_ids": ids}, {"input_ids": ids, "attention_mask": mask}):
+        with torch.no_grad():
+            expected = plain(**inputs).logits
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            for _ in range(2):  # kept from the first time, packed weights serve the second
+                error = (fast(**inputs).logits.float() - expected).norm() / expected.norm()
+                assert error < (2e-5 if precision == "fp32" else 2e-2)
+
+
 def test_a_written_out_block_follows_its_adapters(bases):
     """An optimizer changes A and B in place, and the fused one does not even count its changes."""
     import torch

@@ -39,7 +39,8 @@ def predict_logits(
     """
     import torch
 
-    model.eval()
+    if any(module.training for module in model.modules()):  # eval() visits each module and each of its names
+        model.eval()
     rows_done: list[Ints] = []
     outputs: list[Floats] = []
     waiting = deque(encoder.batches(tokens, MEMORY_TOKENS[hardware.device]))

@@ -81,6 +81,8 @@ BUILDS: list[tuple[tuple[str, ...], Callable[[Any], Parts]]] = [
 ]
 
 
+FEW = 256  # rows of a product of which keeping the weight packed saves something
+SHORT = 48  # tokens a text up to which torch's fused attention is the faster one, forward
 MORE = ("past_key_values", "encoder_hidden_states")  # what a block may be given that the fast paths do not read
 
 
@@ -141,20 +143,24 @@ class Projection:
         self._low: list[Tensors] = []  # A and B of each layer in dtype
         plain = [getattr(layer, "base_layer", layer) for layer in layers]
         with torch.no_grad():
-            self.weight = torch.cat([layer.weight for layer in plain]).to(dtype)  # (out, in)
-            self.bias = None if plain[0].bias is None else torch.cat([layer.bias for layer in plain]).to(dtype)
+            self._weight = torch.cat([layer.weight for layer in plain]).to(dtype)  # (out, in)
+            self._bias = None if plain[0].bias is None else torch.cat([layer.bias for layer in plain]).to(dtype)
+        self._packs = not self._adapted and can_pack(dtype)
+        self._packed: torch.Tensor | None = None  # the weight as the kernels read it, made when it is first needed
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, out), the outputs of the layers side by side, from x (N, in)."""
+    def forward(self, x: torch.Tensor, *, packs: bool = False) -> torch.Tensor:
+        """(N, out), the outputs of the layers side by side, from x (N, in). packs: the weight may be kept packed."""
         import torch
 
+        if packs and self._packs and len(x) <= FEW:
+            return self._packed_product(x)
         if self._adapted and not (self._seen and all(map(torch.equal, self.trained, self._seen))):
             self._refresh()
-        return torch.nn.functional.linear(x, self.weight, self.bias)
+        return torch.nn.functional.linear(x, self._weight, self._bias)
 
     def to_input(self, grad: torch.Tensor) -> torch.Tensor:
         """The gradient of x (N, in), from that of the output (N, out)."""
-        return grad @ self.weight
+        return grad @ self._weight
 
     def to_adapters(self, x: torch.Tensor, grad: torch.Tensor) -> Tensors:
         """The gradients of `trained`, A (r, in) and B (out, r) of each layer, from x and that of the output."""
@@ -166,6 +172,14 @@ class Projection:
             found.append(((a @ x.t()) @ part).t().float().mul_(scale))
         return found
 
+    def _packed_product(self, x: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        kernels = torch.ops.mkldnn
+        if self._packed is None:
+            self._packed = kernels._reorder_linear_weight(self._weight, None)
+        return kernels._linear_pointwise(x, self._packed, self._bias, "none", [], "")  # type: ignore[no-any-return]
+
     def _refresh(self) -> None:
         import torch
 
@@ -174,8 +188,20 @@ class Projection:
             self._seen = [matrix.clone() for matrix in self.trained]
             for at, layer in self._adapted:
                 a, b, scale = _matrices(layer)
-                self.weight[at] = torch.addmm(layer.base_layer.weight, b, a, alpha=scale)
+                self._weight[at] = torch.addmm(layer.base_layer.weight, b, a, alpha=scale)
             self._low = [[m.to(self._dtype) for m in _matrices(layer)[:2]] for _, layer in self._adapted]
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether a weight can be kept in the order in which the kernels read it, into which each product puts it else.
+
+    With few rows that is a third of the product's time; in fp32 the kernels read a weight as it is.
+    """
+    import torch
+
+    kernels = torch.ops.mkldnn
+    named = all(hasattr(kernels, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
+    return dtype == torch.bfloat16 and named and bool(kernels._is_mkldnn_bf16_supported())
 
 
 def _matrices(layer: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -188,6 +214,7 @@ class FastBlock:
 
     def __init__(self, block: nn.Module, parts: Parts, dtype: torch.dtype, *, first_only: bool):
         self.block, self.parts, self.dtype, self.first_only = block, parts, dtype, first_only
+        self._width: int = parts.query.out_features  # type: ignore[assignment]
         self.q = Projection([parts.query], dtype)
         self.kv = Projection([parts.key, parts.value], dtype)
         self.out, self.up, self.down = (Projection([p], dtype) for p in (parts.out, parts.up, parts.down))
@@ -213,31 +240,32 @@ class FastBlock:
         if is_plain or is_given(*others, *map(named.get, MORE)):
             return type(self.block).forward(self.block, hidden, attention_mask, *others, **named)
         mask = None if attention_mask is None else _additive(attention_mask[:, :, :1], self.dtype)
+        if not torch.is_grad_enabled():
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(hidden.to(self.dtype), mask, keeps=False)[0]
         return _differentiable()(hidden.to(self.dtype), mask, self, *self.trained)
 
     def forward(
-        self, hidden: torch.Tensor, mask: torch.Tensor | None
+        self, hidden: torch.Tensor, mask: torch.Tensor | None, *, keeps: bool
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """The output, and what the backward pass needs. mask (B, 1, 1, T) is added to the scores."""
+        """The output, and what the backward pass needs, if that is kept. mask (B, 1, 1, T) is added to the scores."""
         import torch
 
         n_texts, _, width = hidden.shape
         x = hidden.reshape(-1, width)  # (N, D) of all tokens
         own = hidden[:, 0] if self.first_only else x  # (M, D) of those that are worked out
-        (q,) = self._to_heads(self.q.forward(own), n_texts)  # (B·H, M / B, d)
-        k, v = self._to_heads(self.kv.forward(x), n_texts)  # (B·H, T, d)
-        scores = torch.bmm(q.mul_(self._scale), k.transpose(1, 2))  # (B·H, M / B, T)
-        if mask is not None:
-            scores.view(n_texts, -1, *scores.shape[1:]).add_(mask)
-        p = scores.softmax(-1)
-        context = self._to_rows([torch.bmm(p, v)], n_texts)  # (M, D)
-        attended = self.out.forward(context).add_(own)
+        q, kv = self.q.forward(own, packs=not keeps), self.kv.forward(x, packs=not keeps)  # (M, D), (N, 2 D)
+        if hidden.shape[1] <= SHORT and not keeps:
+            context, *of_attention = [self._attend_fused(q, kv, mask, n_texts)]
+        else:
+            context, *of_attention = self._attend(q, kv, mask, n_texts)
+        attended = self.out.forward(context, packs=not keeps).add_(own)
         middle, *statistics = self._norm.forward(attended)
-        wide = self.up.forward(middle)  # (M, F)
+        wide = self.up.forward(middle, packs=not keeps)  # (M, F)
         active = torch.nn.functional.gelu(wide)
-        summed = self.down.forward(active).add_(middle)
+        summed = self.down.forward(active, packs=not keeps).add_(middle)
         y, *statistics_after = self._norm_after.forward(summed)
-        kept = x, own, q, k, v, p, context, attended, *statistics, middle, wide, active, summed, *statistics_after
+        kept = x, own, *of_attention, context, attended, *statistics, middle, wide, active, summed, *statistics_after
         return y.view(n_texts, -1, width), kept
 
     def backward(
@@ -252,19 +280,43 @@ class FastBlock:
         of_down = self.down.to_adapters(active, g)
         g_wide = torch.ops.aten.gelu_backward(self.down.to_input(g), wide)  # (M, F)
         of_up = self.up.to_adapters(middle, g_wide)
-        g = self._norm.backward(g.addmm_(g_wide, self.up.weight), attended, (mean, spread))
+        g = self._norm.backward(g.add_(self.up.to_input(g_wide)), attended, (mean, spread))
         of_out = self.out.to_adapters(context, g)
         (g_context,) = self._to_heads(self.out.to_input(g), n_texts)
-        g_v = torch.bmm(p.transpose(1, 2), g_context)
+        # (gᵀp)ᵀ is pᵀg, in up to half the time: the kernels read a wide matrix as it lies faster than turned round
+        g_v = torch.bmm(g_context.transpose(1, 2), p).transpose(1, 2)
         g_scores = torch.ops.aten._softmax_backward_data(torch.bmm(g_context, v.transpose(1, 2)), p, -1, p.dtype)
         g_q = self._to_rows([torch.bmm(g_scores, k).mul_(self._scale)], n_texts)  # (M, D)
-        g_kv = self._to_rows([torch.bmm(g_scores.transpose(1, 2), q), g_v], n_texts)  # (N, 2 D)
+        g_k = torch.bmm(q.transpose(1, 2), g_scores).transpose(1, 2)
+        g_kv = self._to_rows([g_k, g_v], n_texts)  # (N, 2 D)
         trained = [*self.q.to_adapters(own, g_q), *self.kv.to_adapters(x, g_kv), *of_out, *of_up, *of_down]
         if not to_input:
             return None, trained
         g_x = self.kv.to_input(g_kv).view(n_texts, -1, width)  # (B, T, D)
-        (g_x[:, 0] if self.first_only else g_x.view(-1, width)).add_(g.addmm_(g_q, self.q.weight))
+        (g_x[:, 0] if self.first_only else g_x.view(-1, width)).add_(self.q.to_input(g_q)).add_(g)
         return g_x, trained
+
+    def _attend(self, q: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor | None, n_texts: int) -> Tensors:
+        """The context (M, D), and the scaled q, k, v (B·H, M / B or T, d) and weights p (B·H, M / B, T) behind it."""
+        import torch
+
+        (q,), (k, v) = self._to_heads(q, n_texts), self._to_heads(kv, n_texts)
+        scores = torch.bmm(q.mul_(self._scale), k.transpose(1, 2))  # (B·H, M / B, T)
+        if mask is not None:
+            scores.view(n_texts, -1, *scores.shape[1:]).add_(mask)
+        p = scores.softmax(-1)
+        return [self._to_rows([torch.bmm(p, v)], n_texts), q, k, v, p]
+
+    def _attend_fused(
+        self, q: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor | None, n_texts: int
+    ) -> torch.Tensor:
+        """The context (M, D) by torch's own attention: one call, which for long texts is the slower way."""
+        import torch
+
+        heads = n_texts, -1, self._width // self.parts.head_size, self.parts.head_size
+        k, v = (part.view(heads).transpose(1, 2) for part in kv.chunk(2, dim=1))
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return attend(q.view(heads).transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2).reshape(len(q), -1)
 
     @property
     def _scale(self) -> float:
@@ -272,18 +324,18 @@ class FastBlock:
 
     def _to_heads(self, x: torch.Tensor, n_texts: int) -> torch.Tensor:
         """(P, B·H, T, d) of (B·T, P·D): P projections side by side, D = H·d."""
-        width = self.q.weight.shape[0]
+        width = self._width
         n_parts, size = x.shape[1] // width, self.parts.head_size
         heads = x.view(n_texts, -1, n_parts, width // size, size).permute(2, 0, 3, 1, 4)
         return heads.reshape(n_parts, -1, len(x) // n_texts, size)
 
     def _to_rows(self, heads: Tensors, n_texts: int) -> torch.Tensor:
         """(B·T, P·D) of P times (B·H, T, d)."""
-        import torch
-
         n_tokens, size = heads[0].shape[1:]
-        parts = [part.view(n_texts, -1, n_tokens, size).transpose(1, 2) for part in heads]  # (B, T, H, d)
-        return torch.stack(parts, dim=2).view(n_texts * n_tokens, -1)
+        rows = heads[0].new_empty(n_texts, n_tokens, len(heads), len(heads[0]) // n_texts, size)
+        for at, part in enumerate(heads):
+            rows[:, :, at] = part.reshape(n_texts, -1, n_tokens, size).transpose(1, 2)  # (B, T, H, d)
+        return rows.view(n_texts * n_tokens, -1)
 
 
 class _Norm:
@@ -327,7 +379,7 @@ def _differentiable() -> Any:
             ctx: Any, hidden: torch.Tensor, mask: torch.Tensor | None, block: FastBlock, *trained: torch.Tensor
         ) -> torch.Tensor:
             with torch.autocast(hidden.device.type, enabled=False):
-                y, kept = block.forward(hidden, mask)
+                y, kept = block.forward(hidden, mask, keeps=True)
             ctx.block = block
             ctx.save_for_backward(*kept)
             return y

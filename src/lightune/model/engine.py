@@ -200,7 +200,10 @@ def _distance(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def _answers(model: nn.Module, modules: Iterable[nn.Module], precision: str) -> list[torch.Tensor]:
-    """Logits (1, C) of a made-up text, alone and with padding, and the gradients of what trains in `modules`."""
+    """Logits (1, C) of a made-up text, alone and with padding, and the gradients of what trains in `modules`.
+
+    The logits come twice: where no gradients are wanted, blocks that are written out take other ways.
+    """
     import torch
 
     trained = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
@@ -209,10 +212,12 @@ def _answers(model: nn.Module, modules: Iterable[nn.Module], precision: str) -> 
     device = next(model.parameters()).device.type
     with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
         logits = [model(**inputs).logits.float() for inputs in made_up_text(model)]
+        with torch.no_grad():
+            answered = [model(**inputs).logits.float() for inputs in made_up_text(model)]
     loss = torch.cat(logits).square().sum()
     gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
     model.train(was_training)
-    return [*(each.detach() for each in logits), *(each for each in gradients if each is not None)]
+    return [*answered, *(each.detach() for each in logits), *(each for each in gradients if each is not None)]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.evidence.evaluate import evaluate
 from lightune.evidence.metrics import METRICS
+from lightune.hardware import keep_freed_memory
 from lightune.journal import Journal
 from lightune.libraries import is_offline
 from lightune.report.screen import show_scores
@@ -41,7 +42,7 @@ def evaluate_file(
     UserError if the data has a class that the classifier does not know.
     """
     with _words_of_options():
-        classifier = Classifier.load(run, base=base, device=device, precision=precision)
+        classifier = _load(run, base, device, precision)
         text = text or classifier.contract.text
         corpus = read(data, encoding=encoding, delimiter=delimiter, offline=is_offline())
         name = scored_split(corpus, label or classifier.contract.label)
@@ -105,7 +106,7 @@ def predict_file(
     with ExitStack() as stack:
         stack.enter_context(_words_of_options())
         check_output(output, data)
-        classifier = Classifier.load(run, base=base, device=device, precision=precision)
+        classifier = _load(run, base, device, precision)
         template = text or classifier.contract.text
         how = Options(encoding, delimiter, offline=is_offline())
         source = stack.enter_context(open_input(data, template, how, given=text is not None))
@@ -121,6 +122,13 @@ def predict_file(
             n_rows += len(rows)
             n_empty += sum(not text.strip() for text in texts)
     return {"rows": n_rows, "empty": n_empty, "output": output, "labels": classifier.labels, "notes": source.notes}
+
+
+def _load(run: str, base: str | None, device: str, precision: str) -> Classifier:
+    """The classifier, in a process that does nothing else."""
+    classifier = Classifier.load(run, base=base, device=device, precision=precision)
+    keep_freed_memory(classifier.hardware)
+    return classifier
 
 
 @contextmanager

@@ -144,6 +144,15 @@ def cut_shorter(tokens: Tokens, frame: Frame, *, max_tokens: int, truncation: st
 
 def _token_lists(texts: list[str], tokenizer: Any) -> list[list[int]]:
     """The tokens of each text; nothing else is asked for, since what a tokenizer makes besides takes time."""
+    from transformers import PreTrainedTokenizerFast
+
+    if getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus:
+        # what transformers would call, but without the place of each token in its text: a fifth of the time
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+        return [encoded.ids for encoded in backend.encode_batch_fast(texts, add_special_tokens=False)]
     wanted = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
     ids: list[list[int]] = tokenizer(texts, verbose=False, **wanted)["input_ids"]
     return ids

@@ -38,7 +38,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     train, test = reviews(sizes.train_rows, sizes.test_rows, tuning=setting.tuning)
     paths = [write_rows(setting.folder / f"{name}.csv", rows) for name, rows in (("train", train), ("test", test))]
     job = Job(setting.model, str(paths[0]), str(setting.folder), sizes.max_tokens)
-    return {"contenders": race(job, paths[1], len(train.y), CONTENDERS, sizes.job_rounds)}
+    return {"contenders": race(job, paths[1], len(train.y), setting.of(CONTENDERS), sizes.job_rounds)}
 
 
 def race(job: Job, test: Path, n_rows: int, names: Sequence[str], n_rounds: int) -> dict[str, Any]:

@@ -41,12 +41,20 @@ QUICK = Sizes(1, 1, 16, 32, 24, 12, 4, (1, 4), (32, 64, 128), max_tokens=96, war
 
 @dataclass(frozen=True)
 class Setting:
-    """One run of the benchmark. tuning: rows of the other half of the reviews, to choose settings on."""
+    """One run of the benchmark. tuning: rows of the other half of the reviews, to choose settings on.
+
+    only: the contenders that take part in the races of steps and jobs; all of them if there are none.
+    """
 
     model: str
     sizes: Sizes
     folder: Path
     tuning: bool = False
+    only: tuple[str, ...] = ()
+
+    def of(self, names: Sequence[str]) -> list[str]:
+        """Those of `names` that take part."""
+        return [name for name in names if name in self.only or not self.only]
 
 
 @dataclass(frozen=True)

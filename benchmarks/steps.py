@@ -30,7 +30,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     sizes = setting.sizes
     rows = write_rows(setting.folder / "steps.csv", reviews(sizes.step_rows, tuning=setting.tuning)[0])
     job = Job(setting.model, str(rows), str(setting.folder), sizes.max_tokens)
-    return race(job, CONTENDERS, sizes.rounds, sizes.warm_up)
+    return race(job, setting.of(CONTENDERS), sizes.rounds, sizes.warm_up)
 
 
 def race(job: Job, names: Sequence[str], n_rounds: int, warm_up: float = 0.0) -> dict[str, Any]:

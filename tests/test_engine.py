@@ -279,7 +279,7 @@ def test_the_last_block_is_compared_again_once_adapters_are_in(bases):
     block = model.get_submodule("base_model.model.bert.encoder.layer.1")
     block.forward = lambda hidden, *others, **named: 2 * hidden
     assert engine.shorten_last_block("last block", model) is None
-    assert block.forward.__class__.__name__ == "partial"
+    assert block.forward.__class__.__name__ == "FirstToken"
 
 
 def test_only_blocks_that_were_adapted_since_are_written_out_anew(bases):
@@ -322,6 +322,15 @@ def test_a_network_that_normalises_first_stays_plain(tmp_path):
     config = RobertaPreLayerNormConfig(vocab_size=60, pad_token_id=1, **sizes)
     model = RobertaPreLayerNormForSequenceClassification(config).eval().requires_grad_(False)
     assert [decision.choice for decision in quicken(model, "bf16")] == ["plain"]
+
+
+def test_a_network_that_gives_its_blocks_more_stays_plain():
+    """RoFormer's blocks have BERT's parts and are given positions besides: they would be right by stepping aside."""
+    from transformers import RoFormerConfig, RoFormerForSequenceClassification
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    model = RoFormerForSequenceClassification(RoFormerConfig(vocab_size=60, embedding_size=32, **sizes)).eval()
+    assert {decision.choice for decision in quicken(model, "fp32")} == {"plain"}
 
 
 def test_blocks_that_are_to_be_computed_again_take_the_plain_path(bases):

@@ -43,12 +43,16 @@ class Hardware:
         return torch.autocast(self.device, dtype=dtype, enabled=self.precision != "fp32")
 
     def release(self) -> None:
-        """Gives back what models that nobody holds any more, and torch's pool, keep of the device's memory."""
+        """Gives back the memory of models that nobody holds any more, and what torch, Arrow and glibc keep of it."""
+        import pyarrow as pa
         import torch
 
         gc.collect()  # a network on the fast paths refers to itself
+        pa.default_memory_pool().release_unused()
         if self.device == "cuda":
             torch.cuda.empty_cache()
+        elif trim := _of_libc("malloc_trim"):
+            trim(0)
 
 
 def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
@@ -82,15 +86,22 @@ def keep_freed_memory(hardware: Hardware) -> list[Decision]:
         return []
     # kernels that oneDNN keeps, one for each shape of a product; its own 1,024 take a quarter of a gibibyte
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    mallopt = _of_libc("mallopt")
+    if mallopt is None:
         return [Decision("allocator", "as it is", "not glibc")]
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # the parameter numbers of malloc.h
     # one arena: each thread's own would keep what it once needed, the tokenizer's threads above all
     done = mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1) and mallopt(arena_max, 1)
     choice = "keeps freed memory" if done else "as it is"
     return [Decision("allocator", choice, "glibc; saves page faults at every step" if done else "glibc refused")]
+
+
+def _of_libc(name: str) -> Any:
+    """A function of the C library; None where it has no such one, as outside glibc."""
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None
 
 
 def refuse_several_processes() -> None:

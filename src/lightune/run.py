@@ -107,6 +107,7 @@ def follow(
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
         splits = split_prepared(data, recipe.data, seed=seed, device=hardware.device, budget=budget)
         journal.decide(*splits.decisions)
+        hardware.release()  # what reading needed
 
     with journal.phase("load", "Loading the model"):
         journal.decide(*hardware.decisions, *keep_freed_memory(hardware))

@@ -220,6 +220,7 @@ class FastBlock:
         self.out, self.up, self.down = (Projection([p], dtype) for p in (parts.out, parts.up, parts.down))
         self.trained = [m for p in (self.q, self.kv, self.out, self.up, self.down) for m in p.trained]
         self._adapted: list[Any] = [layer for layer in parts.linears() if is_simple_lora(layer)]
+        self.is_used = False  # a block that is given more than it reads never is
         self._norm, self._norm_after = (_Norm(norm, dtype) for norm in (parts.norm, parts.norm_after))
 
     def __call__(
@@ -239,6 +240,7 @@ class FastBlock:
         )
         if is_plain or is_given(*others, *map(named.get, MORE)):
             return type(self.block).forward(self.block, hidden, attention_mask, *others, **named)
+        self.is_used = True
         mask = None if attention_mask is None else _additive(attention_mask[:, :, :1], self.dtype)
         if not torch.is_grad_enabled():
             with torch.autocast("cpu", enabled=False):

@@ -82,7 +82,7 @@ def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
     parts = find_parts(block)
     if parts is None:
         return Decision(what, "plain", f"no fast path for {type(block).__name__} yet")
-    if not _try(model, {block: partial(_first_token, block, parts)}):
+    if not _try(model, {block: FirstToken(block, parts)}):
         return Decision(what, "plain", "the classifier reads more than the first token, or its length changes it")
     if was_short:
         return None
@@ -164,6 +164,7 @@ def _try(model: nn.Module, forwards: Forwards, precision: str = "fp32") -> bool:
             module.forward = forward  # type: ignore[method-assign]
         try:
             same = _are_close(_answers(model, forwards, precision), expected, rough, precision)
+            same &= all(getattr(forward, "is_used", True) for forward in forwards.values())
         except (
             RuntimeError,
             TypeError,
@@ -242,21 +243,24 @@ def _away_from_start(model: nn.Module) -> Iterator[None]:
 # The last block, of modules
 
 
-def _first_token(
-    block: Any,
-    parts: Parts,
-    hidden: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-    *others: Any,
-    **named: Any,
-) -> torch.Tensor:
+class FirstToken:
     """The first token (B, 1, D) of a block's output, from hidden states (B, T, D)."""
-    if is_given(*others, *map(named.get, MORE)):
-        return type(block).forward(block, hidden, attention_mask, *others, **named)  # type: ignore[no-any-return]
-    first = hidden[:, :1]
-    q, k, v = parts.query(first), parts.key(hidden), parts.value(hidden)
-    attended = parts.norm(parts.out(_attend(q, k, v, attention_mask, parts.head_size)) + first)
-    return parts.norm_after(parts.down(parts.activation(parts.up(attended))) + attended)  # type: ignore[no-any-return]
+
+    def __init__(self, block: Any, parts: Parts):
+        self.block, self.parts = block, parts
+        self.is_used = False  # a block that is given more than it reads never is
+
+    def __call__(
+        self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *others: Any, **named: Any
+    ) -> torch.Tensor:
+        """attention_mask (B, 1, 1 or T, T), as torch's attention takes it."""
+        if is_given(*others, *map(named.get, MORE)):
+            return type(self.block).forward(self.block, hidden, attention_mask, *others, **named)  # type: ignore[no-any-return]
+        self.is_used = True
+        first, parts = hidden[:, :1], self.parts
+        q, k, v = parts.query(first), parts.key(hidden), parts.value(hidden)
+        attended = parts.norm(parts.out(_attend(q, k, v, attention_mask, parts.head_size)) + first)
+        return parts.norm_after(parts.down(parts.activation(parts.up(attended))) + attended)  # type: ignore[no-any-return]
 
 
 def _attend(

@@ -55,7 +55,7 @@ def train(
     head_modules: what learns at recipe.head_rate where PEFT does not say it. on_log gets each point of the
     curves and its step. Raises GateError if the loss stops being a number.
     """
-    early = train_rows.short or train_rows.tokens
+    tokens = early = train_rows.short or train_rows.tokens
     n_steps = count_steps(len(train_rows), recipe.batch_size, plan.epochs)
     n_early = n_steps - whole_steps(train_rows, recipe, n_steps)
     history = History(n_steps=n_steps)
@@ -68,6 +68,8 @@ def train(
         # grouped by whole lengths throughout: cutting keeps their order, and ties all the longer texts
         for step, rows in enumerate(_steps(train_rows.tokens.lengths, recipe.batch_size, n_steps, seed), start=1):
             reads_whole = max(step / n_steps, clock.share) > n_early / n_steps
+            if reads_whole and tokens is not train_rows.tokens:
+                hardware.release()  # what is free was cut to the sizes of shorter texts
             tokens = train_rows.tokens if reads_whole else early
             losses.append(loop.step(rows, tokens))
             loop.keep_up(clock.share)

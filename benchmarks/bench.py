@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in wanted:
         with tempfile.TemporaryDirectory() as folder:
             sizes = QUICK if arguments.quick else FULL
-            only = tuple(filter(None, arguments.only.split(",")))
+            only = tuple(arguments.only)
             setting = Setting(_model_folder(arguments.model), sizes, Path(folder), arguments.tuning, only)
             record = measure(name, setting, _command(name, arguments))
         write(path, name, record)
@@ -79,7 +79,7 @@ def _model_folder(model: str) -> str:
 
 def _command(name: str, arguments: argparse.Namespace) -> list[str]:
     flags = [f"--{flag}" for flag in ("quick", "tuning") if getattr(arguments, flag)]
-    flags += [f"--only={arguments.only!r}"] if arguments.only else []
+    flags += [f"--only {only!r}" for only in arguments.only]
     return ["python", "benchmarks/bench.py", name, *flags]
 
 
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("part", choices=["all", *PARTS, "render"], metavar="PART")
     parser.add_argument("--quick", action="store_true", help="tens of rows")
     parser.add_argument("--tuning", action="store_true", help="on the other half of the reviews")
-    parser.add_argument("--only", default="", metavar="A,B", help="the contenders in steps and jobs, not all")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="not all in steps and jobs")
     parser.add_argument("--model", default="minilm", help="a BERT or DistilBERT: minilm, a Hub id, a folder")
     parser.add_argument("--results", type=Path, metavar="FILE.json", help="where the figures go")
     return parser

@@ -19,7 +19,7 @@ import scaling
 import setting
 import steps
 import turns
-from setting import Job, Rows
+from setting import Job, Rows, Setting
 from tests import tiny
 
 MACHINE = {"processor": "one", "cores": 2, "threads": 2, "bf16": True, "memory_gib": 24.0, "gpu": None}
@@ -130,6 +130,22 @@ def test_a_peers_answers_are_in_the_order_of_the_texts(name, job, tmp_path):
     command = ["-c", code, name, learnt.word(), job.rows]
     (_, scored) = turns.finish(command).reports[1]
     assert sum(scored["right"]) > 0.8 * len(scored["right"])
+
+
+COUNTS = "import json, sys\nfor n, _ in enumerate(sys.stdin): print(json.dumps({'n': n}), flush=True)"
+
+
+def test_a_warm_up_is_as_many_turns_as_begin_in_its_time():
+    (first, second) = turns.race({"one": ["-c", COUNTS]}, 2, warm_up=0.3)["one"]
+    assert first["n"] > 2
+    assert second["n"] == first["n"] + 1
+    assert [turn["n"] for turn in turns.race({"one": ["-c", COUNTS]}, 2)["one"]] == [1, 2]
+
+
+def test_a_race_of_some_contenders_keeps_their_order(tmp_path):
+    some = Setting("model", setting.QUICK, tmp_path, only=("lightune", "tutorial"))
+    assert some.of(steps.CONTENDERS) == ["tutorial", "lightune"]
+    assert Setting("model", setting.QUICK, tmp_path).of(steps.CONTENDERS) == list(steps.CONTENDERS)
 
 
 def test_a_worker_that_dies_is_told_of():

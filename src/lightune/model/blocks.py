@@ -285,12 +285,10 @@ class FastBlock:
         g = self._norm.backward(g.add_(self.up.to_input(g_wide)), attended, (mean, spread))
         of_out = self.out.to_adapters(context, g)
         (g_context,) = self._to_heads(self.out.to_input(g), n_texts)
-        # (gᵀp)ᵀ is pᵀg, in up to half the time: the kernels read a wide matrix as it lies faster than turned round
-        g_v = torch.bmm(g_context.transpose(1, 2), p).transpose(1, 2)
+        g_v = torch.bmm(p.transpose(1, 2), g_context)
         g_scores = torch.ops.aten._softmax_backward_data(torch.bmm(g_context, v.transpose(1, 2)), p, -1, p.dtype)
         g_q = self._to_rows([torch.bmm(g_scores, k).mul_(self._scale)], n_texts)  # (M, D)
-        g_k = torch.bmm(q.transpose(1, 2), g_scores).transpose(1, 2)
-        g_kv = self._to_rows([g_k, g_v], n_texts)  # (N, 2 D)
+        g_kv = self._to_rows([torch.bmm(g_scores.transpose(1, 2), q), g_v], n_texts)  # (N, 2 D)
         trained = [*self.q.to_adapters(own, g_q), *self.kv.to_adapters(x, g_kv), *of_out, *of_up, *of_down]
         if not to_input:
             return None, trained

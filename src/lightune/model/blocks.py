@@ -158,9 +158,9 @@ class Projection:
             self._refresh()
         return torch.nn.functional.linear(x, self._weight, self._bias)
 
-    def to_input(self, grad: torch.Tensor) -> torch.Tensor:
-        """The gradient of x (N, in), from that of the output (N, out)."""
-        return grad @ self._weight
+    def to_input(self, grad: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """The gradient of x (N, in), from that of the output (N, out), added to `onto` if given: rounded once."""
+        return grad @ self._weight if onto is None else onto.addmm_(grad, self._weight)
 
     def to_adapters(self, x: torch.Tensor, grad: torch.Tensor) -> Tensors:
         """The gradients of `trained`, A (r, in) and B (out, r) of each layer, from x and that of the output."""
@@ -282,7 +282,7 @@ class FastBlock:
         of_down = self.down.to_adapters(active, g)
         g_wide = torch.ops.aten.gelu_backward(self.down.to_input(g), wide)  # (M, F)
         of_up = self.up.to_adapters(middle, g_wide)
-        g = self._norm.backward(g.add_(self.up.to_input(g_wide)), attended, (mean, spread))
+        g = self._norm.backward(self.up.to_input(g_wide, onto=g), attended, (mean, spread))
         of_out = self.out.to_adapters(context, g)
         (g_context,) = self._to_heads(self.out.to_input(g), n_texts)
         g_v = torch.bmm(p.transpose(1, 2), g_context)
@@ -293,7 +293,7 @@ class FastBlock:
         if not to_input:
             return None, trained
         g_x = self.kv.to_input(g_kv).view(n_texts, -1, width)  # (B, T, D)
-        (g_x[:, 0] if self.first_only else g_x.view(-1, width)).add_(self.q.to_input(g_q)).add_(g)
+        (g_x[:, 0] if self.first_only else g_x.view(-1, width)).add_(self.q.to_input(g_q, onto=g))
         return g_x, trained
 
     def _attend(self, q: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor | None, n_texts: int) -> Tensors:

@@ -89,7 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("part", choices=["all", *PARTS, "render"], metavar="PART")
     parser.add_argument("--quick", action="store_true", help="tens of rows")
     parser.add_argument("--tuning", action="store_true", help="on the other half of the reviews")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="not all in steps and jobs")
+    names = sorted({*steps.CONTENDERS, *jobs.CONTENDERS})
+    parser.add_argument(
+        "--only", action="append", default=[], choices=names, metavar="NAME", help="not all in steps and jobs"
+    )
     parser.add_argument("--model", default="minilm", help="a BERT or DistilBERT: minilm, a Hub id, a folder")
     parser.add_argument("--results", type=Path, metavar="FILE.json", help="where the figures go")
     return parser

@@ -95,6 +95,17 @@ def test_no_room_for_tokens_is_one_message(monkeypatch, tmp_path):
         scratch.joined([np.ones(3, np.int32)], np.int32)
 
 
+def test_a_limit_without_room_for_text_is_one_message(tokenizer):
+    frame = batching.find_frame(tokenizer)
+    tokens = encoder(tokenizer).tokenise(TEXTS)
+    for cut in (
+        lambda: encoder(tokenizer, frame.n_special).tokenise(TEXTS),
+        lambda: batching.cut_shorter(tokens, frame, max_tokens=frame.n_special, truncation="head"),
+    ):
+        with pytest.raises(UserError, match="the special tokens alone are"):
+            cut()
+
+
 def test_every_length_cut_head_and_tail_stays_within_the_limit(tokenizer):
     for limit in (9, 16, 17):
         assert encoder(tokenizer, limit, "head+tail").tokenise(TEXTS).lengths.max() == limit

@@ -80,7 +80,7 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
 def keep_freed_memory(hardware: Hardware) -> list[Decision]:
     """Asks glibc to keep large blocks, which it gives back to the kernel at every step and pays for again.
 
-    It concerns the whole process, for good: for a training, not for a server that loads a classifier.
+    It concerns the whole process, for good: for a command's process, not for a server that loads a classifier.
     """
     if hardware.device != "cpu":
         return []

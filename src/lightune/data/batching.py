@@ -101,9 +101,7 @@ def find_frame(tokenizer: Any) -> Frame:
 
 def tokenise(texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: int, truncation: str) -> Tokens:
     """Tokens of every text, cut to max_tokens at its end, its start or its middle, special tokens kept."""
-    room = max_tokens - frame.n_special
-    if room < 1:
-        raise UserError(f"data.max_tokens = {max_tokens}: the special tokens alone are {frame.n_special}.")
+    room = _room(max_tokens, frame)
     offsets = np.zeros(len(texts) + 1, dtype=np.int64)
     n_truncated = lost = 0
 
@@ -123,7 +121,7 @@ def tokenise(texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: 
 
 def cut_shorter(tokens: Tokens, frame: Frame, *, max_tokens: int, truncation: str) -> Tokens:
     """The same texts cut to fewer tokens, as `tokenise` would have cut them: heads and tails of a cut are its own."""
-    room = max_tokens - frame.n_special
+    room = _room(max_tokens, frame)
     head = {"head": room, "tail": 0}.get(truncation, room // 2) + len(frame.prefix)
     lengths = np.minimum(tokens.lengths, max_tokens)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
@@ -140,6 +138,14 @@ def cut_shorter(tokens: Tokens, frame: Frame, *, max_tokens: int, truncation: st
     ids = joined(chunks(), np.int32)
     lost = tokens.lost + int(tokens.n_tokens - len(ids))
     return Tokens(ids, offsets, int((tokens.lengths > max_tokens).sum()), lost)
+
+
+def _room(max_tokens: int, frame: Frame) -> int:
+    """Tokens of a text's own that fit. UserError if there are none."""
+    room = max_tokens - frame.n_special
+    if room < 1:
+        raise UserError(f"max_tokens = {max_tokens}: the special tokens alone are {frame.n_special}.")
+    return room
 
 
 def _token_lists(texts: list[str], tokenizer: Any) -> list[list[int]]:

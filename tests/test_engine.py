@@ -271,6 +271,36 @@ def test_a_wrong_written_out_block_is_noticed(precision, bases, monkeypatch):
     assert not any("forward" in vars(module) for module in model.modules())
 
 
+@pytest.mark.parametrize(("way", "factor"), [("to_adapters", 1.2), ("to_input", 1.2), ("_packed_product", 2.0)])
+def test_what_is_wrong_in_16_bits_alone_is_noticed(way, factor, bases, monkeypatch):
+    """The last is used without gradients only, in the lower block, which is not adapted."""
+    import torch
+
+    model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
+    model = methods.apply(model, anatomies.inspect(model, missing), "lora", {}, layers=1)[0].eval()
+    right = getattr(blocks.Projection, way)
+
+    def wrong(self: Any, *inputs: Any, **named: Any) -> Any:
+        found, by = right(self, *inputs, **named), 1.0 if self._dtype == torch.float32 else factor
+        return [by * each for each in found] if isinstance(found, list) else by * found
+
+    monkeypatch.setattr(blocks.Projection, way, wrong)
+    assert engine.write_out_blocks("blocks", model, "fp32") is not None
+    assert engine.write_out_blocks("blocks", model, "bf16") is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_head_that_puts_out_next_to_nothing_does_not_decide_about_the_blocks(seed, bases):
+    """Rounding is a large part of some untrained heads' logits; the blocks under them are as good as any."""
+    import torch
+
+    model, missing = tiny.load_base(bases["bert"], 2, seed=seed)
+    with torch.no_grad():
+        model.classifier.weight[1] = model.classifier.weight[0] + 1e-4 * model.classifier.weight[1]
+    model = methods.apply(model, anatomies.inspect(model, missing), "lora", {})[0].eval()
+    assert quicken(model, "bf16")[0].choice == "written out in bf16"
+
+
 def test_the_last_block_is_compared_again_once_adapters_are_in(bases):
     """What suited the bare network was never shown to suit the adapted one."""
     model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)

@@ -303,6 +303,25 @@ def made_up_text(model: nn.Module, first_id: int = 5) -> tuple[dict[str, torch.T
     )
 
 
+def made_up_texts(model: nn.Module, n_texts: int = 8) -> dict[str, torch.Tensor]:
+    """Texts of different length, (n_texts, T), from any part of the vocabulary; each ends as the model's texts do."""
+    import torch
+
+    settings = text_config(model)
+    pad, end = settings.pad_token_id or 0, settings.eos_token_id
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, embeddings(model).num_embeddings, (n_texts, 2 * n_texts), generator=generator)
+    ids[(ids == pad) | (ids == end)] = 5 + (5 in (pad, end)) + (6 in (pad, end))
+    mask = torch.ones_like(ids)
+    for row in range(n_texts):
+        last = ids.shape[1] - 1 - row
+        if end is not None:
+            ids[row, last] = end
+        ids[row, last + 1 :], mask[row, last + 1 :] = pad, 0
+    device = next(model.parameters()).device
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
 def embeddings(model: nn.Module) -> Any:
     """The table of token embeddings."""
     return model.get_input_embeddings()  # type: ignore[operator]

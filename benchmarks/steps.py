@@ -123,7 +123,9 @@ def lightune_epoch(job: Job, *, cached: bool) -> Callable[[], None]:
     layers = 2 if cached else "all"
     network, _ = methods.apply(base.model, anatomy, "lora", options, layers=layers, train_pooler=False)
     network = network.to(hardware.device)
-    quicken(network, hardware.precision)
+    choices = [decision.choice for decision in quicken(network, hardware.precision)]
+    if hardware.device == "cpu" and not any(choice.startswith("written out") for choice in choices):
+        raise SystemExit(f"lightune is on the plain path ({', '.join(choices)}): its figures would be void")
     recipe = TrainRecipe(batch_size=job.batch_size, epochs=ENDLESS, layers=layers)
     plan, _ = make_plan(
         recipe,

@@ -123,11 +123,12 @@ def _answers(figures: Record) -> str:
             f"{f['milliseconds_single']:.1f} ms",
             f["way_single"],
             f"{f['equal']:.1%}",
+            f"{f['accuracy']:.3f}",
         ]
         for name, f in figures["contenders"].items()
     ]
-    rows += [[name, "", why, "", "", ""] for name, why in figures["left_out"].items()]
-    return _table(["", "tokens/s", "asked in", "one short text", "asked in", "same labels"], rows)
+    rows += [[name, "", why, "", "", "", ""] for name, why in figures["left_out"].items()]
+    return _table(["", "tokens/s", "asked in", "one short text", "asked in", "same labels", "accuracy"], rows)
 
 
 def _scaling(figures: Record) -> str:

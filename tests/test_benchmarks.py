@@ -56,6 +56,14 @@ def test_training_steps_are_raced_in_processes_that_take_turns(job):
     assert race["matrix_peak_flops"] > 1e8
 
 
+def test_figures_of_the_plain_path_are_refused(job, monkeypatch):
+    from lightune.model import engine
+
+    monkeypatch.setattr(engine, "quicken", lambda model, precision: [])
+    with pytest.raises(SystemExit, match="plain path"):
+        steps.lightune_epoch(job, cached=False)
+
+
 @pytest.mark.hard
 def test_every_contender_takes_training_steps(job):
     race = steps.race(job, steps.CONTENDERS, 1)
@@ -252,7 +260,8 @@ def _figures() -> dict[str, dict]:
         "peak_bytes": 2**30,
     }
     job = {"accuracy": 0.85, "low": 0.83, "high": 0.87, "seconds": 600.0, "seconds_bare": 600.0, "peak_bytes": 2**30}
-    answer = {"tokens_per_second": 1e3, "milliseconds_single": 9.0, "equal": 1.0, "way": "fp32", "way_single": "fp32"}
+    answer = {"tokens_per_second": 1e3, "milliseconds_single": 9.0, "equal": 1.0, "accuracy": 0.8}
+    answer |= {"way": "fp32", "way_single": "fp32"}
     faster = {"tokens_per_second": 850.0, "ratio": 8.5}
     figures = {
         "steps": {"contenders": {"tutorial": step, "lightune": step | faster}, "matrix_peak_flops": 1.6e11},

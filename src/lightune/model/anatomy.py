@@ -308,16 +308,16 @@ def made_up_texts(model: nn.Module, n_texts: int = 8) -> dict[str, torch.Tensor]
     import torch
 
     settings = text_config(model)
-    pad, end = settings.pad_token_id or 0, settings.eos_token_id
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(5, embeddings(model).num_embeddings, (n_texts, 2 * n_texts), generator=generator)
-    ids[(ids == pad) | (ids == end)] = 5 + (5 in (pad, end)) + (6 in (pad, end))
+    pad = settings.pad_token_id or 0
+    end = settings.eos_token_id if settings.eos_token_id != pad else None
+    known = torch.tensor([token for token in range(5, embeddings(model).num_embeddings) if token not in (pad, end)])
+    ids = known[torch.randint(len(known), (n_texts, 2 * n_texts), generator=torch.Generator().manual_seed(0))]
     mask = torch.ones_like(ids)
     for row in range(n_texts):
-        last = ids.shape[1] - 1 - row
+        stop = ids.shape[1] - row
         if end is not None:
-            ids[row, last] = end
-        ids[row, last + 1 :], mask[row, last + 1 :] = pad, 0
+            ids[row, stop - 1] = end
+        ids[row, stop:], mask[row, stop:] = pad, 0
     device = next(model.parameters()).device
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 

@@ -523,6 +523,8 @@ for step in range(3):
     loop.step(np.arange(9) + step, labelled[1].tokens)
 if loop.accelerator.is_main_process:
     torch.save(t.trainable(model), out)
+loop.accelerator.wait_for_everyone()
+loop.accelerator.end_training()  # threads of a group that is still there can abort a process on its way out
 """
 
 

@@ -82,7 +82,8 @@ BUILDS: list[tuple[tuple[str, ...], Callable[[Any], Parts]]] = [
 
 
 FEW = 256  # rows of a product of which keeping the weight packed saves something
-SHORT = 48  # tokens a text up to which torch's fused attention is the faster one, forward
+# tokens a text for which torch's fused attention is the faster one, forward: in bf16 up to SHORT, in fp32 from LONG
+SHORT, LONG = 48, 64
 MORE = ("past_key_values", "encoder_hidden_states")  # what a block may be given that the fast paths do not read
 
 
@@ -195,13 +196,13 @@ class Projection:
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether a weight can be kept in the order in which the kernels read it, into which each product puts it else.
 
-    With few rows that is a third of the product's time; in fp32 the kernels read a weight as it is.
+    With few rows that is a third of the product's time in bf16, a quarter in fp32.
     """
     import torch
 
     kernels = torch.ops.mkldnn
     named = all(hasattr(kernels, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
-    return dtype == torch.bfloat16 and named and bool(kernels._is_mkldnn_bf16_supported())
+    return named and (dtype == torch.float32 or bool(kernels._is_mkldnn_bf16_supported()))
 
 
 def _matrices(layer: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -257,7 +258,7 @@ class FastBlock:
         x = hidden.reshape(-1, width)  # (N, D) of all tokens
         own = hidden[:, 0] if self.first_only else x  # (M, D) of those that are worked out
         q, kv = self.q.forward(own, packs=not keeps), self.kv.forward(x, packs=not keeps)  # (M, D), (N, 2 D)
-        if hidden.shape[1] <= SHORT and not keeps:
+        if not keeps and self._fuses(hidden.shape[1]):
             context, *of_attention = [self._attend_fused(q, kv, mask, n_texts)]
         else:
             context, *of_attention = self._attend(q, kv, mask, n_texts)
@@ -310,13 +311,17 @@ class FastBlock:
     def _attend_fused(
         self, q: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor | None, n_texts: int
     ) -> torch.Tensor:
-        """The context (M, D) by torch's own attention: one call, which for long texts is the slower way."""
+        """The context (M, D) by torch's own attention, in one call."""
         import torch
 
         heads = n_texts, -1, self._width // self.parts.head_size, self.parts.head_size
         k, v = (part.view(heads).transpose(1, 2) for part in kv.chunk(2, dim=1))
         attend = torch.nn.functional.scaled_dot_product_attention
         return attend(q.view(heads).transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2).reshape(len(q), -1)
+
+    def _fuses(self, n_tokens: int) -> bool:
+        """Whether torch's own attention is the faster one for texts of so many tokens, forward."""
+        return n_tokens >= LONG if self.dtype.itemsize == 4 else n_tokens <= SHORT
 
     @property
     def _scale(self) -> float:

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import answers
@@ -15,6 +16,7 @@ import gpu
 import jobs
 import peers
 import render
+import same_accuracy
 import scaling
 import setting
 import steps
@@ -314,3 +316,17 @@ def test_one_command_measures_everything(tmp_path):
     assert {record["machine"]["cores"] for record in parts.values()} == {setting.machine()["cores"]}
     assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".md", ".png", ".svg"}
     assert sys.version.split()[0] == parts["steps"]["versions"]["python"]
+
+
+def test_the_fast_and_the_plain_path_are_compared(tiny_bert, reviews, monkeypatch, capsys):
+    """Seed by seed on the same rows; and a fast path that breaks what it is given is found out."""
+    few = {"data.test_rows": 20, "data.dev_rows": 10, "data.max_tokens": 32, "train.max_tokens": "auto"}
+    rows = {"data.source": str(reviews), "data.text": "text", "data.label": "sentiment"}
+    monkeypatch.setattr(same_accuracy, "SETTINGS", few | rows | {"model": str(tiny_bert), "train.layers": "all"})
+    assert same_accuracy.main(2, 30)
+    told = capsys.readouterr().out
+    assert told.count("fast : accuracy") == told.count("plain: accuracy") == 2
+    assert "points (95 % CI" in told
+    right = iter([np.zeros(9, bool), np.ones(9, bool)])
+    monkeypatch.setattr(same_accuracy, "right_answers", lambda *_, **__: next(right))
+    assert not same_accuracy.main(1, 30)

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from lightune.data import columns, scratch
-from lightune.data.columns import choose_columns, examples
+from lightune.data.columns import choose_columns
+from lightune.data.examples import examples
 from lightune.data.sources import read
 from lightune.errors import UserError
 

@@ -259,6 +259,15 @@ def test_a_wrong_gradient_is_noticed_although_lora_starts_at_nothing(bases, monk
     assert engine.fuse_adapters("LoRA", model, "fp32").choice == "plain"
 
 
+def test_what_written_out_blocks_keep_is_counted(bases):
+    """In bf16 half a copy of the linear layers of each block: with tiny BERT's shapes, counted from the layers."""
+    model, *_ = adapted(bases["bert"], "lora")
+    assert engine.copied_bytes(model) == 0
+    quicken(model, "bf16")
+    inside = [m for name, m in model.named_modules() if ".layer." in name and name.endswith("base_layer")]
+    assert engine.copied_bytes(model) == sum(2 * layer.weight.numel() for layer in inside) > 0
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_wrong_written_out_block_is_noticed(precision, bases, monkeypatch):
     model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)

@@ -1,26 +1,18 @@
-"""Which column is the text, which the label, and the examples they make. Every dropped row is counted."""
+"""Which column is the text, and which the label."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 from string import Formatter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from lightune.data.scratch import CHUNK_ROWS, gathered
-from lightune.data.values import Names, Numbers, Texts
 from lightune.errors import UserError, near_match
-from lightune.records import Decision, Examples
+from lightune.records import Decision
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from numpy.typing import NDArray
 
 # Earlier names win over later ones.
 LABEL_NAMES = (
@@ -31,7 +23,6 @@ TEXT_NAMES = (
     *("text", "sentence", "review", "content", "question", "phrase", "body", "message", "comment", "tweet"),
     *("document", "utterance", "title", "v2", "query", "description", "sms", "abstract", "headline", "post"),
 )
-MAX_CLASS_NAME = 200
 
 _SAMPLE_ROWS = 10_000
 _MAX_CLASSES = 300
@@ -59,9 +50,9 @@ def choose_columns(table: pa.Table, *, text: str | None, label: str | None) -> t
     """
     if text is None or label is None:
         _check_header(table)
-    given = _check_text_choice(table, text) if text is not None else []
+    given = check_text_choice(table, text) if text is not None else []
     if label is not None:
-        _check_column(table, label, "label")
+        check_column(table, label, "label")
     profiles = _profiles(table)
     decisions = []
     if label is None:
@@ -78,22 +69,22 @@ def choose_columns(table: pa.Table, *, text: str | None, label: str | None) -> t
 # What was given
 
 
-def _check_text_choice(table: pa.Table, text: str) -> list[str]:
+def check_text_choice(table: pa.Table, text: str) -> list[str]:
     """The columns that `text` uses."""
-    names = [text] if text in table.column_names else [name for _, name in _template(text) if name is not None]
+    names = [text] if text in table.column_names else [name for _, name in template(text) if name is not None]
     if not names:
-        _check_column(table, text, "text")
+        check_column(table, text, "text")
     for name in names:
-        _check_column(table, name, "text")
+        check_column(table, name, "text")
     return names
 
 
 def columns_of(text: str) -> list[str]:
     """The columns that a template uses; without braces it is the name of one."""
-    return [name for _, name in _template(text) if name is not None] or [text]
+    return [name for _, name in template(text) if name is not None] or [text]
 
 
-def _template(text: str) -> list[tuple[str, str | None]]:
+def template(text: str) -> list[tuple[str, str | None]]:
     """(literal, column) pairs of "{title}. {content}"; the column is None after the last one."""
     try:
         parts = list(Formatter().parse(text))
@@ -105,7 +96,8 @@ def _template(text: str) -> list[tuple[str, str | None]]:
     return [(literal, name) for literal, name, _, _ in parts]
 
 
-def _check_column(table: pa.Table, name: str, role: str) -> None:
+def check_column(table: pa.Table, name: str, role: str) -> None:
+    """UserError unless the table has a column of plain text by this name. role: text or label."""
     if name not in table.column_names:
         raise UserError(
             f"no column {name!r}. Found: {table.column_names}.{near_match(name, table.column_names)} "
@@ -115,7 +107,7 @@ def _check_column(table: pa.Table, name: str, role: str) -> None:
 
 
 def _check_usable(table: pa.Table, name: str, role: str) -> None:
-    kind = _unusable(table, name)
+    kind = unusable(table, name)
     if kind and role == "label" and kind.startswith("list"):
         raise UserError(_several_labels(name, kind))
     if kind:
@@ -132,7 +124,7 @@ def _several_labels(name: str, kind: str) -> str:
     )
 
 
-def _unusable(table: pa.Table, name: str) -> str:
+def unusable(table: pa.Table, name: str) -> str:
     """Why the column is not plain text (its Arrow type, or the kinds that are mixed in it); "" if it is."""
     import pyarrow as pa
 
@@ -142,7 +134,7 @@ def _unusable(table: pa.Table, name: str) -> str:
 
 
 def _usable(table: pa.Table) -> list[str]:
-    return [name for name in table.column_names if not _unusable(table, name)]
+    return [name for name in table.column_names if not unusable(table, name)]
 
 
 # What the columns look like
@@ -246,9 +238,9 @@ def _count_distinct(table: pa.Table, name: str) -> int:
 
 
 def _no_label(table: pa.Table, profiles: list[_Profile], candidates: list[_Profile]) -> str:
-    lists = [name for name in table.column_names if _unusable(table, name).startswith("list")]
+    lists = [name for name in table.column_names if unusable(table, name).startswith("list")]
     if lists and not candidates:
-        return _several_labels(lists[0], _unusable(table, lists[0]))
+        return _several_labels(lists[0], unusable(table, lists[0]))
     seen = [p.name for p in candidates]
     what = f"the label could be any of {seen}" if seen else "no column looks like a label (few, repeated values)"
     return f"{what}. Columns: {_describe(profiles)}. {_HOW}"
@@ -296,164 +288,3 @@ def _why_text(best: _Profile, profiles: list[_Profile]) -> str:
 
 def _pair(profiles: list[_Profile]) -> str:
     return f"{{{profiles[0].name}}}. {{{profiles[1].name}}}"
-
-
-# The examples
-
-
-def examples(
-    table: pa.Table,
-    *,
-    text: str,
-    label: str | None,
-    class_names: list[str] | None = None,
-    fewest_classes: int = 2,
-) -> tuple[Examples, list[Decision]]:
-    """Texts and labels of the rows that have both, in source order, and what was dropped or noticed.
-
-    Texts are byte-exact, labels lose the white space around them. label=None (prediction) keeps every row, an
-    empty text too. class_names: the classes that may occur; labels that are their ids become names.
-    Raises UserError if over half of the rows would be dropped, fewer classes than fewest_classes are left, or
-    a class name is unfit.
-    """
-    _check_text_choice(table, text)
-    texts, blank = _render(table, text)
-    rows = np.arange(table.num_rows)
-    if label is None:
-        import pyarrow.compute as pc
-
-        filled = pc.if_else(blank, "", texts)  # in memory: prediction comes with a part of a table at a time
-        return Examples(Texts.of_column(filled, rows), None, Numbers(rows)), []
-    _check_column(table, label, "label")
-    labels = _labels(table.column(label))
-    kept, decisions = _keep(blank.to_numpy(), labels, label)
-    names, notes = _class_names(labels.take(kept), label, class_names)
-    if len(names.counts()) < fewest_classes:
-        raise UserError(
-            f"column {label!r} has a single class: {names[0]!r} in all {len(names):,} rows. "
-            f"Add rows of another class, or set data.label to another column."
-        )
-    return Examples(Texts.of_column(texts, kept), names, Numbers(kept)), decisions + notes
-
-
-def _render(table: pa.Table, text: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """One text per row, and whether every column that it uses is missing or blank there."""
-    if text in table.column_names:
-        return table.column(text), _is_blank(table.column(text))
-    parts = _template(text)
-    starts = range(0, max(1, table.num_rows), CHUNK_ROWS)
-    rendered = gathered(_filled(parts, table.slice(start, CHUNK_ROWS)) for start in starts)
-    return rendered.column("text"), rendered.column("blank")
-
-
-def _filled(parts: list[tuple[str, str | None]], table: pa.Table) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    columns = {name: table.column(name) for _, name in parts if name is not None}
-    pieces: list[Any] = []
-    for literal, name in parts:
-        pieces += [literal] if name is None else [literal, pc.fill_null(columns[name], "")]
-    blank = reduce(pc.and_, map(_is_blank, columns.values()))
-    return pa.table({"text": pc.binary_join_element_wise(*pieces, ""), "blank": blank})
-
-
-def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether each cell is missing, empty or white space."""
-    import pyarrow.compute as pc
-
-    blank = pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
-    return pc.fill_null(blank, True)
-
-
-def _labels(column: pa.ChunkedArray) -> Names:
-    """The cells without the white space around them; "" where one is missing."""
-    codes, names = [np.zeros(0, np.int32)], {"": 0}
-    for chunk in column.chunks:
-        cells = chunk.fill_null("").dictionary_encode()
-        own = [names.setdefault(name.strip(), len(names)) for name in cells.dictionary.to_pylist()]
-        codes.append(np.array(own, np.int32)[cells.indices.to_numpy()])
-    return Names(np.concatenate(codes), list(names))
-
-
-def is_unlabelled(table: pa.Table, label: str) -> bool:
-    """Whether nobody labelled these rows: the column has no value in any of them."""
-    if label not in table.column_names or _unusable(table, label):
-        return False
-    import pyarrow.compute as pc
-
-    return bool(pc.all(_is_blank(table.column(label)), min_count=0).as_py())
-
-
-def _keep(blank: NDArray[np.bool_], labels: Names, label: str) -> tuple[NDArray[np.int64], list[Decision]]:
-    """The rows with a label and a text, and a decision for each reason that dropped some."""
-    n = len(labels)
-    has_label = labels.codes != labels.names.index("")
-    unlabelled = n - int(has_label.sum())
-    if unlabelled == n:
-        raise UserError(f"column {label!r}: all {n:,} labels are missing. Set data.label to the column of classes.")
-    empty = int((has_label & blank).sum())
-    if (unlabelled + empty) * 2 > n:
-        raise UserError(
-            f"{unlabelled:,} of {n:,} rows have no label in {label!r} and {empty:,} more have no text: over "
-            f"half would be dropped. Set data.text and data.label to the right columns, or remove those rows."
-        )
-    found = (("rows without a label", unlabelled), ("rows without a text", empty))
-    decisions = [Decision(what, "dropped", f"{count:,} of {n:,} rows") for what, count in found if count]
-    return np.flatnonzero(has_label & ~blank), decisions
-
-
-def _class_names(labels: Names, label: str, class_names: list[str] | None) -> tuple[Names, list[Decision]]:
-    """The labels, as names where they are ids of `class_names`; each name checked."""
-    decisions: list[Decision] = []
-    if class_names is not None:
-        labels, decisions = _match_names(labels, label, class_names)
-    counts = labels.counts()
-    for name in counts:
-        _check_class_name(name, label)
-    return labels, decisions + _spellings(counts)
-
-
-def _match_names(labels: Names, label: str, names: list[str]) -> tuple[Names, list[Decision]]:
-    counts = labels.counts()
-    unknown = {name: count for name, count in counts.items() if name not in names}
-    ids = {str(class_id): name for class_id, name in enumerate(names)}
-    if not unknown:
-        return labels, []
-    if counts.keys() <= ids.keys():
-        return labels.renamed(ids), [Decision("class names", ", ".join(names), "the labels are their ids")]
-    first = next(iter(unknown))
-    raise UserError(
-        f"column {label!r} has labels that are no class: {dict(list(unknown.items())[:5])} (label: rows). "
-        f"The classes are {names[:20]}.{near_match(first, names)} Correct the labels."
-    )
-
-
-def _check_class_name(name: str, label: str) -> None:
-    if len(name) > MAX_CLASS_NAME:
-        raise UserError(
-            f"column {label!r}: the class name {name[:40]!r}… has {len(name):,} characters, at most "
-            f"{MAX_CLASS_NAME} are allowed. Set data.label to a column of short names."
-        )
-    if any(unicodedata.category(character) == "Cc" for character in name):
-        raise UserError(
-            f"column {label!r}: the class name {name[:60]!r} holds a control character. Remove it from the data."
-        )
-
-
-def _spellings(counts: dict[str, int]) -> list[Decision]:
-    """A warning for each number that is written in several ways ("1" and "1.0"): they stay classes apart."""
-    by_value: dict[float, list[str]] = defaultdict(list)
-    for name in sorted(counts):
-        if re.fullmatch(r"[+-]?\d{1,15}(\.\d{0,15})?", name, re.ASCII):
-            by_value[float(name)].append(name)
-    twins = [by_value[value] for value in sorted(by_value) if len(by_value[value]) > 1]
-    return [
-        Decision("labels", "kept apart: " + ", ".join(map(repr, names)), _one_number(names, counts))
-        for names in twins
-    ]
-
-
-def _one_number(names: list[str], counts: dict[str, int]) -> str:
-    rows = ", ".join(f"{name!r} {counts[name]:,} rows" for name in names)
-    return f"warning: one number written in several ways ({rows}); write it in one way if it is one class"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightune.data.batching import MAX_TOKENS
-from lightune.data.columns import choose_columns, examples, is_unlabelled
+from lightune.data.columns import choose_columns
+from lightune.data.examples import examples, is_unlabelled
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.splits import split
 from lightune.data.values import Texts

@@ -149,6 +149,11 @@ class Projection:
         self._packs = not self._adapted and can_pack(dtype)
         self._packed: torch.Tensor | None = None  # the weight as the kernels read it, made when it is first needed
 
+    @property
+    def bytes(self) -> int:
+        """Of the weight that is kept beside the layers' own, once, or twice where it is packed, too."""
+        return int(self._weight.nbytes) * (1 + (self._packed is not None))
+
     def forward(self, x: torch.Tensor, *, packs: bool = False) -> torch.Tensor:
         """(N, out), the outputs of the layers side by side, from x (N, in). packs: the weight may be kept packed."""
         import torch
@@ -223,6 +228,11 @@ class FastBlock:
         self._adapted: list[Any] = [layer for layer in parts.linears() if is_simple_lora(layer)]
         self.is_used = False  # a block that is given more than it reads never is
         self._norm, self._norm_after = (_Norm(norm, dtype) for norm in (parts.norm, parts.norm_after))
+
+    @property
+    def bytes(self) -> int:
+        """Of the weights that are kept beside the block's own."""
+        return sum(each.bytes for each in (self.q, self.kv, self.out, self.up, self.down))
 
     def __call__(
         self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *others: Any, **named: Any

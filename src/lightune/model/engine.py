@@ -112,6 +112,11 @@ def fuse_adapters(what: str, model: nn.Module, precision: str) -> Decision | Non
     return Decision(what, "added to the weights", f"{len(suited)} layers; same answers, checked")
 
 
+def copied_bytes(model: nn.Module) -> int:
+    """Of the weights that fast paths keep beside the network's own."""
+    return sum(fast.bytes for fast in _fast(_blocks(model)[0]).values())
+
+
 def is_close(got: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether answers or gradients are the same but for rounding in fp32."""
     scale = max(1e-3, float(expected.abs().max()))

@@ -164,9 +164,14 @@ def make_plan(
     return Plan(epochs, rate, memory_tokens, checkpointing, layers), decisions
 
 
-def memory_needed(model: nn.Module, hidden_size: int, n_layers: int, memory_tokens: int) -> float:
-    """Bytes at the peak: weights, gradients and AdamW's two moments of what trains, kept activations."""
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+def memory_needed(
+    model: nn.Module, hidden_size: int, n_layers: int, memory_tokens: int, copied_bytes: int = 0
+) -> float:
+    """Bytes at the peak: weights, gradients and AdamW's two moments of what trains, kept activations.
+
+    copied_bytes: of weights that the fast paths keep a second time.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) + copied_bytes
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     activations = memory_tokens * n_layers * hidden_size * BYTES_PER_ACTIVATION
     return RUNTIME_BYTES + weights + 3 * trained + activations

@@ -16,7 +16,7 @@ from lightune.evidence.evaluate import MEMORY_TOKENS
 from lightune.hardware import GIB, Hardware
 from lightune.model.anatomy import Anatomy, inspect
 from lightune.model.backbones import Base
-from lightune.model.engine import quicken
+from lightune.model.engine import copied_bytes, quicken
 from lightune.model.methods import METHODS, apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Plan, Rehearsal
@@ -80,7 +80,8 @@ def rehearse(
     if budget is not None:
         plan, why = fit(plan, train.epochs == "auto", cost, work, budget)
         decisions.append(why)
-    memory = memory_needed(model, anatomy.hidden_size, anatomy.n_layers, plan.memory_tokens)
+    copies = copied_bytes(model)
+    memory = memory_needed(model, anatomy.hidden_size, anatomy.n_layers, plan.memory_tokens, copies)
     if memory > hardware.free:
         reason = f"about {memory / GIB:.1f} GiB needed; lower train.memory_tokens or data.max_tokens if it fails"
         decisions.append(Decision("free memory", f"only {hardware.free / GIB:.1f} GiB", reason))

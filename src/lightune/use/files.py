@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lightune.data.batching import Labelled
-from lightune.data.columns import choose_columns, examples
+from lightune.data.columns import choose_columns
+from lightune.data.examples import examples
 from lightune.data.sources import Options, read, training_split
 from lightune.data.values import Names
 from lightune.errors import UserError

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lightune.data.arrow_tables import accepts_parquet, parquet_tables
-from lightune.data.columns import columns_of, examples, is_unlabelled
+from lightune.data.columns import columns_of
 from lightune.data.csv_tables import delimiter_of
+from lightune.data.examples import examples, is_unlabelled
 from lightune.data.files import MAX_BYTES, MAX_LINE_BYTES, MIB, check_text
 from lightune.data.scratch import CHUNK_ROWS, scratch_folder, told_without_room
 from lightune.data.sources import Options, kind_of, read, split_for

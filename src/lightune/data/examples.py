@@ -1,0 +1,181 @@
+"""The texts and labels of a table's chosen columns. Every dropped row is counted, every odd label named."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.data.columns import check_column, check_text_choice, template, unusable
+from lightune.data.scratch import CHUNK_ROWS, gathered
+from lightune.data.values import Names, Numbers, Texts
+from lightune.errors import UserError, near_match
+from lightune.records import Decision, Examples
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+MAX_CLASS_NAME = 200
+
+
+def examples(
+    table: pa.Table,
+    *,
+    text: str,
+    label: str | None,
+    class_names: list[str] | None = None,
+    fewest_classes: int = 2,
+) -> tuple[Examples, list[Decision]]:
+    """Texts and labels of the rows that have both, in source order, and what was dropped or noticed.
+
+    Texts are byte-exact, labels lose the white space around them. label=None (prediction) keeps every row, an
+    empty text too. class_names: the classes that may occur; labels that are their ids become names.
+    Raises UserError if over half of the rows would be dropped, fewer classes than fewest_classes are left, or
+    a class name is unfit.
+    """
+    check_text_choice(table, text)
+    texts, blank = _render(table, text)
+    rows = np.arange(table.num_rows)
+    if label is None:
+        import pyarrow.compute as pc
+
+        filled = pc.if_else(blank, "", texts)  # in memory: prediction comes with a part of a table at a time
+        return Examples(Texts.of_column(filled, rows), None, Numbers(rows)), []
+    check_column(table, label, "label")
+    labels = _labels(table.column(label))
+    kept, decisions = _keep(blank.to_numpy(), labels, label)
+    names, notes = _class_names(labels.take(kept), label, class_names)
+    if len(names.counts()) < fewest_classes:
+        raise UserError(
+            f"column {label!r} has a single class: {names[0]!r} in all {len(names):,} rows. "
+            f"Add rows of another class, or set data.label to another column."
+        )
+    return Examples(Texts.of_column(texts, kept), names, Numbers(kept)), decisions + notes
+
+
+def _render(table: pa.Table, text: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """One text per row, and whether every column that it uses is missing or blank there."""
+    if text in table.column_names:
+        return table.column(text), _is_blank(table.column(text))
+    parts = template(text)
+    starts = range(0, max(1, table.num_rows), CHUNK_ROWS)
+    rendered = gathered(_filled(parts, table.slice(start, CHUNK_ROWS)) for start in starts)
+    return rendered.column("text"), rendered.column("blank")
+
+
+def _filled(parts: list[tuple[str, str | None]], table: pa.Table) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = {name: table.column(name) for _, name in parts if name is not None}
+    pieces: list[Any] = []
+    for literal, name in parts:
+        pieces += [literal] if name is None else [literal, pc.fill_null(columns[name], "")]
+    blank = reduce(pc.and_, map(_is_blank, columns.values()))
+    return pa.table({"text": pc.binary_join_element_wise(*pieces, ""), "blank": blank})
+
+
+def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether each cell is missing, empty or white space."""
+    import pyarrow.compute as pc
+
+    blank = pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
+    return pc.fill_null(blank, True)
+
+
+def _labels(column: pa.ChunkedArray) -> Names:
+    """The cells without the white space around them; "" where one is missing."""
+    codes, names = [np.zeros(0, np.int32)], {"": 0}
+    for chunk in column.chunks:
+        cells = chunk.fill_null("").dictionary_encode()
+        own = [names.setdefault(name.strip(), len(names)) for name in cells.dictionary.to_pylist()]
+        codes.append(np.array(own, np.int32)[cells.indices.to_numpy()])
+    return Names(np.concatenate(codes), list(names))
+
+
+def is_unlabelled(table: pa.Table, label: str) -> bool:
+    """Whether nobody labelled these rows: the column has no value in any of them."""
+    if label not in table.column_names or unusable(table, label):
+        return False
+    import pyarrow.compute as pc
+
+    return bool(pc.all(_is_blank(table.column(label)), min_count=0).as_py())
+
+
+def _keep(blank: NDArray[np.bool_], labels: Names, label: str) -> tuple[NDArray[np.int64], list[Decision]]:
+    """The rows with a label and a text, and a decision for each reason that dropped some."""
+    n = len(labels)
+    has_label = labels.codes != labels.names.index("")
+    unlabelled = n - int(has_label.sum())
+    if unlabelled == n:
+        raise UserError(f"column {label!r}: all {n:,} labels are missing. Set data.label to the column of classes.")
+    empty = int((has_label & blank).sum())
+    if (unlabelled + empty) * 2 > n:
+        raise UserError(
+            f"{unlabelled:,} of {n:,} rows have no label in {label!r} and {empty:,} more have no text: over "
+            f"half would be dropped. Set data.text and data.label to the right columns, or remove those rows."
+        )
+    found = (("rows without a label", unlabelled), ("rows without a text", empty))
+    decisions = [Decision(what, "dropped", f"{count:,} of {n:,} rows") for what, count in found if count]
+    return np.flatnonzero(has_label & ~blank), decisions
+
+
+def _class_names(labels: Names, label: str, class_names: list[str] | None) -> tuple[Names, list[Decision]]:
+    """The labels, as names where they are ids of `class_names`; each name checked."""
+    decisions: list[Decision] = []
+    if class_names is not None:
+        labels, decisions = _match_names(labels, label, class_names)
+    counts = labels.counts()
+    for name in counts:
+        _check_class_name(name, label)
+    return labels, decisions + _spellings(counts)
+
+
+def _match_names(labels: Names, label: str, names: list[str]) -> tuple[Names, list[Decision]]:
+    counts = labels.counts()
+    unknown = {name: count for name, count in counts.items() if name not in names}
+    ids = {str(class_id): name for class_id, name in enumerate(names)}
+    if not unknown:
+        return labels, []
+    if counts.keys() <= ids.keys():
+        return labels.renamed(ids), [Decision("class names", ", ".join(names), "the labels are their ids")]
+    first = next(iter(unknown))
+    raise UserError(
+        f"column {label!r} has labels that are no class: {dict(list(unknown.items())[:5])} (label: rows). "
+        f"The classes are {names[:20]}.{near_match(first, names)} Correct the labels."
+    )
+
+
+def _check_class_name(name: str, label: str) -> None:
+    if len(name) > MAX_CLASS_NAME:
+        raise UserError(
+            f"column {label!r}: the class name {name[:40]!r}… has {len(name):,} characters, at most "
+            f"{MAX_CLASS_NAME} are allowed. Set data.label to a column of short names."
+        )
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        raise UserError(
+            f"column {label!r}: the class name {name[:60]!r} holds a control character. Remove it from the data."
+        )
+
+
+def _spellings(counts: dict[str, int]) -> list[Decision]:
+    """A warning for each number that is written in several ways ("1" and "1.0"): they stay classes apart."""
+    by_value: dict[float, list[str]] = defaultdict(list)
+    for name in sorted(counts):
+        if re.fullmatch(r"[+-]?\d{1,15}(\.\d{0,15})?", name, re.ASCII):
+            by_value[float(name)].append(name)
+    twins = [by_value[value] for value in sorted(by_value) if len(by_value[value]) > 1]
+    return [
+        Decision("labels", "kept apart: " + ", ".join(map(repr, names)), _one_number(names, counts))
+        for names in twins
+    ]
+
+
+def _one_number(names: list[str], counts: dict[str, int]) -> str:
+    rows = ", ".join(f"{name!r} {counts[name]:,} rows" for name in names)
+    return f"warning: one number written in several ways ({rows}); write it in one way if it is one class"

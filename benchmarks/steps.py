@@ -140,7 +140,7 @@ def lightune_epoch(job: Job, *, cached: bool) -> Callable[[], None]:
         splits = dict.fromkeys(("train", "dev", "test"), labelled)
         cache = open_cache(network, splits, recipe, plan.epochs, hardware.device)
         if cache is not None:
-            cache.attach(network)
+            cache.attach(network, hardware.precision)
     loop = Loop(network, encoder, labelled, recipe, plan, hardware, 100_000)
     rng = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lightune.errors import UserError
-from lightune.model import adapters, blocks, engine, methods
+from lightune.model import adapters, blocks, engine, methods, projections
 from lightune.model import anatomy as anatomies
 from lightune.model.engine import quicken
 from lightune.model.methods import METHODS
@@ -272,11 +272,11 @@ def test_what_written_out_blocks_keep_is_counted(bases):
 def test_a_wrong_written_out_block_is_noticed(precision, bases, monkeypatch):
     model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
     model = methods.apply(model, anatomies.inspect(model, missing), "lora", {})[0].eval()
-    right = blocks.Projection.to_adapters
+    right = projections.Projection.to_adapters
     monkeypatch.setattr(
-        blocks.Projection, "to_adapters", lambda self, x, grad: [1.2 * each for each in right(self, x, grad)]
+        projections.Projection, "to_adapters", lambda self, x, grad: [1.2 * each for each in right(self, x, grad)]
     )
-    assert engine.write_out_blocks("blocks", model, precision) is None
+    assert engine.write_out_blocks("blocks", model, precision).choice == "plain"
     assert not any("forward" in vars(module) for module in model.modules())
 
 
@@ -288,19 +288,69 @@ def test_what_is_wrong_in_16_bits_alone_is_noticed(way, factor, bases, monkeypat
     def packed(self: Any, x: Any) -> Any:  # as a CPU without kernels for bf16 can compute it, too
         return torch.nn.functional.linear(x, self._weight, self._bias)
 
-    monkeypatch.setattr(blocks, "can_pack", lambda dtype: True)
-    monkeypatch.setattr(blocks.Projection, "_packed_product", packed)
+    monkeypatch.setattr(projections, "can_pack", lambda dtype: True)
+    monkeypatch.setattr(projections.Projection, "_packed_product", packed)
     model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
     model = methods.apply(model, anatomies.inspect(model, missing), "lora", {}, layers=1)[0].eval()
-    right = getattr(blocks.Projection, way)
+    right = getattr(projections.Projection, way)
 
     def wrong(self: Any, *inputs: Any, **named: Any) -> Any:
         found, by = right(self, *inputs, **named), 1.0 if self._dtype == torch.float32 else factor
         return [by * each for each in found] if isinstance(found, list) else by * found
 
-    monkeypatch.setattr(blocks.Projection, way, wrong)
-    assert engine.write_out_blocks("blocks", model, "fp32") is not None
-    assert engine.write_out_blocks("blocks", model, "bf16") is None
+    monkeypatch.setattr(projections.Projection, way, wrong)
+    assert engine.write_out_blocks("blocks", model, "fp32").choice == "written out in fp32"
+    assert engine.write_out_blocks("blocks", model, "bf16").choice == "plain"
+
+
+@pytest.mark.parametrize(("precision", "n_tokens"), [("fp32", blocks.LONG), ("bf16", 2)])
+def test_wrong_attention_of_answers_is_noticed(precision, n_tokens, bases, monkeypatch):
+    """Texts of one length take torch's own attention without gradients, which is the check's to try, too."""
+    import torch
+
+    model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
+    model = methods.apply(model, anatomies.inspect(model, missing), "lora", {})[0].eval()
+    asked = []
+
+    def wrong(self: Any, q: Any, kv: Any, mask: Any, n_texts: int) -> Any:
+        asked.append(len(q) // n_texts)
+        return torch.zeros_like(q)
+
+    monkeypatch.setattr(blocks.FastBlock, "_attend_fused", wrong)
+    assert engine.write_out_blocks("blocks", model, precision).choice == "plain"
+    assert max(asked) >= n_tokens
+
+
+def test_a_sum_that_memory_had_no_room_for_is_made_again(bases, monkeypatch):
+    """A batch is halved then and asked again: it must not meet weights without the adapter."""
+    import torch
+
+    model, *_ = adapted(bases["bert"], "lora")
+    inputs = {"input_ids": torch.arange(8).view(1, 8) + 5}
+    with torch.inference_mode():
+        expected = model(**inputs).logits
+    quicken(model, "fp32")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.mul_(2.0)  # the sums are out of date
+    right, fails = torch.addmm, iter([True])
+
+    def addmm(*given: Any, **named: Any) -> Any:
+        if next(fails, False):
+            raise RuntimeError("can't allocate memory")
+        return right(*given, **named)
+
+    monkeypatch.setattr(torch, "addmm", addmm)
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError, match="allocate"):
+            model(**inputs)
+        got = model(**inputs).logits
+        for module in model.modules():
+            if "fast" in vars(module):
+                del module.forward, module.fast
+        assert torch.allclose(got, model(**inputs).logits, atol=1e-5)
+        assert not torch.allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -344,7 +394,7 @@ def test_blocks_in_which_more_than_lora_trains_are_plain_again(bases):
     model.requires_grad_(False)
     quicken(model, "fp32")
     model = methods.apply(model, anatomies.inspect(model, missing), "bitfit", {})[0].eval()
-    assert "blocks" not in {decision.what for decision in quicken(model, "fp32")}
+    assert {decision.what: decision.choice for decision in quicken(model, "fp32")}["blocks"] == "plain"
     assert not any("fast" in vars(module) for module in model.modules())
 
 

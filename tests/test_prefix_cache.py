@@ -97,6 +97,35 @@ def test_every_architecture_answers_and_learns_the_same(architecture, fast, base
         assert torch.allclose(found[name], slope, atol=2e-5 * max(1.0, float(slope.abs().max()))), name
 
 
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_in_bf16_half_the_bytes_are_kept(architecture, bases):
+    """What written-out blocks put out in 16 bits, read back by them, gives the answers and gradients it gave."""
+    import torch
+
+    from lightune.data.batching import Labelled
+
+    model, encoder, tokens, y = adapted(bases[architecture])
+    bf16 = choose_hardware("cpu", "bf16")
+    assert quicken(model, "bf16")[0].choice == "written out in bf16"
+    expected = predict_logits(model, encoder, tokens, bf16)
+    with bf16.autocast():
+        slopes = gradients(model, encoder, tokens, y)
+    rows = dict.fromkeys(("train", "dev", "test"), Labelled(tokens, y))
+    cache = open_cache(model, rows, TrainRecipe(), 2.0, "cpu")
+    assert cache._bytes_per_token == BYTES // 2
+    assert cache.attach(model, "bf16").choice == "computed once a text"
+    for n_read in (0, len(tokens)):
+        got = predict_logits(model, encoder, tokens, bf16)
+        assert np.abs(got - expected).max() < 2e-2 * np.abs(expected).max()
+        assert cache.n_read == n_read
+    assert {place.dtype for place in cache._places.values() if place.checksum is not None} == {torch.bfloat16}
+    with bf16.autocast():
+        found = gradients(model, encoder, tokens, y)
+    assert cache.n_read == len(tokens) + 13
+    for name, slope in slopes.items():
+        assert (found[name] - slope).norm() < 3e-2 * slope.norm(), name
+
+
 def test_what_is_read_back_is_what_the_network_sees(bases, hardware):
     """A control: with other states in the file, the answers are others."""
     model, encoder, tokens, _ = adapted(bases["bert"])
@@ -124,6 +153,7 @@ def test_a_damaged_text_is_computed_again(bases, hardware):
     cache.n_read = 0
     assert predict_logits(model, encoder, tokens, hardware) == pytest.approx(expected, abs=2e-5)
     assert (cache.n_read, cache.n_damaged) == (len(tokens), 1)
+    assert "1 texts' states were damaged there; computed again" in cache.trouble
 
 
 def test_a_full_disk_costs_time_and_no_answer(bases, hardware):
@@ -146,6 +176,7 @@ def test_a_full_disk_costs_time_and_no_answer(bases, hardware):
     for _ in range(2):
         assert predict_logits(model, encoder, tokens, hardware) == pytest.approx(expected, abs=2e-5)
     assert cache.n_read == 0
+    assert "no room left" in cache.trouble
 
 
 def test_texts_that_do_not_fit_as_a_whole_are_left_out(bases, hardware):
@@ -153,7 +184,10 @@ def test_texts_that_do_not_fit_as_a_whole_are_left_out(bases, hardware):
     few = encoder.tokenise(["a lovely lamp", "the cheap chair"])
     cache = PrefixCache(1, [tokens, few], BYTES, limit=BYTES * (few.n_tokens + 1))
     assert cache.n_tokens == few.n_tokens
-    cache.attach(model)
+    assert "; no room for" in cache.attach(model).why
+    assert not cache.trouble
+    nothing = PrefixCache(1, [tokens], BYTES, limit=BYTES).attach(adapted(bases["bert"])[0])
+    assert (nothing.choice, nothing.why[:11]) == ("computed each time", "no room for")
     for _ in range(2):
         predict_logits(model, encoder, few, hardware)
         predict_logits(model, encoder, tokens, hardware)

@@ -80,7 +80,7 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
 def keep_freed_memory(hardware: Hardware) -> list[Decision]:
     """Asks glibc to keep large blocks, which it gives back to the kernel at every step and pays for again.
 
-    It concerns the whole process, for good: for a command's process, not for a server that loads a classifier.
+    It concerns the whole process, for good: for one that trains, or answers and ends, not for a server's.
     """
     if hardware.device != "cpu":
         return []
@@ -179,7 +179,7 @@ def told_when_full(fix: str) -> Iterator[None]:
         raise GateError(f"out of memory: {str(error).splitlines()[0][:200]} {fix}") from None
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether torch found no memory; only CUDA has an exception of its own for it."""
     import torch
 

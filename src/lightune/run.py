@@ -153,7 +153,7 @@ def follow(
             journal.decide(*quicken(model.to(hardware.device), hardware.precision))
             cache = open_cache(model, rows, recipe.train, plan.plan.epochs, hardware.device)
             if cache:
-                journal.decide(cache.attach(model))
+                journal.decide(cache.attach(model, hardware.precision))
             history = train(
                 model,
                 encoder,
@@ -174,13 +174,15 @@ def follow(
             untrained = load().model.to(hardware.device)
             quicken(untrained, hardware.precision)
             if cache:
-                cache.attach(untrained)  # its lower blocks are the same
+                cache.attach(untrained, hardware.precision)  # its lower blocks are the same
             before = measure("before", untrained)
             del untrained
             hardware.release()
 
         with journal.phase("after", "After: the same rows"):
             after = measure("after", model.to(hardware.device))
+            if cache and cache.trouble:
+                journal.warn(cache.trouble)
 
         with journal.phase("proof", "Saving, and proving that it reloads"):
             contract = make_contract(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect as python_inspect
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -286,6 +287,19 @@ def text_config(model: nn.Module) -> Any:
     return _config(model).get_text_config()
 
 
+def n_positions(model: nn.Module) -> float:
+    """Tokens that the network has positions for; infinite if it counts them in another way."""
+    from torch import nn
+
+    limits = [math.inf]
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith(("position_embeddings", "wpe")):
+            # RoBERTa counts positions from its padding id + 1
+            limits.append(module.num_embeddings - (-1 if module.padding_idx is None else module.padding_idx) - 1)
+    declared = getattr(model.config, "max_position_embeddings", None)
+    return min(limits + ([declared] if isinstance(declared, int) and declared > 0 else []))
+
+
 def made_up_text(model: nn.Module, first_id: int = 5) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """One text of a few tokens (1, T), numbered from first_id, alone and with two padding tokens after it."""
     import torch
@@ -303,15 +317,15 @@ def made_up_text(model: nn.Module, first_id: int = 5) -> tuple[dict[str, torch.T
     )
 
 
-def made_up_texts(model: nn.Module, n_texts: int = 8) -> dict[str, torch.Tensor]:
-    """Texts of different length, (n_texts, T), from any part of the vocabulary; each ends as the model's texts do."""
+def made_up_texts(model: nn.Module, n_texts: int = 8, n_tokens: int = 16) -> dict[str, torch.Tensor]:
+    """Texts of n_tokens and fewer, (n_texts, T), from any part of the vocabulary; they end as its texts do."""
     import torch
 
     settings = text_config(model)
     pad = settings.pad_token_id or 0
     end = settings.eos_token_id if settings.eos_token_id != pad else None
     known = torch.tensor([token for token in range(5, embeddings(model).num_embeddings) if token not in (pad, end)])
-    ids = known[torch.randint(len(known), (n_texts, 2 * n_texts), generator=torch.Generator().manual_seed(0))]
+    ids = known[torch.randint(len(known), (n_texts, n_tokens), generator=torch.Generator().manual_seed(0))]
     mask = torch.ones_like(ids)
     for row in range(n_texts):
         stop = ids.shape[1] - row

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lightune.errors import UserError, near_match
 from lightune.hardware import seed_everything
 from lightune.libraries import is_offline, quiet_transformers
-from lightune.model.anatomy import check_backbone, ensure_pad_token
+from lightune.model.anatomy import check_backbone, ensure_pad_token, n_positions
 from lightune.records import Decision
 
 if TYPE_CHECKING:
@@ -144,18 +144,10 @@ def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | N
 
 def longest_input(model: nn.Module, tokenizer: Any) -> int:
     """Tokens the model takes: its position table's usable rows, or less where the tokenizer says so."""
-    from torch import nn
-
     said = tokenizer.model_max_length
     if not isinstance(said, int | float):
         raise UserError(f"model_max_length is {said!r} in its tokenizer_config.json. Set it to a number.")
-    limits = [int(said)]
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith(("position_embeddings", "wpe")):
-            # RoBERTa counts positions from its padding id + 1
-            limits.append(module.num_embeddings - (-1 if module.padding_idx is None else module.padding_idx) - 1)
-    declared = getattr(model.config, "max_position_embeddings", None)
-    return min(limits + ([declared] if isinstance(declared, int) and declared > 0 else []))
+    return int(min(said, n_positions(model)))
 
 
 def weights_digest(folder: Path) -> str:

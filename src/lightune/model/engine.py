@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from lightune.model.anatomy import find_layers, made_up_text, made_up_texts, text_config
-from lightune.model.blocks import MORE, FastBlock, Parts, can_write_out, find_parts, is_given, is_simple_lora
+from lightune.hardware import is_out_of_memory
+from lightune.model.anatomy import find_layers, made_up_text, made_up_texts, n_positions, text_config
+from lightune.model.blocks import LONG, MORE, FastBlock, Parts, can_write_out, find_parts, is_given
+from lightune.model.projections import is_simple_lora
 from lightune.records import Decision
 
 if TYPE_CHECKING:
@@ -34,24 +36,27 @@ def quicken(model: nn.Module, precision: str) -> list[Decision]:
     precision: of the run, fp32, bf16 or fp16. The network is changed in place: only how it computes,
     not what it holds. Calling it again looks at what was adapted since, and adds nothing else.
     """
-    if written_out := write_out_blocks("blocks", model, precision):
+    written_out = write_out_blocks("blocks", model, precision)
+    if written_out and written_out.choice != PLAIN:
         return [written_out] if written_out.why else []
-    found = shorten_last_block("last block", model), fuse_adapters("LoRA", model, precision)
+    found = written_out, shorten_last_block("last block", model), fuse_adapters("LoRA", model, precision)
     return [decision for decision in found if decision]
 
 
 def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | None:
     """All blocks computed by `FastBlock`, the last for the first token only where no more of it is read.
 
-    None if that does not suit: on a GPU, whose own attention is faster, for other builds, and where more than LoRA
-    trains in them. The decision has no reason where nothing was left to do.
+    None where it is no question: on a GPU, whose own attention is faster, in fp16, and for other builds of block. The
+    decision has no reason where nothing was left to do.
     """
     import torch
 
     blocks, parts = _blocks(model)
     if not can_be_written_out(model, precision):
         _forget(blocks)
-        return None
+        if not all(map(find_parts, blocks)) or not _is_on_cpu(model) or precision not in DTYPES or _is_sparse(model):
+            return None
+        return Decision(what, PLAIN, "more than LoRA's plain products trains in them, or a part is of another kind")
     choice, dtype = f"written out in {precision}", getattr(torch, DTYPES[precision])
     done = {block: (fast.parts, fast.dtype) for block, fast in _fast(blocks).items()}
     changed = [block for block in blocks if done.get(block) != (parts[block], dtype)]
@@ -64,12 +69,12 @@ def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | 
             continue
         fast = _written_out(changed, parts, dtype, last)
         if precision != "fp32" and not _is_same(model, fast, precision):
-            return None
+            return Decision(what, PLAIN, f"written out in {precision}, they are too far from the plain ones in fp32")
         for block, forward in fast.items():
             block.forward = block.fast = forward
         tokens = "; the last for the first token only, as the classifier reads no other" if last else ""
         return Decision(what, choice, f"forward and backward in few, large products{tokens}; same answers, checked")
-    return None
+    return Decision(what, PLAIN, "written out, they gave other answers than the plain ones")
 
 
 def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
@@ -81,13 +86,13 @@ def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
     if was_short:
         del block.forward  # to be compared again: an adapter may have been put in since
     if _is_shared(plain, layers):
-        return Decision(what, "plain", "one block is used many times")
+        return Decision(what, PLAIN, "one block is used many times")
     parts = find_parts(block)
     if parts is None:
-        return Decision(what, "plain", f"no fast path for {type(block).__name__} yet")
+        return Decision(what, PLAIN, f"no fast path for {type(block).__name__} yet")
     short = FirstToken(block, parts)
     if not _is_same(model, {block: short}):
-        return Decision(what, "plain", "the classifier reads more than the first token, or its length changes it")
+        return Decision(what, PLAIN, "the classifier reads more than the first token, or its length changes it")
     block.forward = short  # type: ignore[method-assign]
     if was_short:
         return None
@@ -104,9 +109,9 @@ def fuse_adapters(what: str, model: nn.Module, precision: str) -> Decision | Non
     if not layers:
         return None
     if precision != "fp32":
-        return Decision(what, "plain", "in 16 bits, only blocks that are written out have it, on a CPU")
+        return Decision(what, PLAIN, "in 16 bits, only blocks that are written out have it, on a CPU")
     if not (suited and _is_same(model, suited)):
-        return Decision(what, "plain", "this network, or an option of LoRA, needs the separate products")
+        return Decision(what, PLAIN, "this network, or an option of LoRA, needs the separate products")
     for layer, forward in suited.items():
         layer.forward = forward
     return Decision(what, "added to the weights", f"{len(suited)} layers; same answers, checked")
@@ -117,10 +122,10 @@ def copied_bytes(model: nn.Module) -> int:
     return sum(fast.bytes for fast in _fast(_blocks(model)[0]).values())
 
 
-def is_close(got: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether answers or gradients are the same but for rounding in fp32."""
+def is_close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = TOLERANCE) -> bool:
+    """Whether answers or gradients are the same but for rounding, in fp32 unless the tolerance says otherwise."""
     scale = max(1e-3, float(expected.abs().max()))
-    return got.shape == expected.shape and float((got - expected).abs().max()) <= TOLERANCE * scale
+    return got.shape == expected.shape and float((got - expected).abs().max()) <= tolerance * scale
 
 
 def plain_network(model: nn.Module) -> nn.Module:
@@ -133,9 +138,29 @@ def plain_network(model: nn.Module) -> nn.Module:
 def can_be_written_out(model: nn.Module, precision: str) -> bool:
     """Whether all blocks are of a known build, on a CPU, passed through once, and train nothing but LoRA."""
     blocks, parts = _blocks(model)
-    on_cpu = next(model.parameters()).device.type == "cpu"
     plain = plain_network(model)
-    return len(parts) == len(blocks) and on_cpu and precision in DTYPES and not _is_shared(plain, find_layers(plain))
+    is_known = len(parts) == len(blocks) and not _is_shared(plain, find_layers(plain)) and not _is_sparse(model)
+    return is_known and _is_on_cpu(model) and precision in DTYPES
+
+
+def is_written_out(model: nn.Module) -> bool:
+    """Whether the fast path of all blocks was accepted and is in use."""
+    blocks = _blocks(model)[0]
+    return len(_fast(blocks)) == len(blocks)
+
+
+def bytes_of_a_number(model: nn.Module) -> int:
+    """Of what a block puts out: under autocast the plain one still puts out fp32."""
+    return min((fast.dtype.itemsize for fast in _fast(_blocks(model)[0]).values()), default=4)
+
+
+def _is_sparse(model: nn.Module) -> bool:
+    """BigBird, which turns into another network when it meets a short text, for good: nothing is tried on it."""
+    return getattr(text_config(plain_network(model)), "attention_type", None) == "block_sparse"
+
+
+def _is_on_cpu(model: nn.Module) -> bool:
+    return next(model.parameters()).device.type == "cpu"
 
 
 def _blocks(model: nn.Module) -> tuple[list[Any], dict[Any, Parts]]:
@@ -146,6 +171,7 @@ def _blocks(model: nn.Module) -> tuple[list[Any], dict[Any, Parts]]:
     return blocks, {block: parts for block, parts in found.items() if can_write_out(block, parts)}
 
 
+PLAIN = "plain"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}  # precisions in which blocks can be written out
 
 
@@ -174,8 +200,8 @@ def _written_out(
 
 def _is_same(model: nn.Module, forwards: Forwards, precision: str = "fp32") -> bool:
     """Whether the network answers and learns what it did if each module has its new forward; it keeps none."""
-    if getattr(text_config(plain_network(model)), "attention_type", None) == "block_sparse":
-        return False  # BigBird turns into another network when it meets a short text, for good
+    if _is_sparse(model):
+        return False
     outcome = partial(_outcome, model, forwards, of_blocks=precision != "fp32")
     with _away_from_start(model):
         expected = outcome("fp32")
@@ -184,7 +210,9 @@ def _is_same(model: nn.Module, forwards: Forwards, precision: str = "fp32") -> b
             module.forward = forward  # type: ignore[method-assign]
         try:
             got = outcome(precision)
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
             return False  # built otherwise than its parts' names say
         finally:
             for module in forwards:
@@ -229,9 +257,13 @@ def _outcome(model: nn.Module, modules: Iterable[nn.Module], precision: str, *, 
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device.type
+    added = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0  # before each text
     try:
         for with_gradients in (True, False):
-            for inputs in (made_up_text(model)[0], made_up_texts(model)):
+            texts = [made_up_text(model)[0], made_up_texts(model)]
+            if not with_gradients and n_positions(model) - added >= LONG:  # attention takes another way then
+                texts.append(made_up_texts(model, 2, LONG))
+            for inputs in texts:
                 autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
                 with torch.set_grad_enabled(with_gradients), autocast:
                     model(**inputs)

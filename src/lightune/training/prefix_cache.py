@@ -24,7 +24,7 @@ from lightune.data.batching import Labelled, Tokens
 from lightune.data.scratch import scratch_folder
 from lightune.hardware import GIB
 from lightune.model.anatomy import find_layers, hidden_size, made_up_text, text_config
-from lightune.model.engine import is_close, plain_network
+from lightune.model.engine import TOLERANCE, TOLERANCE_16, bytes_of_a_number, is_close, plain_network
 from lightune.recipe import TrainRecipe
 from lightune.records import Decision
 from lightune.training.train import reading
@@ -56,7 +56,8 @@ class PrefixCache:
 
     def __init__(self, n_blocks: int, again: Iterable[Tokens], n_bytes_per_token: int, limit: int | None = None):
         self.n_blocks = n_blocks
-        self.n_read = self.n_damaged = self.n_tokens = 0
+        self.n_read = self.n_damaged = self.n_tokens = self.n_left_out = 0
+        self.is_full = False
         self._places: dict[bytes, _Place] = {}
         self._file = tempfile.TemporaryFile(dir=scratch_folder(), buffering=0)  # noqa: SIM115  lives as long as we do
         weakref.finalize(self, self._file.close)
@@ -69,16 +70,33 @@ class PrefixCache:
             if self.n_tokens + tokens.n_tokens <= self._n_fit:  # some texts of a batch would be of no use
                 for i in range(len(tokens)):
                     self._reserve(tokens.ids[tokens.offsets[i] : tokens.offsets[i + 1]])
+            else:
+                self.n_left_out += tokens.n_tokens
 
-    def attach(self, model: nn.Module) -> Decision:
-        """Lets `model`, adapted or not, use the cache, if its answers stay what they are; says so, or why not."""
+    @property
+    def trouble(self) -> str:
+        """What went wrong on the disk, and cost time but no answer; "" if nothing did."""
+        found = {
+            f"{self.n_damaged:,} texts' states were damaged there": self.n_damaged,
+            "there was no room left for all that was to be kept": self.is_full,
+        }
+        what = " and ".join(words for words, count in found.items() if count)
+        return f"scratch file in {scratch_folder()}: {what}; computed again, which took longer" if what else ""
+
+    def attach(self, model: nn.Module, precision: str = "fp32") -> Decision:
+        """Lets `model`, adapted or not, use the cache, if its answers stay what they are; says so, or why not.
+
+        precision: of the run, in which it is tried.
+        """
+        if not self.n_tokens:
+            return Decision("lower blocks", "computed each time", f"no room for {self._size(self.n_left_out)}")
         plain: Any = plain_network(model)
         names = find_layers(plain)
         core = getattr(plain, plain.base_model_prefix, None)
         blocks = [plain.get_submodule(name) for name in names[: self.n_blocks]]
         if core is None or len(names) < (getattr(text_config(plain), "num_hidden_layers", None) or 0):
             return Decision("lower blocks", "computed each time", "this network is built otherwise")
-        before = _answers(model)
+        before = _answers(model, precision)
         takes = inspect.signature(core.forward)
         hook = core.register_forward_pre_hook(partial(self._look_up, takes), with_kwargs=True)
         for i, block in enumerate(blocks):
@@ -86,7 +104,9 @@ class PrefixCache:
         for inputs in made_up_text(model, OWN_TEXT)[:1]:
             self._reserve(inputs["input_ids"][0].numpy())
         try:
-            same = all(map(is_close, [*_answers(model), *_answers(model)], [*before, *before]))
+            after = _answers(model, precision) + _answers(model, precision)
+            tolerance = TOLERANCE if precision == "fp32" else TOLERANCE_16
+            same = all(map(partial(is_close, tolerance=tolerance), after, before + before))
             same = same and self.n_read > 0
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):  # built otherwise than it looks
             same = False
@@ -96,9 +116,12 @@ class PrefixCache:
             for block in blocks:
                 del block.forward
             return Decision("lower blocks", "computed each time", "this network is built otherwise")
-        size = self.n_tokens * self._bytes_per_token / GIB
-        why = f"{len(blocks)} blocks no training changes; {size:.2f} GiB in {scratch_folder()}; same answers, checked"
+        rest = f"; no room for {self._size(self.n_left_out)} more" if self.n_left_out else ""
+        why = f"{len(blocks)} blocks no training changes; {self._size(self.n_tokens)}; same answers, checked{rest}"
         return Decision("lower blocks", "computed once a text", why)
+
+    def _size(self, n_tokens: int) -> str:
+        return f"{n_tokens * self._bytes_per_token / GIB:.2f} GiB in {scratch_folder()}"
 
     def _reserve(self, ids: np.ndarray) -> None:
         key = _key(ids)
@@ -169,6 +192,7 @@ class PrefixCache:
                 self._file.write(row)
                 place.checksum, place.dtype = zlib.crc32(row), states.dtype
         except OSError:  # no room any more: the rest is computed as if there were no cache
+            self.is_full = True
             self._places = {key: place for key, place in self._places.items() if place.checksum is not None}
         self._recorded = []
 
@@ -187,7 +211,7 @@ def open_cache(
     n_blocks = frozen_blocks(model)
     if not recipe.cache or device != "cpu" or n_blocks == 0:
         return None
-    return PrefixCache(n_blocks, again, 4 * hidden_size(model))
+    return PrefixCache(n_blocks, again, bytes_of_a_number(model) * hidden_size(model))
 
 
 def frozen_blocks(model: nn.Module) -> int:
@@ -217,11 +241,11 @@ def _comes_after(name: str, layer: str, names: list[str]) -> bool:
     return names.index(name) > last
 
 
-def _answers(model: nn.Module) -> list[torch.Tensor]:
-    """Logits (1, C) of a made-up text, alone and with padding."""
+def _answers(model: nn.Module, precision: str) -> list[torch.Tensor]:
+    """Logits (1, C) of a made-up text, alone and with padding, in the precision of the run."""
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         return [model(**inputs).logits.float() for inputs in made_up_text(model, OWN_TEXT)]
 
 

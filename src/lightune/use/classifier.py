@@ -16,7 +16,7 @@ from lightune.evidence.evaluate import predict_logits, softmax
 from lightune.hardware import Hardware, choose_hardware
 from lightune.libraries import settle_libraries
 from lightune.model import adapters
-from lightune.model.engine import can_be_written_out, quicken
+from lightune.model.engine import can_be_written_out, is_written_out, quicken
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class Classifier:
         self.contract: Contract = loaded.contract
         self.labels: list[str] = loaded.contract.labels
         self.model = loaded.model.to(hardware.device)
-        quicken(self.model, hardware.precision)
+        self.decisions = quicken(self.model, hardware.precision)
         self.encoder, self.hardware = loaded.encoder, hardware
 
     @classmethod
@@ -68,6 +68,10 @@ class Classifier:
         suits = hardware.precision == "fp32" or (on_cpu and can_be_written_out(loaded.model, hardware.precision))
         if merge and suits and adapters.can_merge(loaded.model):
             loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)
+            classifier = cls(loaded, hardware)
+            if hardware.precision == "fp32" or is_written_out(classifier.model):
+                return classifier
+            hardware = choose_hardware(device, "fp32")  # the check refused what can be written out: merged, but exact
         return cls(loaded, hardware)
 
     def predict(self, texts: Iterable[str]) -> list[Prediction]:

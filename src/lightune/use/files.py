@@ -15,7 +15,7 @@ from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.evidence.evaluate import evaluate
 from lightune.evidence.metrics import METRICS
-from lightune.hardware import keep_freed_memory
+from lightune.hardware import choose_hardware, keep_freed_memory
 from lightune.journal import Journal
 from lightune.libraries import is_offline
 from lightune.report.screen import show_scores
@@ -127,9 +127,8 @@ def predict_file(
 
 def _load(run: str, base: str | None, device: str, precision: str) -> Classifier:
     """The classifier, in a process that does nothing else."""
-    classifier = Classifier.load(run, base=base, device=device, precision=precision)
-    keep_freed_memory(classifier.hardware)
-    return classifier
+    keep_freed_memory(choose_hardware(device))  # first: kernels are made, and their number read, as it is loaded
+    return Classifier.load(run, base=base, device=device, precision=precision)
 
 
 @contextmanager

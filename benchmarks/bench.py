@@ -37,6 +37,7 @@ PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "answers": answers.measure,
     "scaling": scaling.measure,
 }
+MODEL = "minilm"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -80,6 +81,7 @@ def _model_folder(model: str) -> str:
 def _command(name: str, arguments: argparse.Namespace) -> list[str]:
     flags = [f"--{flag}" for flag in ("quick", "tuning") if getattr(arguments, flag)]
     flags += [f"--only {only!r}" for only in arguments.only]
+    flags += [f"--model {arguments.model}"] if arguments.model != MODEL else []
     return ["python", "benchmarks/bench.py", name, *flags]
 
 
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", action="append", default=[], choices=names, metavar="NAME", help="not all in steps and jobs"
     )
-    parser.add_argument("--model", default="minilm", help="a BERT or DistilBERT: minilm, a Hub id, a folder")
+    parser.add_argument("--model", default=MODEL, help="a BERT or DistilBERT: minilm, a Hub id, a folder")
     parser.add_argument("--results", type=Path, metavar="FILE.json", help="where the figures go")
     return parser
 

@@ -149,6 +149,9 @@ def _demand(device: str) -> None:
 
 def _command(arguments: argparse.Namespace) -> list[str]:
     flags = (["--device", "cpu"] if arguments.device == "cpu" else []) + ["--tiny"] * arguments.tiny
+    for name in ("networks", "contenders"):
+        chosen = getattr(arguments, name)
+        flags += [f"--{name}", *map(repr, chosen)] if chosen else []
     return ["python", "benchmarks/gpu.py", *flags]
 
 

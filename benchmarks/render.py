@@ -93,7 +93,14 @@ def _steps(figures: Record) -> str:
         ]
         for name, f in figures["contenders"].items()
     ]
-    head = ["", "useful tokens/s", "all rounds", "of tutorial", "of peak", "peak memory"]
+    head = [
+        "",
+        "useful tokens/s",
+        "all rounds",
+        f"of {figures.get('ratio_to', 'tutorial')}",
+        "of peak",
+        "peak memory",
+    ]
     return (
         _table(head, rows) + f"\nMatrix peak in the same race: {figures['matrix_peak_flops'] / 1e9:,.0f} GFLOP/s.\n"
     )

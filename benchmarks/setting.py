@@ -54,7 +54,10 @@ class Setting:
 
     def of(self, names: Sequence[str]) -> list[str]:
         """Those of `names` that take part."""
-        return [name for name in names if name in self.only or not self.only]
+        chosen = [name for name in names if name in self.only or not self.only]
+        if not chosen:
+            raise SystemExit(f"--only: none of {', '.join(self.only)} takes part here; there are {', '.join(names)}")
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -149,12 +152,9 @@ def run_command(target: str | Path, output: Path, settings: Iterable[str], *opti
 
 def has_fast_bf16() -> bool:
     """Whether this machine multiplies bf16 faster than fp32."""
-    import torch
+    from lightune.hardware import choose_hardware
 
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return choose_hardware().precision == "bf16"  # what lightune takes, the others may
 
 
 def machine() -> dict[str, Any]:

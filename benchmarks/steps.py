@@ -34,15 +34,15 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def race(job: Job, names: Sequence[str], n_rounds: int, warm_up: float = 0.0) -> dict[str, Any]:
-    """Medians over the rounds for each contender; ratio: to the tutorial's tokens per second."""
+    """Medians over the rounds for each contender; ratio: to the speed of the tutorial, else of the first."""
     commands = {name: [__file__, name, job.word()] for name in (*names, PEAK)}
     measured = turns.race(commands, n_rounds, warm_up)
     peak = turns.median(measured.pop(PEAK), "flops")
     contenders = {name: _medians(measured[name], peak) for name in names}
-    base = contenders.get("tutorial", contenders[names[0]])["tokens_per_second"]
+    base = "tutorial" if "tutorial" in contenders else names[0]
     for figures in contenders.values():
-        figures["ratio"] = figures["tokens_per_second"] / base
-    return {"contenders": contenders, "matrix_peak_flops": peak}
+        figures["ratio"] = figures["tokens_per_second"] / contenders[base]["tokens_per_second"]
+    return {"contenders": contenders, "ratio_to": base, "matrix_peak_flops": peak}
 
 
 def _medians(measured: Sequence[turns.Turn], peak: float) -> dict[str, Any]:

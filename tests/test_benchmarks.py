@@ -146,7 +146,7 @@ COUNTS = "import json, sys\nfor n, _ in enumerate(sys.stdin): print(json.dumps({
 
 
 def test_a_warm_up_is_as_many_turns_as_begin_in_its_time():
-    (first, second) = turns.race({"one": ["-c", COUNTS]}, 2, warm_up=0.3)["one"]
+    (first, second) = turns.race({"one": ["-c", COUNTS]}, 2, warm_up=1.5)["one"]
     assert first["n"] > 2
     assert second["n"] == first["n"] + 1
     assert [turn["n"] for turn in turns.race({"one": ["-c", COUNTS]}, 2)["one"]] == [1, 2]
@@ -156,6 +156,16 @@ def test_a_race_of_some_contenders_keeps_their_order(tmp_path):
     some = Setting("model", setting.QUICK, tmp_path, only=("lightune", "tutorial"))
     assert some.of(steps.CONTENDERS) == ["tutorial", "lightune"]
     assert Setting("model", setting.QUICK, tmp_path).of(steps.CONTENDERS) == list(steps.CONTENDERS)
+    with pytest.raises(SystemExit, match="none of tfidf takes part here; there are tutorial"):
+        Setting("model", setting.QUICK, tmp_path, only=("tfidf",)).of(steps.CONTENDERS)
+
+
+def test_a_record_tells_the_command_that_makes_it_again():
+    arguments = bench._parser().parse_args(["steps", "--only", "best stock", "--model", "distilbert-base-uncased"])
+    told = " ".join(bench._command("steps", arguments))
+    assert told == "python benchmarks/bench.py steps --only 'best stock' --model distilbert-base-uncased"
+    arguments = gpu._parser().parse_args(["--device", "cpu", "--contenders", "best stock"])
+    assert " ".join(gpu._command(arguments)) == "python benchmarks/gpu.py --device cpu --contenders 'best stock'"
 
 
 def test_a_worker_that_dies_is_told_of():

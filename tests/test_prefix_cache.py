@@ -204,8 +204,7 @@ def test_only_what_no_training_changes_counts_as_frozen(method, bases, hardware)
     except UserError as refused:
         pytest.skip(str(refused))
     n_frozen = frozen_blocks(model)
-    assert n_frozen == {"full": 0, "prompt": 0, "prefix": 0, "p_tuning": 0}.get(method, n_frozen)
-    assert method not in {"lora", "ia3", "head"} or n_frozen == 1
+    assert n_frozen == (0 if method in {"full", "prompt"} else 1)
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     states = []
     for _ in range(2):

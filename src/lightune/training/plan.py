@@ -28,12 +28,41 @@ RUNTIME_BYTES = 0.6 * GIB  # Python, torch and transformers themselves, measured
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens of the training rows, of the dev rows, read `evaluations` times an epoch, and of the test rows."""
+    """Tokens of the training rows, of the dev rows, read `evaluations` times an epoch, and of the test rows.
 
-    train: float
+    readings: the tokens of all training rows as they are read, short and whole, with each one's share of the steps.
+    room: tokens whose way through the frozen blocks can be kept.
+    """
+
+    readings: tuple[tuple[int, float], ...]
     dev: float
     test: float
     evaluations: int
+    room: float = math.inf
+
+    @property
+    def train(self) -> float:
+        """Tokens of an epoch."""
+        return sum(n_tokens * share for n_tokens, share in self.readings)
+
+    def looks(self, epochs: float) -> float:
+        """How often the dev rows are scored in so many epochs."""
+        return max(1.0, epochs * self.evaluations)
+
+    def known(self, epochs: float) -> tuple[float, float, float]:
+        """Tokens of the test, dev and training passes that come again, of what `open_cache` keeps, in its order."""
+        passes = [
+            (self.test, 2.0),
+            (self.dev, self.looks(epochs)),
+            *((n, epochs * share) for n, share in self.readings),
+        ]
+        again, left = [], self.room
+        for n_tokens, times in passes:
+            is_kept = times > 1 and n_tokens <= left
+            left -= n_tokens if is_kept else 0
+            again.append(n_tokens * (times - 1) if is_kept else 0.0)
+        test, dev, *train = again
+        return test, dev, sum(train)
 
 
 @dataclass(frozen=True)
@@ -63,9 +92,9 @@ class Cost:
         """Seconds of so many epochs and of the evaluations of the dev rows in them."""
         if not epochs:
             return 0.0
-        steps = epochs * self.step - max(0.0, epochs - 1.0) * self.saved
-        dev = max(1.0, epochs * work.evaluations) * (self.forward - self.saved) + self.saved
-        return work.train * steps + work.dev * dev
+        _, dev, train = work.known(epochs)
+        all_of_it = work.train * epochs * self.step + work.dev * work.looks(epochs) * self.forward
+        return all_of_it - (dev + train) * self.saved
 
     def epochs_in(self, work: Work, seconds: float) -> float:
         """The epochs for which so many seconds are enough; the inverse of `training`."""
@@ -79,7 +108,8 @@ class Cost:
 
     def estimate(self, work: Work, epochs: float, memory: float) -> Estimate:
         """What a run will take from here on."""
-        before, after = work.test * self.forward, work.test * (self.forward - self.saved)
+        before, (again, _, _) = work.test * self.forward, work.known(epochs)
+        after = before - again * self.saved
         return Estimate(before, self.training(work, epochs), after, OVERHEAD_SECONDS, memory)
 
 

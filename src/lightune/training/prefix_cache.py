@@ -62,7 +62,7 @@ class PrefixCache:
         self._file = tempfile.TemporaryFile(dir=scratch_folder(), buffering=0)  # noqa: SIM115  lives as long as we do
         weakref.finalize(self, self._file.close)
         self._bytes_per_token = n_bytes_per_token
-        self._n_fit = (_limit() if limit is None else limit) // n_bytes_per_token
+        self._n_fit = (room_bytes() if limit is None else limit) // n_bytes_per_token
         self._fed: torch.Tensor | None = None
         self._recorded: list[tuple[_Place, int, slice]] = []
         self._beside: tuple[None, ...] | None = None  # what a block returns beside its output, for which nobody asked
@@ -259,5 +259,6 @@ def _key(ids: np.ndarray) -> bytes:
     return hashlib.blake2b(ids.astype(np.int32).tobytes(), digest_size=16).digest()
 
 
-def _limit() -> int:
+def room_bytes() -> int:
+    """Of the scratch folder's disk, what a cache may take."""
     return int(min(LIMIT_BYTES, SHARE_OF_FREE * shutil.disk_usage(scratch_folder()).free))

@@ -16,12 +16,12 @@ from lightune.evidence.evaluate import MEMORY_TOKENS
 from lightune.hardware import GIB, Hardware
 from lightune.model.anatomy import Anatomy, inspect
 from lightune.model.backbones import Base
-from lightune.model.engine import copied_bytes, quicken
+from lightune.model.engine import bytes_of_a_number, copied_bytes, quicken
 from lightune.model.methods import METHODS, apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Plan, Rehearsal
 from lightune.training.plan import Cost, Work, choose_depth, fit, make_plan, memory_needed
-from lightune.training.prefix_cache import frozen_blocks
+from lightune.training.prefix_cache import frozen_blocks, room_bytes
 from lightune.training.train import Loop, count_steps, reading, training_tokens
 
 if TYPE_CHECKING:
@@ -51,14 +51,11 @@ def rehearse(
     """
     train, started = recipe.train, time.monotonic()
     anatomy = inspect(base.model, base.missing_keys)
-    work = Work(
-        training_tokens(rows["train"], train, 1.0), rows["dev"].n_tokens, rows["test"].n_tokens, train.evaluations
-    )
     plan, decisions = make_plan(
         train,
         hardware,
         learning_rate=METHODS[recipe.method.name].rate_for(anatomy.hidden_size),
-        train_tokens=int(work.train),
+        train_tokens=training_tokens(rows["train"], train, 1.0),
         max_tokens=encoder.max_tokens,
         hidden_size=anatomy.hidden_size,
         n_layers=anatomy.n_layers,
@@ -68,6 +65,9 @@ def rehearse(
     )
     model = model.to(hardware.device)
     quicken(model, hardware.precision)
+    readings = tuple((tokens.n_tokens, share) for tokens, share in reading(rows["train"], train))
+    room = room_bytes() / (bytes_of_a_number(model) * anatomy.hidden_size)
+    work = Work(readings, rows["dev"].n_tokens, rows["test"].n_tokens, train.evaluations, room)
     cost = measure(model, anatomy, encoder, rows, train, plan, hardware, recipe.seed)
     if budget is not None:
         budget -= time.monotonic() - started
@@ -75,7 +75,12 @@ def rehearse(
         depth, why = choose_depth(cost, work, plan.epochs, budget)
         layers = depth if depth < cost.n_blocks else "all"
         chosen = recipe.model_copy(update={"train": train.model_copy(update={"layers": layers})})
-        rehearsal = rehearse(load_again(), load_again, chosen, options, encoder, rows, hardware, budget)
+        del base, model
+        hardware.release()
+        started, another = time.monotonic(), load_again()
+        if budget is not None:
+            budget -= time.monotonic() - started
+        rehearsal = rehearse(another, load_again, chosen, options, encoder, rows, hardware, budget)
         return replace(rehearsal, decisions=(why, *rehearsal.decisions))
     if budget is not None:
         plan, why = fit(plan, train.epochs == "auto", cost, work, budget)

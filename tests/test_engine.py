@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lightune.errors import UserError
+from lightune.hardware import choose_hardware, in_fp32
 from lightune.model import adapters, blocks, engine, methods, projections
 from lightune.model import anatomy as anatomies
 from lightune.model.engine import quicken
@@ -448,3 +449,31 @@ def test_another_precision_writes_the_blocks_out_anew(bases):
     model, *_ = adapted(bases["bert"], "lora")
     assert quicken(model, "fp32")[0].choice == "written out in fp32"
     assert quicken(model, "bf16")[0].choice == "written out in bf16"
+
+
+def test_what_a_network_cannot_compute_in_is_told(bases):
+    """DeBERTa fills its mask with the least number of fp32, which bf16 does not have."""
+    model, _missing = tiny.load_base(bases["deberta"], N_CLASSES, seed=1)
+    assert "overflow" in engine.can_compute(model, "bf16")
+    assert engine.can_compute(model, "fp32") == ""
+    model, _missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
+    assert engine.can_compute(model, "bf16") == ""
+    bf16 = choose_hardware("cpu", "bf16")
+    assert in_fp32(bf16, "auto", "it overflows").precision == "fp32"
+    with pytest.raises(UserError, match=r"hardware\.precision = 'bf16': this network cannot compute in it \(it over"):
+        in_fp32(bf16, "bf16", "it overflows")
+
+
+def test_a_warm_network_can_be_copied_and_pickled(bases):
+    import pickle
+
+    import torch
+
+    plain, *_ = adapted(bases["bert"], "lora")
+    merged = adapters.merge(plain)
+    quicken(merged, "fp32")
+    inputs = {"input_ids": torch.arange(8).view(1, 8) + 5}
+    with torch.inference_mode():
+        expected = merged(**inputs).logits  # packs its weights
+        for again in (copy.deepcopy(merged), pickle.loads(pickle.dumps(merged))):
+            assert torch.equal(again(**inputs).logits, expected)

@@ -214,7 +214,7 @@ def test_a_time_budget_is_a_number_with_a_unit(words, seconds):
     assert seconds_of(load_recipe(None, {"time_budget": words}).recipe.time_budget) == seconds
 
 
-@pytest.mark.parametrize("words", ["10", "ten minutes", "-5m", "5 m"])
+@pytest.mark.parametrize("words", ["10", "ten minutes", "-5m", "5 m", "٣m", "9" * 400 + "h"])
 def test_a_time_budget_without_a_unit_is_refused(words):
-    with pytest.raises(UserError, match="time_budget = "):
+    with pytest.raises(UserError, match=r"time_budget = .*: write it like 90s, 10m or 2h"):
         load_recipe(None, {"time_budget": words})

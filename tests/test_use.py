@@ -22,7 +22,7 @@ from lightune.artifact.contract import read_contract, seal_of
 from lightune.data.sources import Options
 from lightune.errors import GateError, UserError
 from lightune.journal import Journal
-from lightune.libraries import is_offline, network_off
+from lightune.libraries import is_offline, network_off, settle_libraries
 from lightune.model.backbones import locate
 from lightune.report.card import write_card
 from lightune.use.files import evaluate_file, predict_file
@@ -750,3 +750,25 @@ def test_a_device_behind_a_link_is_not_replaced(tiny_run, tmp_path):
     with pytest.raises(UserError, match=r"out\.csv: cannot be written there\. Choose another --output"):
         predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_an_empty_text_gets_one_answer_alone_and_in_company(tiny_run):
+    classifier = lightune.Classifier.load(tiny_run.folder)
+    alone, (beside, _) = classifier.predict_proba([""]), classifier.predict_proba(["", "a lovely lamp"])
+    assert np.allclose(alone[0], beside, atol=1e-6)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:This process:DeprecationWarning"
+)  # Python 3.12 does not like forks beside threads
+def test_a_forked_process_tokenises_alone(monkeypatch):
+    """It has none of its parent's threads, for which the tokenizer would wait for ever."""
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM")
+    settle_libraries()
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, os.environ["TOKENIZERS_PARALLELISM"].encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 10) == b"false"

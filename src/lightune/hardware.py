@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lightune.errors import GateError, UserError, near_match
@@ -75,6 +75,15 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
         threads = str(torch.get_num_threads())
         decisions.append(Decision("threads", threads, "one for each core torch may use"))
     return Hardware(device, precision, memory, free, tuple(decisions))
+
+
+def in_fp32(hardware: Hardware, asked: str, why: str) -> Hardware:
+    """The same for a network that cannot compute in its precision. UserError if that is what was asked for."""
+    if asked != "auto":
+        raise UserError(f"hardware.precision = {asked!r}: this network cannot compute in it ({why}). Set it to fp32.")
+    instead = Decision("precision", "fp32", f"this network cannot compute in {hardware.precision} ({why})")
+    kept = (decision for decision in hardware.decisions if decision.what != "precision")
+    return replace(hardware, precision="fp32", decisions=(*kept, instead))
 
 
 def keep_freed_memory(hardware: Hardware) -> list[Decision]:

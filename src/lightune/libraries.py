@@ -19,12 +19,19 @@ def settle_libraries(*, offline: bool = False) -> None:
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if "TOKENIZERS_PARALLELISM" not in os.environ:
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
+        # a forked child has none of the tokenizer's threads, and would wait for them for ever
+        os.register_at_fork(after_in_child=_tokenise_alone)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
         _tell_loaded_hub(True)
     for name in ("transformers", "datasets", "evaluate", "huggingface_hub", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _tokenise_alone() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def is_offline() -> bool:

@@ -26,7 +26,7 @@ DevRows = Literal["auto"] | Annotated[int, Field(ge=1)]
 TestRows = Literal["auto", "all"] | Annotated[int, Field(ge=1)]
 Tokens = Literal["auto"] | Annotated[int, Field(ge=8)]
 MaxTokens = Literal["auto", "most"] | Annotated[int, Field(ge=8)]
-Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[smh]$")]
+Duration = Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,3})?[smh]$")]
 
 
 class Section(BaseModel):
@@ -124,7 +124,15 @@ class Recipe(Section):
 
 # what a preset sets; what is set by hand goes before it
 PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {"time_budget": "2m", "train.layers": "auto", "train.max_tokens": "auto", "data.max_tokens": 128},
+    "fast": {
+        "time_budget": "2m",
+        "data.train_rows": "auto",
+        "data.dev_rows": "auto",
+        "data.test_rows": "auto",
+        "data.max_tokens": 128,
+        "train.layers": "auto",
+        "train.max_tokens": "auto",
+    },
     "balanced": {},
     "best": {
         "data.train_rows": "all",
@@ -336,7 +344,9 @@ def _explain(details: Iterable[Any]) -> list[str]:
         if detail["type"] == "extra_forbidden":
             reasons[path] = [f"unknown key.{near_match(path.split('.')[-1], section)} Known: {', '.join(section)}"]
         else:
-            reasons.setdefault(path, []).append(detail["msg"].removeprefix("Input ").rstrip("."))
+            is_time = path == "time_budget" and detail["type"] == "string_pattern_mismatch"
+            message = "write it like 90s, 10m or 2h" if is_time else detail["msg"].removeprefix("Input ").rstrip(".")
+            reasons.setdefault(path, []).append(message)
     return [
         f"{path}: {why[0]}." if why[0].startswith("unknown") else f"{path} = {values[path]!r}: {', or '.join(why)}."
         for path, why in reasons.items()

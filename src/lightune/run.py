@@ -25,6 +25,7 @@ from lightune.evidence import score
 from lightune.evidence.evaluate import evaluate, predict_logits
 from lightune.hardware import (
     choose_hardware,
+    in_fp32,
     keep_freed_memory,
     own_randomness,
     refuse_several_processes,
@@ -35,7 +36,7 @@ from lightune.libraries import network_off
 from lightune.model import methods
 from lightune.model.anatomy import inspect
 from lightune.model.backbones import load_base, locate, share_with_hub_cache
-from lightune.model.engine import quicken
+from lightune.model.engine import can_compute, quicken
 from lightune.recipe import Checked, Settings, load_recipe, seconds_of
 from lightune.records import Evaluation, Result
 from lightune.report.card import write_card
@@ -115,6 +116,9 @@ def follow(
         load = partial(load_base, reference, splits.class_names, seed=seed)
         base = load()
         journal.decide(*base.decisions)
+        if refused := can_compute(base.model.to(hardware.device), hardware.precision):
+            hardware = in_fp32(hardware, recipe.hardware.precision, refused)
+            journal.decide(hardware.decisions[-1])
 
     with journal.phase("tokenise", "Tokenising"):
         limit = base.max_tokens - methods.extra_tokens(method, options)

@@ -112,6 +112,7 @@ def tokenise(texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: 
             over = [len(ids) - room for ids in rows if len(ids) > room]
             n_truncated, lost = n_truncated + len(over), lost + sum(over)
             framed = [[*frame.prefix, *truncate(ids, room, truncation), *frame.suffix] for ids in rows]
+            framed = [ids or [frame.pad_id] for ids in framed]  # GPT-2 puts nothing around a text without a word
             offsets[start + 1 : start + 1 + len(rows)] = [len(ids) for ids in framed]
             yield np.fromiter(chain.from_iterable(framed), np.int32)
 
@@ -286,10 +287,10 @@ def encode(
     limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")
     decisions = [limit, describe_cut("longer texts", rows["train"].tokens, encoder)]
     decisions += _describe_unknown(rows["train"].tokens, encoder)
-    if training_tokens != "auto":
-        if int(training_tokens) > encoder.max_tokens:
-            most = encoder.max_tokens
-            raise UserError(f"train.max_tokens = {training_tokens}: more than data.max_tokens, {most}.")
+    if training_tokens != "auto" and int(training_tokens) >= encoder.max_tokens:
+        why = f"data.max_tokens, {encoder.max_tokens}, is no more than train.max_tokens, {training_tokens}"
+        decisions.append(Decision("short texts first", "no", why))
+    elif training_tokens != "auto":
         short = replace(encoder, max_tokens=int(training_tokens))
         tokens = rows["train"].tokens
         cut = cut_shorter(tokens, encoder.frame, max_tokens=short.max_tokens, truncation=short.truncation)

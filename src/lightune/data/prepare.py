@@ -22,6 +22,7 @@ AUTO_TRAIN_TOKENS = {"cpu": 1_500_000}  # where the recipe does not say how many
 TOKENS_PER_SECOND = (
     10_000  # more than a CPU trains on: of a time budget's rows, those it could not reach are left out
 )
+TEST_PART, FEWEST_TEST_ROWS = 0.1, 200  # of the rows that a time budget affords, those to test on; not fewer
 AUTO_TEST_ROWS = {"cpu": 5_000}  # of a test split of its own; an accuracy of 0.9 is then known to 0.8 points
 CHARACTERS_PER_TOKEN = 4.5  # of English in a vocabulary of 30,000; only for that cap
 
@@ -111,6 +112,10 @@ def split_prepared(
 
     budget: seconds for the whole run, by which the cap goes where there is one.
     """
+    affordable = _affordable_rows(data.source.texts, recipe, device, budget)
+    most_test_rows = AUTO_TEST_ROWS.get(device)
+    if affordable and budget is not None:
+        most_test_rows = max(FEWEST_TEST_ROWS, round(TEST_PART * affordable))
     return split(
         data.source,
         data.test,
@@ -119,8 +124,8 @@ def split_prepared(
         train_rows=recipe.train_rows,
         dev_rows=recipe.dev_rows,
         test_rows=recipe.test_rows,
-        most_train_rows=_affordable_rows(data.source.texts, recipe, device, budget),
-        most_test_rows=AUTO_TEST_ROWS.get(device),
+        most_train_rows=affordable,
+        most_test_rows=most_test_rows,
         class_names=data.class_names,
     )
 

@@ -80,7 +80,8 @@ def split(
     rest, decisions = _without_copies(pool)
     asked: dict[str, int] = {}
     if test is None:
-        asked["test"] = _size("data.test_rows", test_rows, len(rest), TEST_SHARE, TEST_ROWS)
+        most = min(TEST_ROWS, most_test_rows or TEST_ROWS)
+        asked["test"] = _size("data.test_rows", test_rows, len(rest), TEST_SHARE, most)
         scored, rest, why = _cut_off(pool, rest, "data.test_rows", asked["test"])
         test_keys = scored.keys
         decisions.append(Decision("test rows", f"{len(scored):,}", f"no separate test file; stratified{why}"))

@@ -117,6 +117,23 @@ def fuse_adapters(what: str, model: nn.Module, precision: str) -> Decision | Non
     return Decision(what, "added to the weights", f"{len(suited)} layers; same answers, checked")
 
 
+def can_compute(model: nn.Module, precision: str) -> str:
+    """Why the network cannot answer in this precision; "" if it can. DeBERTa's mask, for one, overflows in bf16."""
+    import torch
+
+    device = next(model.parameters()).device.type
+    if precision != "bf16" or _is_sparse(model):
+        return ""
+    try:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+            model(**made_up_text(model)[1])
+    except (RuntimeError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return f"{type(error).__name__}: {str(error).splitlines()[0]:.100}"
+    return ""
+
+
 def copied_bytes(model: nn.Module) -> int:
     """Of the weights that fast paths keep beside the network's own."""
     return sum(fast.bytes for fast in _fast(_blocks(model)[0]).values())

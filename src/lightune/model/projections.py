@@ -60,6 +60,9 @@ class Projection:
         """Of the weight that is kept beside the layers' own, once, or twice where it is packed, too."""
         return int(self._weight.nbytes) * (1 + (self._packed is not None))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_packed": None}  # it has no bytes that could be copied; it is made again
+
     def forward(self, x: torch.Tensor, *, packs: bool = False) -> torch.Tensor:
         """(N, out), the outputs of the layers side by side, from x (N, in). packs: the weight may be kept packed."""
         import torch

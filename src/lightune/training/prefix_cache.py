@@ -115,7 +115,7 @@ class PrefixCache:
             hook.remove()
             for block in blocks:
                 del block.forward
-            return Decision("lower blocks", "computed each time", "this network is built otherwise")
+            return Decision("lower blocks", "computed each time", self.trouble or "this network is built otherwise")
         rest = f"; no room for {self._size(self.n_left_out)} more" if self.n_left_out else ""
         why = f"{len(blocks)} blocks no training changes; {self._size(self.n_tokens)}; same answers, checked{rest}"
         return Decision("lower blocks", "computed once a text", why)

@@ -13,10 +13,10 @@ from lightune.artifact.contract import Contract
 from lightune.artifact.loading import Loaded, load_adapter
 from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import predict_logits, softmax
-from lightune.hardware import Hardware, choose_hardware
+from lightune.hardware import Hardware, choose_hardware, in_fp32
 from lightune.libraries import settle_libraries
 from lightune.model import adapters
-from lightune.model.engine import can_be_written_out, is_written_out, quicken
+from lightune.model.engine import can_be_written_out, can_compute, is_written_out, quicken
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +62,8 @@ class Classifier:
         hardware = choose_hardware(device, precision)
         if precision == "auto" and hardware.precision != loaded.contract.precision:
             hardware = choose_hardware(device, "fp32")
+        if refused := can_compute(loaded.model, hardware.precision):
+            hardware = in_fp32(hardware, precision, refused)
         # In 16 bits only where blocks are written out, as in the run and its proof: they round the sum from fp32.
         # Autocast would give other answers, that no proof has seen.
         on_cpu = hardware.device == "cpu"

@@ -38,7 +38,7 @@ class Classifier:
         self.contract: Contract = loaded.contract
         self.labels: list[str] = loaded.contract.labels
         self.model = loaded.model.to(hardware.device)
-        self.decisions = quicken(self.model, hardware.precision)
+        quicken(self.model, hardware.precision)
         self.encoder, self.hardware = loaded.encoder, hardware
 
     @classmethod

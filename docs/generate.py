@@ -46,6 +46,16 @@ def metrics_page() -> str:
     return "\n".join(["# Metrics", NOTE, markdown_table(), ""])
 
 
+def baselines_page() -> str:
+    """The rows of BASELINES."""
+    from lightune.evidence.baselines import markdown_table
+
+    about = (
+        "They learn from the training rows and answer the test rows of the run; `--no-baselines` leaves them out.\n"
+    )
+    return "\n".join(["# Baselines", NOTE, about, markdown_table(), ""])
+
+
 def sources_page() -> str:
     """The rows of SOURCES."""
     from lightune.data.sources import SOURCES
@@ -116,6 +126,7 @@ def contract_schema() -> str:
 
 
 PAGES: dict[Path, Callable[[], str]] = {
+    ROOT / "docs" / "baselines.md": baselines_page,
     ROOT / "docs" / "cli.md": cli_page,
     ROOT / "docs" / "methods.md": methods_page,
     ROOT / "docs" / "metrics.md": metrics_page,

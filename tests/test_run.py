@@ -40,7 +40,7 @@ def digest(folder) -> str:
 def test_tuning_learns_the_task(tiny_run):
     assert tiny_run.results["before"]["accuracy"]["value"] < 0.8
     assert tiny_run.results["after"]["accuracy"]["value"] > 0.9
-    assert tiny_run.results["gain"]["fixed"] > tiny_run.results["gain"]["broken"]
+    assert tiny_run.results["comparisons"]["before"]["fixed"] > tiny_run.results["comparisons"]["before"]["broken"]
 
 
 def test_the_folder_holds_what_its_documentation_lists(tiny_run):
@@ -103,7 +103,7 @@ def test_no_text_and_no_absolute_path_is_left_in_the_folder(tiny_run, reviews):
 def test_events_tell_the_phases_in_order(tiny_run):
     lines = (Path(tiny_run.folder) / "events.jsonl").read_text().splitlines()
     phases = [event["name"] for event in map(json.loads, lines) if event["event"] == "phase"]
-    assert phases == ["read", "load", "tokenise", "plan", "train", "before", "after", "proof", "report"]
+    assert phases == ["read", "load", "tokenise", "plan", "train", "before", "after", "baselines", "proof", "report"]
 
 
 def test_an_adapter_that_reloads_differently_fails_the_run(reviews, tiny_bert, tmp_path, monkeypatch):

@@ -56,7 +56,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lightune {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_add_run, _add_evaluate, _add_predict, _add_recipes, _add_methods, _add_metrics, _add_env):
+    for add in (
+        _add_run,
+        _add_evaluate,
+        _add_predict,
+        _add_recipes,
+        _add_methods,
+        _add_metrics,
+        _add_baselines,
+        _add_env,
+    ):
         add(commands)
     return parser
 
@@ -110,6 +119,8 @@ def _add_run(commands: Any) -> None:
     add("--seed", type=int, help="of the split, the head, the adapters and the order of rows")
     add("--preset", metavar="NAME", help="fast (two minutes), balanced or best (hours on a CPU)")
     add("--time-budget", metavar="TIME", help="90s, 10m, 2h: the run ends by then, with what fits")
+    add("--no-baselines", action="store_true", help="nothing to compare with but the untuned head")
+    add("--require", metavar="GATE", action="append", help='exit code 3 unless it is so, e.g. "accuracy>tfidf"')
     add("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings", help="override the recipe")
     add("--dry-run", action="store_true", help="show the plan and its cost, and stop")
     add("--offline", action="store_true", help="no request leaves this machine")
@@ -154,6 +165,10 @@ def _add_metrics(commands: Any) -> None:
     _command(commands, "metrics", _metrics, "list the metrics, their range and when they apply")
 
 
+def _add_baselines(commands: Any) -> None:
+    _command(commands, "baselines", _baselines, "list what a tuned classifier is compared with")
+
+
 def _add_env(commands: Any) -> None:
     _command(commands, "env", _env, "show versions, the device and why it was chosen")
 
@@ -190,8 +205,8 @@ def _takes_all_letters(stream: TextIO) -> bool:
 def _run(arguments: argparse.Namespace) -> None:
     from lightune.run import run
 
-    names = ["target", "test", "text", "label", "seed", "settings", "preset", "time_budget"]
-    names += ["output", "overwrite", "offline", "dry_run"]
+    names = ["target", "test", "text", "label", "seed", "settings", "preset", "time_budget", "require"]
+    names += ["no_baselines", "output", "overwrite", "offline", "dry_run"]
     result = run(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
     if arguments.json:
         _print_json(result.results)
@@ -281,6 +296,12 @@ def _metrics(arguments: argparse.Namespace) -> None:
         for name, metric in METRICS.items()
     ]
     _print_rows(arguments, rows)
+
+
+def _baselines(arguments: argparse.Namespace) -> None:
+    from lightune.evidence.baselines import BASELINES
+
+    _print_rows(arguments, [{"name": name, "what": row.summary} for name, row in BASELINES.items()])
 
 
 def _env(arguments: argparse.Namespace) -> None:

@@ -98,6 +98,13 @@ class TrainRecipe(Section):
     gradient_checkpointing: Literal["auto"] | bool = Field("auto", description="trade time for memory")
 
 
+class EvidenceRecipe(Section):
+    """What the tuned classifier is held against, and what it has to show."""
+
+    baselines: list[str] = Field(["majority", "tfidf", "probe"], description="rows of `lightune baselines`; none: []")
+    require: list[str] = Field([], description="gates, exit code 3: accuracy>tfidf, f1_macro>=0.8")
+
+
 class HardwareRecipe(Section):
     """Which machine parts to use; auto picks and prints why."""
 
@@ -120,6 +127,7 @@ class Recipe(Section):
     method: MethodRecipe = MethodRecipe()
     train: TrainRecipe = TrainRecipe()
     hardware: HardwareRecipe = HardwareRecipe()
+    evidence: EvidenceRecipe = EvidenceRecipe()
 
 
 # what a preset sets; what is set by hand goes before it

@@ -147,7 +147,8 @@ class Score:
 class Evaluation:
     """How a model did on N labelled rows of C classes.
 
-    y_true (N,) int class ids; proba (N, C) float64, rows sum to 1; scores: metric name -> Score.
+    y_true (N,) int class ids; proba (N, C) float64, rows sum to 1; scores: metric name -> Score. embeddings: (N, D),
+    where they were picked up on the way.
     """
 
     y_true: np.ndarray
@@ -156,6 +157,7 @@ class Evaluation:
     confusion: list[list[int]]
     seconds: float
     tokens_per_second: float
+    embeddings: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

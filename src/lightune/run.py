@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 import time
 import types
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,8 @@ from lightune.artifact.proof import prove
 from lightune.artifact.results import gather, write_run
 from lightune.data.batching import encode, make_encoder
 from lightune.data.prepare import prepare, split_prepared
-from lightune.evidence import score
+from lightune.evidence import baselines, gate, score
+from lightune.evidence.baselines import Lesson, embed
 from lightune.evidence.evaluate import evaluate, predict_logits
 from lightune.hardware import (
     choose_hardware,
@@ -36,12 +39,14 @@ from lightune.libraries import network_off
 from lightune.model import methods
 from lightune.model.anatomy import inspect
 from lightune.model.backbones import load_base, locate, share_with_hub_cache
+from lightune.model.embeddings import embeddings_beside_logits
 from lightune.model.engine import can_compute, quicken
 from lightune.recipe import Checked, Settings, load_recipe, seconds_of
 from lightune.records import Evaluation, Result
 from lightune.report.card import write_card
 from lightune.report.pictures import draw_results
 from lightune.report.screen import plan_as_dict, show_plan, show_results
+from lightune.training.plan import OVERHEAD_SECONDS, Besides
 from lightune.training.prefix_cache import open_cache
 from lightune.training.rehearsal import rehearse
 from lightune.training.train import train
@@ -63,6 +68,8 @@ def run(
     settings: Settings = (),
     preset: str | None = None,
     time_budget: str | None = None,
+    no_baselines: bool = False,
+    require: Sequence[str] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     offline: bool = False,
@@ -73,11 +80,19 @@ def run(
 
     target: a data source, a recipe's name or file, or None for the embedded default. settings: "key=value"
     texts that override the recipe, or a dictionary of the same. preset: fast, balanced or best; time_budget: such
-    as "10m". dry_run: only the plan and its cost; no folder.
+    as "10m". require: such as ["accuracy>tfidf"]; no_baselines: nothing is compared with but the untuned head.
+    dry_run: only the plan and its cost; no folder.
     Raises UserError for a mistake in what was given, GateError if a check fails.
     """
-    given = {"data.test": None if test is None else str(test), "data.text": text, "data.label": label, "seed": seed}
-    given["time_budget"] = time_budget
+    given = {
+        "data.test": None if test is None else str(test),
+        "data.text": text,
+        "data.label": label,
+        "seed": seed,
+        "time_budget": time_budget,
+        "evidence.require": None if require is None else list(require),
+        "evidence.baselines": [] if no_baselines else None,
+    }
     checked = load_recipe(None if target is None else str(target), given, settings, preset)
     with network_off(offline), own_randomness(), told_when_full(LESS_MEMORY):
         return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
@@ -99,6 +114,8 @@ def follow(
     trackers.check(recipe.trackers)
     refuse_several_processes()
     metrics = score.check(recipe.metrics)
+    names = baselines.check(recipe.evidence.baselines)
+    requirements = gate.parse(recipe.evidence.require, ["before", *names])
     folder = choose_run_folder(output, f"{checked.name}-{method}", overwrite=overwrite)
 
     with journal.phase("read", "Reading the data"):
@@ -127,8 +144,10 @@ def follow(
         journal.decide(*decisions)
 
     with journal.phase("plan", "Planning"):
+        lesson = Lesson.of(splits, rows)
+        besides = Besides(OVERHEAD_SECONDS + baselines.seconds(names, lesson), baselines.probe_rows(names, lesson))
         left = None if budget is None else budget - (time.monotonic() - started)
-        plan = rehearse(base, load, recipe, options, encoder, rows, hardware, left)
+        plan = rehearse(base, load, recipe, options, encoder, rows, hardware, left, besides)
         journal.decide(*plan.decisions)
         show_plan(journal, plan, splits)
     if dry_run:
@@ -179,7 +198,9 @@ def follow(
             quicken(untrained, hardware.precision)
             if cache:
                 cache.attach(untrained, hardware.precision)  # its lower blocks are the same
-            before = measure("before", untrained)
+            with embeddings_beside_logits(untrained) if besides.probe_rows else nullcontext():  # for the probe
+                before = measure("before", untrained)
+                lesson = embed(lesson, before, untrained, encoder, besides.probe_rows, hardware, seed=seed)
             del untrained
             hardware.release()
 
@@ -187,6 +208,11 @@ def follow(
             after = measure("after", model.to(hardware.device))
             if cache and cache.trouble:
                 journal.warn(cache.trouble)
+
+        with journal.phase("baselines", "Baselines: the same rows"):
+            model.to("cpu")
+            hardware.release()
+            answers = baselines.answer(names, lesson, seed=seed, tell=journal.decide)
 
         with journal.phase("proof", "Saving, and proving that it reloads"):
             contract = make_contract(
@@ -203,7 +229,7 @@ def follow(
             contract = save_adapter(model, encoder, contract, folder.adapter)
             journal.decide(*share_with_hub_cache(base))
             texts = splits.test.texts[:PROOF_ROWS]
-            logits = predict_logits(model, encoder, encoder.tokenise(texts), hardware)
+            logits = predict_logits(model.to(hardware.device), encoder, encoder.tokenise(texts), hardware)
             model.to("cpu")  # the fresh process needs the room
             hardware.release()
             proof = prove(folder.adapter, texts, logits, hardware, seed=seed)
@@ -211,7 +237,20 @@ def follow(
 
         with journal.phase("report", "Reporting"):
             results = gather(
-                checked, journal, hardware, data, splits, base, contract, plan, history, before, after, proof
+                checked,
+                journal,
+                hardware,
+                data,
+                splits,
+                base,
+                contract,
+                plan,
+                history,
+                before,
+                after,
+                answers,
+                requirements,
+                proof,
             )
             watchers.log(
                 {f"test_{name}": scored["value"] for name, scored in results["after"].items()}, history.n_steps
@@ -221,9 +260,10 @@ def follow(
             card = write_card(results, contract, is_peft=methods.METHODS[method].is_peft)
             (folder.adapter / "README.md").write_text(card, encoding="utf-8")
             results["seconds"] = journal.spent()  # with the report's own share
-            write_run(folder.partial, checked, results, splits, before, after, hardware)
+            write_run(folder.partial, checked, results, splits, before, after, answers, hardware)
         folder.publish()
     show_results(journal, results, folder.final)
+    gate.keep(results["requirements"], folder.final)
     return Result(str(folder.final), results)
 
 

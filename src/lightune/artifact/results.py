@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +15,17 @@ from lightune import __version__
 from lightune.artifact.contract import Contract
 from lightune.artifact.folder import ENVIRONMENT, PREDICTIONS, RECIPE, RESULTS, write_json
 from lightune.data.prepare import Prepared
-from lightune.evidence.score import not_applicable
-from lightune.evidence.statistics import mcnemar, paired_difference
+from lightune.evidence.baselines import BASELINES, Answer
+from lightune.evidence.gate import Requirement, shortfall
+from lightune.evidence.metrics import METRICS
+from lightune.evidence.score import not_applicable, score_all
+from lightune.evidence.verdict import UNTUNED, Comparison, compare, in_words, verdict
 from lightune.hardware import Hardware, environment, git_commit, peak_memory_bytes
 from lightune.journal import Journal
 from lightune.model.backbones import FROM_HUB, Base
 from lightune.model.methods import check_options
-from lightune.recipe import Checked, flatten, write_recipe
-from lightune.records import Evaluation, History, Proof, Rehearsal, Splits
+from lightune.recipe import Checked, Recipe, flatten, write_recipe
+from lightune.records import Evaluation, History, Proof, Rehearsal, Score, Splits
 
 
 class Strict(BaseModel):
@@ -83,13 +87,35 @@ class SpeedRecord(Strict):
     evaluate: float
 
 
-class GainRecord(Strict):
-    """After against before on the same rows: accuracy gain with a paired bootstrap interval, McNemar's test."""
+class BaselineRecord(Strict):
+    """What learned from the same training rows, at next to no cost, and answered the same test rows."""
 
-    accuracy: ScoreRecord
-    fixed: int = Field(description="rows wrong before and right after")
-    broken: int = Field(description="rows right before and wrong after")
-    p_value: float
+    title: str
+    scores: dict[str, ScoreRecord]
+    n_train: int = Field(description="training rows that it learned from")
+    chosen: dict[str, float] = Field(description="settings that dev rows chose")
+    seconds: float
+
+
+class ComparisonRecord(Strict):
+    """The tuned classifier against another's answers to the same rows."""
+
+    accuracy: ScoreRecord = Field(description="gain, the tuned one's less the other's, paired bootstrap interval")
+    fixed: int = Field(description="rows that the tuned one alone has right")
+    broken: int = Field(description="rows that the other alone has right")
+    p_value: float = Field(description="McNemar's exact test, two-sided")
+    p_adjusted: float = Field(description="the same after Holm's correction for all comparisons of the run")
+    detectable: float | None = Field(description="smallest gain found four times in five; null: none could be")
+    outcome: Literal["better", "worse", "not distinguishable"]
+    words: str
+
+
+class RequirementRecord(Strict):
+    """What the run had to show, and why it does not; an empty `why` if it does."""
+
+    what: str
+    passed: bool
+    why: str
 
 
 class Results(Strict):
@@ -103,7 +129,10 @@ class Results(Strict):
     n_test: int
     before: dict[str, ScoreRecord]
     after: dict[str, ScoreRecord]
-    gain: GainRecord
+    baselines: dict[str, BaselineRecord]
+    comparisons: dict[str, ComparisonRecord] = Field(description="by `before` and the names of baselines")
+    verdict: str = Field(description="the comparison with the strongest other, in words")
+    requirements: list[RequirementRecord]
     not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
     confusion: dict[Literal["before", "after"], list[list[int]]] = Field(description="rows true, columns predicted")
     curve: list[dict[str, int | float]]
@@ -136,9 +165,14 @@ def gather(
     history: History,
     before: Evaluation,
     after: Evaluation,
+    answers: Mapping[str, Answer],
+    requirements: Sequence[Requirement],
     proof: Proof,
 ) -> dict[str, Any]:
     """Everything a run measured, checked against the schema, as the dictionary of results.json."""
+    seed = checked.recipe.seed
+    others = {"before": before.proba} | {name: answer.proba for name, answer in answers.items()}
+    comparisons = compare(after.y_true, after.proba, others, seed=seed)
     training_speed = history.tokens / max(history.seconds, 1e-9)
     results = Results(
         lightune=__version__,
@@ -146,9 +180,16 @@ def gather(
         n_train=len(splits.train),
         n_dev=len(splits.dev),
         n_test=len(splits.test),
-        before=_scores(before),
-        after=_scores(after),
-        gain=_gain(before, after, checked.recipe.seed),
+        before=_records(before.scores),
+        after=_records(after.scores),
+        baselines={name: _baseline(name, answer, checked.recipe, after.y_true) for name, answer in answers.items()},
+        comparisons={name: _comparison(name, each, len(splits.test)) for name, each in comparisons.items()},
+        verdict=verdict(comparisons, _titles(others), len(splits.test)),
+        requirements=[
+            RequirementRecord(what=str(each), passed=not why, why=why)
+            for each in requirements
+            for why in [shortfall(each, after.y_true, after.proba, others, seed=seed)]
+        ],
         not_applicable=_without_a_number(checked.recipe.metrics, {"before": before, "after": after})
         | not_applicable(after.y_true, len(splits.class_names)),
         confusion={"before": before.confusion, "after": after.confusion},
@@ -192,6 +233,7 @@ def write_run(
     splits: Splits,
     before: Evaluation,
     after: Evaluation,
+    answers: Mapping[str, Answer],
     hardware: Hardware,
 ) -> None:
     """Writes recipe.toml, predictions.parquet, environment.json and, last of all, results.json."""
@@ -199,15 +241,19 @@ def write_run(
     final = flatten(results["recipe"])
     chosen = {key: value for key, value in final.items() if given.get(key) != value}
     write_recipe(checked, chosen, folder / RECIPE)
-    write_predictions(folder / PREDICTIONS, splits, before, after)
+    write_predictions(folder / PREDICTIONS, splits, before, after, answers)
     made_from = {"data": results["data"]["digest"], "model": results["model"]["digest"]}
     about = {"seed": checked.recipe.seed, "digests": made_from, "git_commit": git_commit()}
     write_json(folder / ENVIRONMENT, environment(hardware) | about)
     write_json(folder / RESULTS, results)
 
 
-def write_predictions(path: Path, splits: Splits, before: Evaluation, after: Evaluation) -> None:
-    """One line per test row, without its text: row (in the source), label, before, after, p_<name> (after)."""
+def write_predictions(
+    path: Path, splits: Splits, before: Evaluation, after: Evaluation, answers: Mapping[str, Answer]
+) -> None:
+    """One line per test row, without its text: row (in the source), label, before, after, those of the baselines,
+    p_<name> (after).
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -217,6 +263,7 @@ def write_predictions(path: Path, splits: Splits, before: Evaluation, after: Eva
         "label": names[after.y_true],
         "before": names[before.proba.argmax(axis=1)],
         "after": names[after.proba.argmax(axis=1)],
+        **{name: names[answer.proba.argmax(axis=1)] for name, answer in answers.items()},
     }
     for i, name in enumerate(splits.class_names):
         columns[f"p_{name}"] = after.proba[:, i]
@@ -256,13 +303,29 @@ def _resolved(
     return values
 
 
-def _gain(before: Evaluation, after: Evaluation, seed: int) -> GainRecord:
-    right_before = before.proba.argmax(axis=1) == before.y_true
-    right_after = after.proba.argmax(axis=1) == after.y_true
-    test = mcnemar(right_before, right_after)
-    difference = paired_difference(right_before, right_after, 1000, np.random.default_rng(seed))
-    accuracy = ScoreRecord(**asdict(difference))
-    return GainRecord(accuracy=accuracy, fixed=test.fixed, broken=test.broken, p_value=test.p_value)
+def _baseline(name: str, answer: Answer, recipe: Recipe, y_true: np.ndarray) -> BaselineRecord:
+    scores = score_all(y_true, answer.proba, names=list(METRICS), seed=recipe.seed)
+    return BaselineRecord(
+        title=BASELINES[name].title,
+        scores=_records(scores),
+        n_train=answer.n_train,
+        chosen=answer.chosen,
+        seconds=round(answer.seconds, 3),
+    )
+
+
+def _comparison(name: str, comparison: Comparison, n_rows: int) -> ComparisonRecord:
+    numbers = asdict(comparison)
+    return ComparisonRecord(
+        accuracy=ScoreRecord(**numbers.pop("gain")),
+        **numbers | {"detectable": None if math.isnan(comparison.detectable) else comparison.detectable},
+        outcome=comparison.outcome,
+        words=in_words(_titles([name])[name], comparison, n_rows),
+    )
+
+
+def _titles(names: Iterable[str]) -> dict[str, str]:
+    return {name: BASELINES[name].title if name in BASELINES else UNTUNED for name in names}
 
 
 def _without_a_number(names: Sequence[str], evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
@@ -270,5 +333,5 @@ def _without_a_number(names: Sequence[str], evaluations: Mapping[str, Evaluation
     return {name: f"no number for the answers {' and '.join(when)}" for name, when in missing.items() if when}
 
 
-def _scores(evaluation: Evaluation) -> dict[str, ScoreRecord]:
-    return {name: ScoreRecord(**asdict(score)) for name, score in evaluation.scores.items()}
+def _records(scores: Mapping[str, Score]) -> dict[str, ScoreRecord]:
+    return {name: ScoreRecord(**asdict(score)) for name, score in scores.items()}

@@ -165,6 +165,11 @@ def _mean_over(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray((values * weights).sum(axis=1) / weights.sum(axis=1))
 
 
+def _accuracy_samples(confusions: np.ndarray) -> np.ndarray:
+    right, there, _ = _per_class(confusions)
+    return np.asarray(right.sum(axis=1) / there.sum(axis=1))
+
+
 def _balanced_accuracy_samples(confusions: np.ndarray) -> np.ndarray:
     right, there, _ = _per_class(confusions)
     return _mean_over(_ratio(right, there), there > 0)
@@ -228,6 +233,7 @@ METRICS: dict[str, Metric] = {
         summary="Share of rows whose most probable class is the true one",
         source="scikit-learn `accuracy_score`; interval: Wilson 1927, J. Amer. Statist. Assoc. 22:209",
         compute=_sklearn("accuracy_score"),
+        replicate=_accuracy_samples,
         is_proportion=True,
     ),
     "balanced_accuracy": Metric(

@@ -12,7 +12,14 @@ import numpy as np
 from lightune.errors import UserError
 from lightune.evidence.metrics import METRICS, Metric, find_metric, prediction_of
 from lightune.evidence.modules import as_module, hub_row
-from lightune.evidence.statistics import confusion_draws, percentile_interval, require_rows, weight_draws, wilson
+from lightune.evidence.statistics import (
+    confusion_draws,
+    percentile_interval,
+    require_rows,
+    weight_draws,
+    weighted_confusions,
+    wilson,
+)
 from lightune.records import Score
 
 HUB = "hub:"  # before the name of a metric that is downloaded
@@ -48,6 +55,24 @@ def score_all(
     kept = {name: metric for name, metric in metrics.items() if math.isfinite(values[name]) or name in METRICS}
     intervals = _intervals(kept, y_true, proba, seed, n_resamples)
     return {name: Score(values[name], *intervals[name]) for name in kept}
+
+
+def paired_difference_of(
+    name: str, y_true: np.ndarray, ours: np.ndarray, theirs: np.ndarray, *, seed: int, n_resamples: int = 1000
+) -> Score:
+    """Our value of a metric less the other's on the same rows, with the paired 95 % interval.
+
+    y_true (N,) int in [0, C); ours, theirs (N, C) float, rows sum to 1. Rows are resampled for both alike.
+    Raises UserError if N == 0, the name is unknown, the metric does not apply or a probability is not a number.
+    """
+    metric = _find(name)
+    y_true, ours = _checked(y_true, ours)
+    _, theirs = _checked(y_true, theirs)
+    if reason := metric.obstacle(y_true, ours.shape[1]):
+        raise UserError(f"{name}: has no value on these rows ({reason}).")
+    value = _value(name, metric, y_true, ours) - _value(name, metric, y_true, theirs)
+    samples = [_paired_samples(metric, y_true, proba, seed, n_resamples) for proba in (ours, theirs)]
+    return Score(value, *percentile_interval(samples[0] - samples[1]))
 
 
 def check(names: Sequence[str]) -> list[str]:
@@ -124,6 +149,18 @@ def _samples(
     samples = _apply(replicates, confusions) | _apply(reweighs, weights)
     n_slow = min(n_resamples, SLOW_RESAMPLES)
     return samples | {name: _slow_samples(m, y_true, proba, n_slow, _rng(seed)) for name, m in slow.items()}
+
+
+def _paired_samples(metric: Metric, y_true: np.ndarray, proba: np.ndarray, seed: int, n_resamples: int) -> np.ndarray:
+    """(B,) values on resamples that depend on the seed and the number of rows alone."""
+    weights = weight_draws(len(y_true), n_resamples, _rng(seed))
+    if metric.reweigh:
+        return np.concatenate([metric.reweigh(y_true, proba, each) for each in weights])
+    if metric.replicate:
+        y_pred, n_classes = proba.argmax(axis=1), proba.shape[1]
+        chunks = (chunk for each in weights for chunk in weighted_confusions(y_true, y_pred, n_classes, each))
+        return np.concatenate([metric.replicate(chunk) for chunk in chunks])
+    return _slow_samples(metric, y_true, proba, min(n_resamples, SLOW_RESAMPLES), _rng(seed))
 
 
 def _rng(seed: int) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,24 @@ def confusion_draws(
         confusions = np.zeros((size, n_classes * n_classes), dtype=np.int64)
         confusions[:, cells] = rng.multinomial(len(y_true), counts / len(y_true), size=size)
         yield confusions.reshape(size, n_classes, n_classes)
+
+
+def weighted_confusions(
+    y_true: np.ndarray, y_pred: np.ndarray, n_classes: int, weights: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Confusion matrices float [resample, true class, predicted class] of resamples, in chunks (b, C, C).
+
+    weights (N, B): how often each row is in each resample; the same for two models, they are compared in pairs.
+    """
+    from scipy.sparse import csr_array
+
+    n_cells = n_classes * n_classes
+    cells = (y_true * n_classes + y_pred, np.arange(len(y_true)))
+    adder = csr_array((np.ones(len(y_true)), cells), shape=(n_cells, len(y_true)))
+    start = 0
+    for size in _chunk_sizes(weights.shape[1], n_cells):
+        yield (adder @ weights[:, start : start + size]).T.reshape(size, n_classes, n_classes)
+        start += size
 
 
 def weight_draws(n_rows: int, n_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -138,13 +156,45 @@ def paired_difference(
 ) -> Score:
     """The gain in accuracy, after minus before, on the same rows (N,) bool, with its bootstrap interval.
 
-    Rows are resampled in pairs, so that what is hard for both models does not widen the interval.
-    Raises UserError if N == 0.
+    Rows are resampled in pairs, so that what is hard for both models does not widen the interval; a resample of rows
+    that are fixed, broken or neither is one multinomial draw. Raises UserError if N == 0.
     """
     before, after = _paired(correct_before, correct_after)
-    gains = after.astype(float) - before
-    low, high = percentile_interval(bootstrap_mean(gains, n_resamples, rng), level)
-    return Score(float(gains.mean()), low, high)
+    n, fixed, broken = len(before), int((~before & after).sum()), int((before & ~after).sum())
+    shares = [fixed / n, broken / n, (n - fixed - broken) / n]
+    counts = rng.multinomial(n, shares, size=n_resamples)  # (B, 3)
+    low, high = percentile_interval((counts[:, 0] - counts[:, 1]) / n, level)
+    return Score((fixed - broken) / n, low, high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several comparisons, raised so that one in twenty such families holds a false one at 0.05.
+
+    Source: Holm 1979, Scand. J. Statist. 6:65.
+    """
+    order = np.argsort(p_values, kind="stable")
+    raised = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(raised))
+    return [float(p) for p in adjusted]
+
+
+def detectable_gain(n_rows: int, changed: float, level: float = 0.95, power: float = 0.8) -> float:
+    """The smallest true gain in accuracy that McNemar's test on so many rows finds with this probability.
+
+    changed: the share of rows that one of the two has right and the other wrong; the gain cannot be larger, so a
+    test that would need a larger one gives NaN. Raises UserError if n_rows == 0.
+    Source: Connor 1987, Biometrics 43:207, equation 1, solved for the difference.
+    """
+    from scipy.stats import norm
+
+    require_rows(n_rows)
+    z_level, z_power = norm.ppf((1 + level) / 2), norm.ppf(power)
+    # n g² = (z_l sqrt(c) + z_p sqrt(c - g²))²: with both sides' square roots, a quadratic in g
+    a = n_rows + z_power**2
+    b = z_level * np.sqrt(n_rows * changed)
+    gain = (b + np.sqrt(max(0.0, b**2 - a * changed * (z_level**2 - z_power**2)))) / a
+    return float(gain) if gain <= changed else float("nan")
 
 
 def _paired(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -49,9 +49,23 @@ On {results["n_test"]:,} test rows that share no text with the training rows, wi
 |---|---|---|
 {chr(10).join(rows)}
 
+{_comparisons(results)}
+
 Reloaded in a fresh process, it gave the same logits within {results["proof"]["max_logit_difference"]:.1e} on
 {results["proof"]["rows"]} texts.
 """
+
+
+def _comparisons(results: dict[str, Any]) -> str:
+    """What learned from the same rows, and the verdict."""
+    rows = [
+        f"| {baseline['title']} | {_score(baseline['scores']['accuracy'])} | {baseline['n_train']:,} | "
+        f"{results['comparisons'][name]['words']} |"
+        for name, baseline in results["baselines"].items()
+    ]
+    head = ["| on the same rows | accuracy | training rows | the tuned one is |", "|---|---|---|---|"]
+    table = [*head, *rows, ""] if rows else []
+    return "\n".join([*table, f"Verdict: {results['verdict']}."])
 
 
 def public_name(source: str, revision: str | None = None, **_: Any) -> str:

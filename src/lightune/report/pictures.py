@@ -36,7 +36,8 @@ TITLES = {  # metric -> its name in the picture, in the order of preference
     "mcc": "MCC",
     "roc_auc": "ROC AUC",
 }
-MOST_ROWS = 5  # metrics
+MOST_ROWS = 5  # metrics, and baselines under the accuracy that they share with the tuned classifier
+MOST_BASELINES = 2
 MOST_COUNTED_CLASSES, MOST_PERCENT_CLASSES = 12, 6
 
 
@@ -119,7 +120,9 @@ def _draw_title(sheet: Figure, results: dict[str, Any]) -> None:
         before, after = (results[when]["accuracy"]["value"] for when in ("before", "after"))
         title = f"accuracy {_change(before, after)}"
     _write(sheet, LEFT - HEAD, HEIGHT - 33, title, size=17, weight="bold")
-    _write(sheet, LEFT - HEAD, HEIGHT - 50, _facts(results), size=8.5, color=SOFT)
+    _write(sheet, LEFT - HEAD, HEIGHT - 48, _facts(results), size=8.5, color=SOFT)
+    verdict = fit(results["verdict"], WIDTH - 2 * (LEFT - HEAD), 8.5)
+    _write(sheet, LEFT - HEAD, HEIGHT - 61, verdict, size=8.5)
 
 
 def _change(before: float, after: float) -> str:
@@ -164,23 +167,39 @@ def _millions(count: int) -> str:
 def _scores(results: dict[str, Any]) -> list[str]:
     """The headline metrics that have a finite value before and after, at most MOST_ROWS."""
     values = [{name: score["value"] for name, score in results[when].items()} for when, *_ in WHEN]
-    return [name for name in TITLES if all(_is_number(value.get(name)) for value in values)][:MOST_ROWS]
+    shown = [name for name in TITLES if all(_is_number(value.get(name)) for value in values)]
+    return shown[: MOST_ROWS - len(_baselines(results))]
+
+
+def _baselines(results: dict[str, Any]) -> list[str]:
+    """The strongest baselines, at most MOST_BASELINES, the strongest first."""
+    scores = {name: each["scores"]["accuracy"]["value"] for name, each in results["baselines"].items()}
+    return sorted(scores, key=lambda name: -scores[name])[:MOST_BASELINES]
 
 
 def _draw_scores(sheet: Figure, results: dict[str, Any]) -> None:
     """A row per metric: before and after as points on their 95 % intervals, the same numbers beside them."""
-    names = _scores(results)
+    names, beaten = _scores(results), _baselines(results)
     axes = _axes(sheet, LEFT, 290, PANEL - 110, 110, "scores")
     _heading(sheet, LEFT, 416, f"Scores on {results['n_test']:,} test texts", "with 95 % intervals")
-    for y, name in enumerate(names):
+    for y, name in zip(_places(names, beaten), names, strict=True):
         axes.plot([results[when][name]["value"] for when, *_ in WHEN], [y, y], color=FAINT, lw=2, zorder=1)
         for when, colour, right in WHEN:
             _draw_score(axes, y, results[when][name], colour)
             _write_score(axes, y, results[when][name], right)
+    for y, name in enumerate(beaten, start=1):
+        score = results["baselines"][name]["scores"]["accuracy"]
+        _draw_score(axes, y, score, SOFT)
+        _write_score(axes, y, score, WHEN[0][2], SOFT)
     if names:
-        _dress_scores(sheet, axes, names, results)
+        _dress_scores(sheet, axes, names, beaten, results)
     else:
         _say(axes, "no scores")
+
+
+def _places(names: Sequence[str], beaten: Sequence[str]) -> list[int]:
+    """The rows of the metrics: those below the first one make room for the baselines."""
+    return [0, *range(1 + len(beaten), len(names) + len(beaten))][: len(names)]
 
 
 def _draw_score(axes: Axes, y: float, score: dict[str, Any], colour: str) -> None:
@@ -188,13 +207,13 @@ def _draw_score(axes: Axes, y: float, score: dict[str, Any], colour: str) -> Non
     axes.plot([score["value"]], [y], "o", color=colour, ms=4, mew=0, zorder=3)
 
 
-def _write_score(axes: Axes, y: float, score: dict[str, Any], right: float) -> None:
+def _write_score(axes: Axes, y: float, score: dict[str, Any], right: float, colour: str = INK) -> None:
     """The value over its interval, with their right edge at `right` points from the left of the sheet."""
     place = ((right / WIDTH - axes.get_position().x0) / axes.get_position().width, y)
     look: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
     look |= {"ha": "right", "annotation_clip": False}
     low, high = (_decimal(end) for end in _interval(score))
-    axes.annotate(_decimal(score["value"]), place, (0, 1), size=8.5, color=INK, **look)
+    axes.annotate(_decimal(score["value"]), place, (0, 1), size=8.5, color=colour, **look)
     axes.annotate(f"{low} to {high}", place, (0, -8), size=6, color=SOFT, **look)
 
 
@@ -209,11 +228,13 @@ def _interval(score: dict[str, Any]) -> tuple[float, float]:
     return score["value"], score["value"]
 
 
-def _dress_scores(sheet: Figure, axes: Axes, names: list[str], results: dict[str, Any]) -> None:
+def _dress_scores(sheet: Figure, axes: Axes, names: list[str], beaten: list[str], results: dict[str, Any]) -> None:
+    titles = [TITLES[name] for name in names]
+    titles[1:1] = [f"by {name}" for name in beaten]
     lows = [_interval(results[when][name])[0] for name in names for when, *_ in WHEN]
     axes.set_xlim(min([0.0, *(low - 0.03 for low in lows)]), 1.03)
-    axes.set_ylim(max(3, len(names)) - 0.4, -0.6)  # the first metric on top
-    axes.set_yticks(range(len(names)), [TITLES[name] for name in names], color=INK)
+    axes.set_ylim(max(3, len(titles)) - 0.4, -0.6)  # the first metric on top
+    axes.set_yticks(range(len(titles)), titles, color=INK)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.xaxis.grid(True, color=FAINT, lw=0.5)

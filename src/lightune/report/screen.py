@@ -53,20 +53,47 @@ def show_scores(journal: Journal, columns: dict[str, dict[str, Any]]) -> None:
 
 
 def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None:
-    """Before and after side by side, what changed, how long it took, where it is."""
+    """Before and after side by side, what else there is to beat, the verdict, how long it took, where it is."""
     rows = f"{results['n_test']:,} test rows that share no text with the {results['n_train']:,} for training"
     journal.say(f"\n{rows}\n")
     show_scores(journal, {"before": results["before"], "after": results["after"]})
-    gain = results["gain"]
+    gain = results["comparisons"]["before"]
     low, high = gain["accuracy"]["low"], gain["accuracy"]["high"]
     journal.say(
         f"\naccuracy {100 * gain['accuracy']['value']:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f}): "
-        f"{gain['fixed']:,} rows fixed, {gain['broken']:,} broken"
+        f"{gain['fixed']:,} rows fixed, {gain['broken']:,} broken\n"
     )
+    show_baselines(journal, results)
+    journal.say(f"verdict: {results['verdict']}")
+    for required in results["requirements"]:
+        journal.say(f"required {required['what']}: {'yes' if required['passed'] else 'NO, ' + required['why']}")
     seconds = results["seconds"]
     journal.say(f"{duration(seconds['total'])} in all, {duration(seconds['train'])} of it training")
     journal.say(f"run folder: {folder}   (look at {folder}/results.png)")
     journal.say(f"use it: lightune predict {folder} FILE")
+
+
+def show_baselines(journal: Journal, results: dict[str, Any]) -> None:
+    """A table of what learned from the same rows: its accuracy, and how far the tuned classifier is from it."""
+    from rich.table import Table
+
+    if not results["baselines"]:
+        return
+    table = Table("  on the same rows", box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("95 % interval", style="dim", no_wrap=True)
+    table.add_column("the tuned one is")
+    for name, baseline in results["baselines"].items():
+        gain = results["comparisons"][name]
+        points = f"{100 * gain['accuracy']['value']:+.1f} points"
+        interval = f"{100 * gain['accuracy']['low']:+.1f} to {100 * gain['accuracy']['high']:+.1f}"
+        table.add_row(
+            f"  {baseline['title']}",
+            *_cells(baseline["scores"]["accuracy"]),
+            f"{gain['outcome']}: {points} ({interval})",
+        )
+    journal.show(table)
+    journal.say()
 
 
 def _cells(score: dict[str, float]) -> list[str]:

@@ -27,11 +27,20 @@ RUNTIME_BYTES = 0.6 * GIB  # Python, torch and transformers themselves, measured
 
 
 @dataclass(frozen=True)
+class Besides:
+    """What a run does beside training and answering: seconds, and training rows that the base reads for the probe."""
+
+    seconds: float = OVERHEAD_SECONDS
+    probe_rows: int = 0
+
+
+@dataclass(frozen=True)
 class Work:
     """Tokens of the training rows, of the dev rows, read `evaluations` times an epoch, and of the test rows.
 
     readings: the tokens of all training rows as they are read, short and whole, with each one's share of the steps.
-    room: tokens whose way through the frozen blocks can be kept.
+    room: tokens whose way through the frozen blocks can be kept. probe: tokens of training rows that the base reads
+    for the baseline that learns from it; rest: seconds of all that is no pass through the network.
     """
 
     readings: tuple[tuple[int, float], ...]
@@ -39,6 +48,8 @@ class Work:
     test: float
     evaluations: int
     room: float = math.inf
+    probe: float = 0.0
+    rest: float = OVERHEAD_SECONDS
 
     @property
     def train(self) -> float:
@@ -108,9 +119,9 @@ class Cost:
 
     def estimate(self, work: Work, epochs: float, memory: float) -> Estimate:
         """What a run will take from here on."""
-        before, (again, _, _) = work.test * self.forward, work.known(epochs)
-        after = before - again * self.saved
-        return Estimate(before, self.training(work, epochs), after, OVERHEAD_SECONDS, memory)
+        test, (again, _, _) = work.test * self.forward, work.known(epochs)
+        before, after = test + work.probe * self.forward, test - again * self.saved
+        return Estimate(before, self.training(work, epochs), after, work.rest, memory)
 
 
 def choose_depth(cost: Cost, work: Work, epochs: float, budget: float | None) -> tuple[int, Decision]:

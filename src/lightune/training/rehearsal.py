@@ -20,7 +20,7 @@ from lightune.model.engine import bytes_of_a_number, copied_bytes, quicken
 from lightune.model.methods import METHODS, apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Plan, Rehearsal
-from lightune.training.plan import Cost, Work, choose_depth, fit, make_plan, memory_needed
+from lightune.training.plan import Besides, Cost, Work, choose_depth, fit, make_plan, memory_needed
 from lightune.training.prefix_cache import frozen_blocks, room_bytes
 from lightune.training.train import Loop, count_steps, reading, training_tokens
 
@@ -43,11 +43,12 @@ def rehearse(
     rows: Mapping[str, Labelled],
     hardware: Hardware,
     budget: float | None = None,
+    besides: Besides = Besides(),  # noqa: B008  frozen
 ) -> Rehearsal:
     """Adapts a base model, which is used up, and times a few passes on rows of this data.
 
     load_again: another copy, for a second rehearsal once the layers are chosen; rows: those of the splits train, dev
-    and test; budget: seconds for all that follows. UserError if it is too short.
+    and test; budget: seconds for all that follows, what is `besides` included. UserError if it is too short.
     """
     train, started = recipe.train, time.monotonic()
     anatomy = inspect(base.model, base.missing_keys)
@@ -67,7 +68,15 @@ def rehearse(
     quicken(model, hardware.precision)
     readings = tuple((tokens.n_tokens, share) for tokens, share in reading(rows["train"], train))
     room = room_bytes() / (bytes_of_a_number(model) * anatomy.hidden_size)
-    work = Work(readings, rows["dev"].n_tokens, rows["test"].n_tokens, train.evaluations, room)
+    work = Work(
+        readings=readings,
+        dev=rows["dev"].n_tokens,
+        test=rows["test"].n_tokens,
+        evaluations=train.evaluations,
+        room=room,
+        probe=besides.probe_rows * rows["train"].n_tokens / len(rows["train"]),
+        rest=besides.seconds,
+    )
     cost = measure(model, anatomy, encoder, rows, train, plan, hardware, recipe.seed)
     if budget is not None:
         budget -= time.monotonic() - started
@@ -80,7 +89,7 @@ def rehearse(
         started, another = time.monotonic(), load_again()
         if budget is not None:
             budget -= time.monotonic() - started
-        rehearsal = rehearse(another, load_again, chosen, options, encoder, rows, hardware, budget)
+        rehearsal = rehearse(another, load_again, chosen, options, encoder, rows, hardware, budget, besides)
         return replace(rehearsal, decisions=(why, *rehearsal.decisions))
     if budget is not None:
         plan, why = fit(plan, train.epochs == "auto", cost, work, budget)

@@ -1,0 +1,289 @@
+"""BASELINES: what fine-tuning has to beat, learned from the same training rows and asked the same test rows.
+
+To add one, write a function from a `Lesson` to an `Answer` and one row in BASELINES. Its scores, its comparison with
+the tuned classifier, its place in the table, the docs and the gate follow.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.data.batching import Encoder, Labelled
+from lightune.data.values import Texts
+from lightune.errors import UserError, near_match
+from lightune.evidence.evaluate import predict
+from lightune.hardware import Hardware
+from lightune.journal import duration
+from lightune.records import Decision, Evaluation, Splits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+# strengths of logistic regression, C, that held-out rows choose from
+WORD_STRENGTHS, EMBEDDING_STRENGTHS = (1.0, 3.0, 10.0, 30.0), (0.003, 0.01, 0.03, 0.1, 0.3)
+MOST_CHARACTERS = 40_000_000  # of the training texts that TF-IDF reads
+SECONDS_PER_CHARACTER = 1e-6  # that TF-IDF and its regression take, on one Zen 3 core: 29 million took 26 s
+MOST_WEIGHTS = 20_000_000  # of a linear model, classes times words: 160 MB each of a few copies
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What the frozen network makes of some training rows, (M, D) of classes y (M,), and of the test rows, (N, D)."""
+
+    train: NDArray[np.floating]
+    y: Ints
+    test: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Texts to learn from, to choose on and to answer; y: class ids in [0, n_classes); embeddings: maybe none."""
+
+    train: Sequence[str]
+    y_train: Ints
+    dev: Sequence[str]
+    y_dev: Ints
+    test: Sequence[str]
+    n_classes: int
+    embeddings: Embeddings | None = None
+
+    @classmethod
+    def of(cls, splits: Splits, rows: Mapping[str, Labelled]) -> Lesson:
+        """The texts of the splits with the class ids that the network learns."""
+        texts = {name: part.texts for name, part in splits.parts().items()}
+        y_train, y_dev = rows["train"].y, rows["dev"].y
+        return cls(texts["train"], y_train, texts["dev"], y_dev, texts["test"], len(splits.class_names))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Probabilities (N, C) of the test rows; n_train: rows learned from; chosen: settings by held-out rows."""
+
+    proba: Floats
+    n_train: int
+    chosen: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A row: its name in sentences, what it does, and how it answers."""
+
+    title: str
+    summary: str
+    answer: Callable[[Lesson, np.random.Generator], Answer]
+    needs_embeddings: bool = False
+
+
+# training rows that the frozen network reads: a share of the number of test rows, but not fewer than
+PROBE_PART, FEWEST_PROBE_ROWS, PROBE_ROWS_A_CLASS = 0.5, 200, 10
+
+
+def probe_rows(names: Sequence[str], lesson: Lesson) -> int:
+    """Training rows that the frozen network has to read: so many that they cost half of what the test rows do."""
+    if not any(BASELINES[name].needs_embeddings for name in names):
+        return 0
+    fewest = max(FEWEST_PROBE_ROWS, PROBE_ROWS_A_CLASS * lesson.n_classes)
+    return min(len(lesson.train), max(fewest, round(PROBE_PART * len(lesson.test))))
+
+
+def embed(
+    lesson: Lesson,
+    seen: Evaluation,
+    model: nn.Module,
+    encoder: Encoder,
+    n_rows: int,
+    hardware: Hardware,
+    *,
+    seed: int,
+) -> Lesson:
+    """The lesson with what the frozen `model` makes of the test rows, which it has `seen`, and of n_rows others.
+
+    The same lesson if n_rows is 0, or if the network gives no embeddings.
+    """
+    if not n_rows or seen.embeddings is None:
+        return lesson
+    rows = np.sort(np.random.default_rng(seed).permutation(len(lesson.train))[:n_rows])
+    tokens = encoder.tokenise(Texts.of(lesson.train).take(rows))
+    embeddings = predict(model, encoder, tokens, hardware).embeddings
+    if embeddings is None:
+        return lesson
+    return replace(lesson, embeddings=Embeddings(embeddings, lesson.y_train[rows], seen.embeddings))
+
+
+def seconds(names: Sequence[str], lesson: Lesson) -> float:
+    """About how long the baselines take that read the texts."""
+    if "tfidf" not in names:
+        return 0.0
+    n_train = int(Texts.of(lesson.train).lengths().sum())
+    n_others = sum(int(Texts.of(texts).lengths().sum()) for texts in (lesson.dev, lesson.test))
+    return SECONDS_PER_CHARACTER * (min(n_train, MOST_CHARACTERS) + 0.5 * n_others)
+
+
+def markdown_table() -> str:
+    """The documentation's table of BASELINES."""
+    rows = [["Baseline", "In sentences", "What it does"], ["---"] * 3]
+    rows += [[f"`{name}`", row.title, row.summary] for name, row in BASELINES.items()]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+def check(names: Sequence[str]) -> list[str]:
+    """The same names, each once. Raises UserError for one that is no row of BASELINES."""
+    for name in names:
+        if name not in BASELINES:
+            hint = near_match(name, BASELINES)
+            raise UserError(f"evidence.baselines: no baseline {name!r}.{hint} There are {', '.join(BASELINES)}.")
+    return list(dict.fromkeys(names))
+
+
+def answer(names: Sequence[str], lesson: Lesson, *, seed: int, tell: Callable[[Decision], None]) -> dict[str, Answer]:
+    """Name -> answers of each baseline that can answer here; `tell` hears of each as it is done."""
+    answers: dict[str, Answer] = {}
+    for name in names:
+        row = BASELINES[name]
+        if row.needs_embeddings and lesson.embeddings is None:
+            tell(Decision(row.title, "left out", "this network gives no embeddings"))
+            continue
+        started = time.monotonic()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a fit that stops early is what it is: held-out rows choose
+            given = row.answer(lesson, np.random.default_rng(seed))
+        answers[name] = replace(given, seconds=time.monotonic() - started)
+        chosen = "".join(f"; {key} = {value:g}, chosen on held-out rows" for key, value in given.chosen.items())
+        why = f"learned from {given.n_train:,} of {len(lesson.train):,} training rows{chosen}"
+        tell(Decision(row.title, duration(answers[name].seconds), why))
+    return answers
+
+
+# ---- the baselines
+
+
+def _majority(lesson: Lesson, rng: np.random.Generator) -> Answer:
+    """The shares of the classes among the training rows, whatever the text."""
+    shares = np.bincount(lesson.y_train, minlength=lesson.n_classes) / len(lesson.y_train)
+    return Answer(np.tile(shares, (len(lesson.test), 1)), len(lesson.y_train))
+
+
+def _tfidf(lesson: Lesson, rng: np.random.Generator) -> Answer:
+    """Words and pairs of neighbouring words, weighed by how rare they are, into logistic regression."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    rows = _affordable(lesson.train, rng)
+    texts, y = Texts.of(lesson.train).take(rows), lesson.y_train[rows]
+    if _is_one_class(y):
+        return _majority(lesson, rng)
+    words = TfidfVectorizer(
+        ngram_range=(1, 2),
+        min_df=2 if len(texts) >= 1000 else 1,
+        max_features=MOST_WEIGHTS // lesson.n_classes,
+        sublinear_tf=True,
+        token_pattern=r"\w+|[^\w\s]",
+        dtype=np.float32,
+    )
+    try:
+        x = words.fit_transform(texts)
+    except ValueError:  # no text has a word
+        return _majority(lesson, rng)
+    makes = {c: partial(_on_words, c, seed=int(rng.integers(2**31))) for c in WORD_STRENGTHS}
+    strength, model = _fit_on_dev(makes, x, y, words.transform(lesson.dev), lesson.y_dev)
+    return Answer(_proba(model, words.transform(lesson.test), lesson.n_classes), len(y), {"C": strength})
+
+
+def _affordable(texts: Sequence[str], rng: np.random.Generator) -> Ints:
+    """Places of as many texts, drawn at random, as hold MOST_CHARACTERS."""
+    lengths = Texts.of(texts).lengths()
+    if lengths.sum() <= MOST_CHARACTERS:
+        return np.arange(len(texts))
+    order = rng.permutation(len(texts))
+    n_rows = int(np.searchsorted(np.cumsum(lengths[order]), MOST_CHARACTERS))
+    return np.sort(order[: max(2, n_rows)])
+
+
+def _probe(lesson: Lesson, rng: np.random.Generator) -> Answer:
+    """Logistic regression on what the frozen network makes of the texts."""
+    from sklearn.preprocessing import StandardScaler
+
+    embeddings = lesson.embeddings
+    assert embeddings is not None
+    scale = StandardScaler().fit(embeddings.train)
+    x, y = scale.transform(embeddings.train), embeddings.y
+    if _is_one_class(y):
+        return _majority(lesson, rng)
+    held_out = np.zeros(len(y), dtype=bool)
+    held_out[rng.permutation(len(y))[: len(y) // 5]] = True
+    makes = {c: partial(_on_embeddings, c) for c in EMBEDDING_STRENGTHS}
+    if _is_one_class(y[~held_out]):
+        held_out[:] = False
+    strength, _ = _fit_on_dev(makes, x[~held_out], y[~held_out], x[held_out], y[held_out])
+    model = makes[strength]().fit(x, y)
+    return Answer(_proba(model, scale.transform(embeddings.test), lesson.n_classes), len(y), {"C": strength})
+
+
+def _is_one_class(y: Ints) -> bool:
+    return bool((y == y[0]).all())
+
+
+def _fit_on_dev(
+    makes: Mapping[float, Callable[[], Any]], x: Any, y: Ints, x_dev: Any, y_dev: Ints
+) -> tuple[float, Any]:
+    """The strength whose model has most of the dev rows right, the first of equals, and that model."""
+    fitted = {strength: make().fit(x, y) for strength, make in makes.items()}
+    right = {c: int((model.predict(x_dev) == y_dev).sum()) if len(y_dev) else 0 for c, model in fitted.items()}
+    best = max(right, key=lambda strength: right[strength])
+    return best, fitted[best]
+
+
+def _on_words(strength: float, seed: int) -> Any:
+    """Logistic regression for many sparse columns, class against rest; its dual is four times as fast as lbfgs."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+
+    model = LogisticRegression(C=strength, solver="liblinear", dual=True, tol=0.1, max_iter=300, random_state=seed)
+    return OneVsRestClassifier(model)
+
+
+def _on_embeddings(strength: float) -> Any:
+    """Logistic regression for a few hundred columns of scale 1."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+
+
+def _proba(model: Any, x: Any, n_classes: int) -> Floats:
+    """(N, C) of all classes; those that the model has not met have 0."""
+    proba = np.zeros((x.shape[0], n_classes))
+    proba[:, model.classes_] = model.predict_proba(x)
+    return proba
+
+
+# ---- the table
+
+BASELINES: dict[str, Baseline] = {
+    "majority": Baseline(
+        title="the most frequent class",
+        summary="Answers every text with the shares of the classes among the training rows",
+        answer=_majority,
+    ),
+    "tfidf": Baseline(
+        title="TF-IDF + logistic regression",
+        summary="Words and pairs of words weighed by TF-IDF, logistic regression of a strength chosen on dev rows",
+        answer=_tfidf,
+    ),
+    "probe": Baseline(
+        title="the frozen-embedding probe",
+        summary="Logistic regression on the mean of what the base model's last block reads, nothing fine-tuned",
+        answer=_probe,
+        needs_embeddings=True,
+    ),
+}

@@ -1,0 +1,89 @@
+"""Requirements such as "accuracy>tfidf" or "f1_macro>=0.8": what a run must show, or it ends with exit code 3."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightune.errors import GateError, UserError, near_match
+from lightune.evidence.metrics import METRICS, prediction_of
+from lightune.evidence.score import paired_difference_of
+
+SIGNS = {">": gt, ">=": ge, "<": lt, "<=": le}
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+FORM = re.compile(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A metric of the tuned classifier, and the number or the name of the answers that it is held against."""
+
+    metric: str
+    sign: str
+    than: float | str
+
+    def __str__(self) -> str:
+        than = self.than if isinstance(self.than, str) else f"{self.than:g}"
+        return f"{self.metric}{self.sign}{than}"
+
+
+def parse(texts: Sequence[str], others: Collection[str]) -> list[Requirement]:
+    """The requirements that were typed. others: whose answers there will be.
+
+    Raises UserError for one that is not understood, or names no metric or nobody known.
+    """
+    return [_parse(text, others) for text in texts]
+
+
+def _parse(text: str, others: Collection[str]) -> Requirement:
+    found = FORM.fullmatch(text)
+    if not found:
+        raise UserError(
+            f"require {text!r}: not understood. Write METRIC>NUMBER or METRIC>NAME, as in accuracy>tfidf."
+        )
+    metric, sign, than = found.groups()
+    if metric not in METRICS:
+        raise UserError(f"require {text!r}: no metric {metric!r}.{near_match(metric, METRICS)} See: lightune metrics")
+    if NUMBER.fullmatch(than):
+        return Requirement(metric, sign, float(than))
+    if than not in others:
+        hint = near_match(than, others)
+        raise UserError(
+            f"require {text!r}: {than!r} is no number and nobody here.{hint} There are {', '.join(others)}."
+        )
+    return Requirement(metric, sign, than)
+
+
+def shortfall(
+    required: Requirement, y_true: np.ndarray, ours: np.ndarray, others: Mapping[str, np.ndarray], *, seed: int
+) -> str:
+    """Why it is not so, "" if it is. ours and others: probabilities (N, C) on the same rows, y_true (N,) class ids.
+
+    Against a number the value itself counts. Against others' answers > and < ask for a difference beyond chance,
+    >= and <= for none to the contrary, by the paired 95 % interval.
+    """
+    metric, holds = METRICS[required.metric], SIGNS[required.sign]
+    if obstacle := metric.obstacle(y_true, ours.shape[1]):
+        return f"{required.metric} has no value here ({obstacle})"
+    if isinstance(required.than, float):
+        value = metric.compute(y_true, prediction_of(metric, ours))
+        return "" if holds(value, required.than) else f"{required.metric} is {value:.4f}"
+    gain = paired_difference_of(required.metric, y_true, ours, others[required.than], seed=seed)
+    # the end of the interval that is the harder to pass for > and <, the easier one for >= and <=
+    end = gain.low if required.sign in (">", "<=") else gain.high
+    if holds(end, 0):
+        return ""
+    return f"the difference is {gain.value:+.4f} (95 % CI {gain.low:+.4f} to {gain.high:+.4f})"
+
+
+def keep(records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Raises GateError if one of the requirements, as results.json has them, was not met. folder: of the run."""
+    missed = [f"{record['what']}: {record['why']}" for record in records if not record["passed"]]
+    if missed:
+        raise GateError("required and not so: " + "; ".join(missed) + f". The run is kept in {folder}.")

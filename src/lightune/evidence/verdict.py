@@ -1,0 +1,101 @@
+"""Whether a classifier is better than others on the same rows, as numbers and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from lightune.evidence.statistics import detectable_gain, holm, mcnemar, paired_difference
+from lightune.records import Score
+
+UNTUNED = "the untuned head"
+LEVEL = 0.05  # of all comparisons of a run together
+N_RESAMPLES = 2000
+
+Outcome = Literal["better", "worse", "not distinguishable"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours against another's answers to the same N rows.
+
+    gain: in accuracy, ours less the other's, with its paired interval; fixed: rows that we alone have right; broken:
+    that the other alone has right. p_value: McNemar's; p_adjusted: Holm's, over all comparisons that were made.
+    detectable: the smallest gain that a test of so many rows would have found four times in five, NaN if none.
+    """
+
+    gain: Score
+    fixed: int
+    broken: int
+    p_value: float
+    p_adjusted: float
+    detectable: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """What may be said, with an error of one in twenty over all comparisons."""
+        if self.p_adjusted > LEVEL:
+            return "not distinguishable"
+        return "better" if self.fixed > self.broken else "worse"
+
+
+def compare(
+    y_true: np.ndarray, ours: np.ndarray, others: Mapping[str, np.ndarray], *, seed: int
+) -> dict[str, Comparison]:
+    """name -> how our answers compare with the other's, probabilities (N, C) both; seed: of the resampling.
+
+    y_true (N,) int in [0, C). Raises UserError if N == 0.
+    """
+    right = ours.argmax(axis=1) == y_true
+    compared = {name: _compare(right, theirs.argmax(axis=1) == y_true, seed) for name, theirs in others.items()}
+    adjusted = holm([each.p_value for each in compared.values()])
+    return {name: replace(each, p_adjusted=p) for (name, each), p in zip(compared.items(), adjusted, strict=True)}
+
+
+def _compare(right: np.ndarray, theirs: np.ndarray, seed: int) -> Comparison:
+    test = mcnemar(theirs, right)
+    gain = paired_difference(theirs, right, N_RESAMPLES, np.random.default_rng(seed))
+    smallest = detectable_gain(len(right), (test.fixed + test.broken) / len(right))
+    return Comparison(gain, test.fixed, test.broken, test.p_value, test.p_value, smallest)
+
+
+def verdict(comparisons: Mapping[str, Comparison], titles: Mapping[str, str], n_rows: int) -> str:
+    """The one sentence to remember: how ours compares with the strongest of the others."""
+    name, strongest = min(comparisons.items(), key=lambda item: item[1].gain.value)
+    return in_words(titles[name], strongest, n_rows)
+
+
+def in_words(title: str, comparison: Comparison, n_rows: int) -> str:
+    """One sentence without a full stop. title: of the other."""
+    gain = comparison.gain
+    if comparison.outcome == "not distinguishable":
+        seen = f"{_points(gain.value)} points, 95 % CI {_points(gain.low)} to {_points(gain.high)}"
+        found = f"not distinguishable from {title} on {n_rows:,} rows ({seen}, p = {comparison.p_adjusted:.2f})"
+        return f"{found}; {_smallest(comparison)}"
+    low, high = sorted([gain.low, gain.high] if gain.value > 0 else [-gain.low, -gain.high])
+    found = f"{comparison.outcome} than {title} by {100 * abs(gain.value):.1f} points"
+    return f"{found} (95 % CI {100 * low:.1f} to {100 * high:.1f}); {_by_chance(comparison.p_adjusted)}"
+
+
+def _smallest(comparison: Comparison) -> str:
+    if comparison.fixed + comparison.broken == 0:
+        return "both have the same rows right"
+    if math.isnan(comparison.detectable):
+        return "so few rows could not have shown any gain"
+    return f"the smallest gain that you could have seen is {100 * comparison.detectable:.1f} points"
+
+
+def _by_chance(p_value: float) -> str:
+    """A p-value as a frequency, rounded to what a reader can picture."""
+    if p_value < 1e-6:
+        return "by chance less than once in a million"
+    digits = math.floor(math.log10(1 / p_value))
+    return f"by chance once in {round(1 / p_value, -digits):,.0f}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"

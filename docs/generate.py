@@ -56,6 +56,16 @@ def baselines_page() -> str:
     return "\n".join(["# Baselines", NOTE, about, markdown_table(), ""])
 
 
+def checks_page() -> str:
+    """The rows of CHECKS."""
+    from lightune.doctor.checks import CHECKS
+
+    lines = ["# The checks of the data doctor", NOTE, "| check | what | why it matters | what to do |"]
+    lines += ["|---|---|---|---|"]
+    lines += [f"| `{name}` | {row.summary} | {row.why} | {row.do} |" for name, row in CHECKS.items()]
+    return "\n".join([*lines, ""])
+
+
 def sources_page() -> str:
     """The rows of SOURCES."""
     from lightune.data.sources import SOURCES
@@ -125,8 +135,16 @@ def contract_schema() -> str:
     return json.dumps(Contract.model_json_schema(mode="serialization"), indent=2) + "\n"
 
 
+def doctor_schema() -> str:
+    """JSON Schema of doctor.json."""
+    from lightune.doctor.findings import Diagnosis
+
+    return json.dumps(Diagnosis.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
 PAGES: dict[Path, Callable[[], str]] = {
     ROOT / "docs" / "baselines.md": baselines_page,
+    ROOT / "docs" / "checks.md": checks_page,
     ROOT / "docs" / "cli.md": cli_page,
     ROOT / "docs" / "methods.md": methods_page,
     ROOT / "docs" / "metrics.md": metrics_page,
@@ -136,6 +154,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     SCHEMAS / "recipe.schema.json": recipe_schema,
     SCHEMAS / "results.schema.json": results_schema,
     SCHEMAS / "contract.schema.json": contract_schema,
+    SCHEMAS / "doctor.schema.json": doctor_schema,
 }
 
 

@@ -85,6 +85,8 @@ def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, rev
         on_reviews = any(argument.startswith("imdb") for argument in arguments) or len(arguments) == 1
         for setting in sizes + embedded * on_reviews:
             arguments += ["--set", setting]
+    if arguments[0] == "check":
+        arguments += ["--model", str(tiny_bert)]
     if arguments[0] in ("evaluate", "predict"):
         arguments += ["--base", str(tiny_bert)]  # the run was copied away from it
     assert main(arguments) == 0

@@ -19,11 +19,12 @@ SOURCE = Path(lightune.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"run"},
+    {"run", "checkup"},
     {"use"},
     {"report"},
     {"training"},
     {"artifact"},
+    {"doctor"},
     {"evidence"},
     {"model"},
     {"data"},

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "GateError", "Prediction", "UserError", "run"]
+__all__ = ["Classifier", "GateError", "Prediction", "UserError", "check", "run"]
 
 if TYPE_CHECKING:
+    from lightune.checkup import check
     from lightune.errors import GateError, UserError
     from lightune.run import run
     from lightune.use.classifier import Classifier, Prediction
@@ -22,6 +23,7 @@ _HOMES = {
     "Prediction": "lightune.use.classifier",
     "GateError": "lightune.errors",
     "UserError": "lightune.errors",
+    "check": "lightune.checkup",
     "run": "lightune.run",
 }
 

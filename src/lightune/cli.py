@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for add in (
         _add_run,
+        _add_check,
         _add_evaluate,
         _add_predict,
         _add_recipes,
@@ -123,6 +124,24 @@ def _add_run(commands: Any) -> None:
     add("--require", metavar="GATE", action="append", help='exit code 3 unless it is so, e.g. "accuracy>tfidf"')
     add("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings", help="override the recipe")
     add("--dry-run", action="store_true", help="show the plan and its cost, and stop")
+    add("--offline", action="store_true", help="no request leaves this machine")
+
+
+def _add_check(commands: Any) -> None:
+    add = _command(commands, "check", _check, "find what is wrong with labelled data").add_argument
+    add("data", metavar="DATA", help="whatever `run` reads")
+    add("--test", metavar="FILE", help="separate test data, which must not share texts with DATA")
+    add("--text", metavar="COLUMN|TEMPLATE", help="what is to be classified")
+    add("--label", metavar="COLUMN", help="the column that holds the class")
+    add("--group", metavar="COLUMN", help="what a row is about: it should not be on both sides of a split")
+    add("--model", metavar="MODEL", default="minilm", help="the base model that looks for wrong labels; none: ''")
+    add("--only", metavar="CHECK", action="append", help="this check alone (several times: these)")
+    add("--seed", type=int, default=0, help="of what is looked at where not every row is")
+    add("--fix", action="store_true", help="write the training rows, repaired, to -o, and the changes beside it")
+    add("-o", "--output", metavar="FILE", help="with --fix the repaired copy, else the findings as JSON")
+    add("--strict", action="store_true", help="exit code 3 if there is an error among the findings")
+    add("--encoding", help="of text files that are not UTF-8, e.g. cp1252")
+    add("--delimiter", help="of CSV files, where it is not found by itself")
     add("--offline", action="store_true", help="no request leaves this machine")
 
 
@@ -210,6 +229,31 @@ def _run(arguments: argparse.Namespace) -> None:
     result = run(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
     if arguments.json:
         _print_json(result.results)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from lightune.checkup import check
+
+    names = [
+        "test",
+        "text",
+        "label",
+        "group",
+        "only",
+        "model",
+        "fix",
+        "output",
+        "encoding",
+        "delimiter",
+        "offline",
+        "seed",
+    ]
+    options = {name: getattr(arguments, name) for name in names}
+    diagnosis = check(arguments.data, journal=_journal(arguments), **options)
+    if arguments.json:
+        _print_json(diagnosis.model_dump())
+    if arguments.strict and diagnosis.worst() == "error":
+        raise GateError(f"{arguments.data}: has errors, see above.")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

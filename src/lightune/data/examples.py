@@ -39,7 +39,7 @@ def examples(
     a class name is unfit.
     """
     check_text_choice(table, text)
-    texts, blank = _render(table, text)
+    texts, blank = render(table, text)
     rows = np.arange(table.num_rows)
     if label is None:
         import pyarrow.compute as pc
@@ -47,7 +47,7 @@ def examples(
         filled = pc.if_else(blank, "", texts)  # in memory: prediction comes with a part of a table at a time
         return Examples(Texts.of_column(filled, rows), None, Numbers(rows)), []
     check_column(table, label, "label")
-    labels = _labels(table.column(label))
+    labels = stripped_labels(table.column(label))
     kept, decisions = _keep(blank.to_numpy(), labels, label)
     names, notes = _class_names(labels.take(kept), label, class_names)
     if len(names.counts()) < fewest_classes:
@@ -58,7 +58,7 @@ def examples(
     return Examples(Texts.of_column(texts, kept), names, Numbers(kept)), decisions + notes
 
 
-def _render(table: pa.Table, text: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+def render(table: pa.Table, text: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """One text per row, and whether every column that it uses is missing or blank there."""
     if text in table.column_names:
         return table.column(text), _is_blank(table.column(text))
@@ -88,7 +88,7 @@ def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(blank, True)
 
 
-def _labels(column: pa.ChunkedArray) -> Names:
+def stripped_labels(column: pa.ChunkedArray) -> Names:
     """The cells without the white space around them; "" where one is missing."""
     codes, names = [np.zeros(0, np.int32)], {"": 0}
     for chunk in column.chunks:

@@ -48,6 +48,14 @@ _FOREIGN = {  # first bytes -> what that is; all of them would otherwise be repo
 # Paths: what may be opened at all
 
 
+class WrongEncoding(UserError):
+    """A file of text is not in the encoding that was expected; suggestion: the one it looks like, if any."""
+
+    def __init__(self, message: str, suggestion: str | None):
+        super().__init__(message)
+        self.suggestion = suggestion
+
+
 def _looks_like_path(source: str) -> bool:
     path = Path(source)
     named = path.suffix.lower() in FILE_SUFFIXES or (
@@ -221,10 +229,9 @@ def _decode(path: Path, decoder: codecs.IncrementalDecoder, chunk: bytes, before
         seen = bytes(error.object)
         offset = before + error.start - (len(seen) - len(chunk))
         name = "UTF-8" if codec == "utf-8-sig" else codec
-        raise UserError(
-            f"{path}:{_line_of(path, offset)}: not {name}: byte {offset} is 0x{seen[error.start]:02x}. "
-            f"{_encoding_hint(seen, error.start, codec)}"
-        ) from None
+        hint, suggestion = _encoding_hint(seen, error.start, codec)
+        message = f"{path}:{_line_of(path, offset)}: not {name}: byte {offset} is 0x{seen[error.start]:02x}. {hint}"
+        raise WrongEncoding(message, suggestion) from None
     except UnicodeError as error:  # utf-16 without its byte order mark, and the like
         fix = "Set data.encoding to the one it was written in, or leave it out for UTF-8."
         raise UserError(f"{path}: not {codec}: {error}. {fix}") from None
@@ -240,15 +247,16 @@ def _line_of(path: Path, offset: int) -> int:
     return 1 + (feeds or returns)
 
 
-def _encoding_hint(seen: bytes, start: int, codec: str) -> str:
+def _encoding_hint(seen: bytes, start: int, codec: str) -> tuple[str, str | None]:
+    """What to do, and the encoding that it looks like, if it looks like one."""
     sample = seen[max(0, start - 2000) : start + 2000]
     # Western text has a few bytes above 127; in Cyrillic, Greek or Chinese encodings most letters are.
     western = sum(byte > 127 for byte in sample) < 0.3 * len(sample)
     if codec != "utf-8-sig" and _decodes(seen[start:], "utf-8"):
-        return 'It looks like utf-8; set data.encoding = "utf-8".'
+        return 'It looks like utf-8; set data.encoding = "utf-8".', "utf-8"
     if codec != "cp1252" and western and _decodes(sample, "cp1252"):
-        return 'It looks like cp1252; set data.encoding = "cp1252".'
-    return "Set data.encoding to the one it was written in, for example cp1251, gb18030 or shift_jis."
+        return 'It looks like cp1252; set data.encoding = "cp1252".', "cp1252"
+    return "Set data.encoding to the one it was written in, for example cp1251, gb18030 or shift_jis.", None
 
 
 def _decodes(seen: bytes, codec: str) -> bool:

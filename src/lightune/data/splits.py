@@ -31,8 +31,12 @@ Size = int | str
 
 def text_key(text: str, seed: int) -> bytes:
     """A hash that is equal for texts that differ only in case, white space or Unicode form."""
-    normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return hashlib.blake2b(f"{seed}\0{normal}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return hashlib.blake2b(f"{seed}\0{normalised(text)}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def normalised(text: str) -> str:
+    """The text without the differences of case, white space and Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True)

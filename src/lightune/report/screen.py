@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightune.doctor.findings import SEVERITIES, Diagnosis
 from lightune.evidence.metrics import HEADLINE
 from lightune.hardware import GIB
 from lightune.journal import Journal, duration
@@ -94,6 +95,24 @@ def show_baselines(journal: Journal, results: dict[str, Any]) -> None:
         )
     journal.show(table)
     journal.say()
+
+
+def show_diagnosis(journal: Journal, diagnosis: Diagnosis) -> None:
+    """The findings, the worst first: what, where, why it matters, what to do."""
+    rows = ", ".join(f"{n:,} rows of split {name}" for name, n in diagnosis.rows.items())
+    journal.say(f"{diagnosis.source}: {rows}; text {diagnosis.text!r}, label {diagnosis.label!r}")
+    for finding in sorted(diagnosis.findings, key=lambda each: SEVERITIES.index(each.severity)):
+        where = "; ".join(f"{name}: {', '.join(map(str, places[:8]))}" for name, places in finding.rows.items())
+        journal.say(f"\n{finding.severity.upper()}  {finding.what}  [{finding.check}]")
+        if where:
+            more = " …" if any(len(places) > 8 for places in finding.rows.values()) else ""
+            journal.say(f"  rows, from 0, {where}{more}")
+        journal.say(f"  {finding.why}: {finding.do}")
+    for check, why in diagnosis.left_out.items():
+        journal.say(f"\nleft out: {check} ({why})")
+    counts = {severity: sum(each.severity == severity for each in diagnosis.findings) for severity in SEVERITIES}
+    told = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())
+    journal.say(f"\n{told}; {duration(diagnosis.seconds)}")
 
 
 def _cells(score: dict[str, float]) -> list[str]:

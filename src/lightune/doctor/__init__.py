@@ -1,0 +1,1 @@
+"""What is wrong with labelled text, found before anybody learns from it."""

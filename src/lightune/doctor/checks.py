@@ -1,0 +1,162 @@
+"""CHECKS: what the doctor looks for. A new check is one function, from an `Exam` to `Symptom`s, and one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightune.doctor import copies, giveaways, label_errors, labels, rows
+from lightune.doctor.exam import Exam, Symptom
+from lightune.doctor.findings import MOST_ROWS, Finding
+
+
+@dataclass(frozen=True)
+class Check:
+    """A row: what it looks for, why that matters, what to do about it, and how it looks."""
+
+    summary: str
+    why: str
+    do: str
+    look: Callable[[Exam], list[Symptom]]
+
+
+def look(exam: Exam, names: Sequence[str] | None = None) -> Iterator[tuple[str, Symptom]]:
+    """What all checks, or those of `names`, find, in the order of CHECKS."""
+    for name in names or CHECKS:
+        for symptom in CHECKS[name].look(exam):
+            yield name, symptom
+
+
+def finding(exam: Exam, check: str, symptom: Symptom) -> Finding:
+    """A symptom as it is written down."""
+    row = CHECKS[check]
+    return Finding(
+        check=check,
+        severity=symptom.severity,
+        count=symptom.count,
+        what=symptom.what,
+        why=row.why,
+        do=row.do,
+        rows=exam.patient.rows_by_split(np.asarray(symptom.places, np.int64), MOST_ROWS),
+        fix=symptom.fix,
+    )
+
+
+CHECKS: dict[str, Check] = {
+    "encoding": Check(
+        summary="Text that is not UTF-8",
+        why="read in a wrong encoding, letters become others, and the same word two words",
+        do="save it as UTF-8, or name its encoding with --encoding",
+        look=rows.encoding,
+    ),
+    "empty": Check(
+        summary="Rows without a text or without a label",
+        why="nothing can be learned from them; a run leaves them out",
+        do="fill them in, or remove them",
+        look=rows.empty,
+    ),
+    "garbage": Check(
+        summary="Texts with hardly a letter",
+        why="their label cannot follow from the text",
+        do="look at them, and remove those that say nothing",
+        look=rows.flagged("garbage", "warning", "have hardly a letter or a digit"),
+    ),
+    "duplicates": Check(
+        summary="Texts that are there more than once, exactly or but for case, white space and Unicode form",
+        why="copies in training and test make a score that no new text will repeat; a run keeps one of each",
+        do="remove the copies, unless they are to count more",
+        look=copies.duplicates,
+    ),
+    "leaks": Check(
+        summary="Training texts that are in another split, too",
+        why="the score on that split is then in part for memory",
+        do="remove them from the training rows",
+        look=copies.leaks,
+    ),
+    "near_duplicates": Check(
+        summary="Texts that are nearly the same, by MinHash and their words, within and across splits",
+        why="a split at random puts near copies on both sides, and the score is too high",
+        do="look at some pairs; keep one of each, or split by what they have in common",
+        look=copies.near_duplicates,
+    ),
+    "contradictions": Check(
+        summary="The same text under several labels",
+        why="no classifier can have all of them right, and each teaches against the other",
+        do="decide for one label, or remove them",
+        look=copies.contradictory,
+    ),
+    "label_twins": Check(
+        summary="Labels that differ in case, white space, Unicode form, the spelling of a number, or a letter or two",
+        why="one class as two: both are learned worse, and half of the right answers count as wrong",
+        do="write the label in one way",
+        look=labels.alike,
+    ),
+    "rare_classes": Check(
+        summary="Classes with few rows",
+        why="they can hardly be learned, and their score is luck",
+        do="label more of them, or put them together with another class",
+        look=labels.rare,
+    ),
+    "absent_classes": Check(
+        summary="Classes that one split has and another lacks",
+        why="what was never seen in training is never predicted; what the test lacks is not tested",
+        do="split again so that each class is everywhere",
+        look=labels.absent,
+    ),
+    "groups": Check(
+        summary="Rows that belong together on both sides of a split: a given column, or neighbours in the file",
+        why="texts about one thing know each other: a split at random makes the score too high",
+        do="name the column that says what they are about (--group), and split by it",
+        look=giveaways.groups,
+    ),
+    "giveaway_token": Check(
+        summary="A token whose presence alone says the class",
+        why="the classifier will learn it instead of the text, and fail where it is missing",
+        do="find out how it came into the texts, and remove it unless new texts will have it, too",
+        look=giveaways.tokens,
+    ),
+    "giveaway_column": Check(
+        summary="Another column from which alone the label follows",
+        why="it may have been made from the label; in a template, it would be all that is learned",
+        do="keep it out of data.text, unless it is known before the label is",
+        look=giveaways.columns,
+    ),
+    "mojibake": Check(
+        summary="Texts that were decoded in a wrong encoding",
+        why="their words are not the words of new texts",
+        do="get the texts again in the right encoding; --fix mends what can be mended",
+        look=rows.flagged("mojibake", "warning", "look decoded in a wrong encoding", "retext"),
+    ),
+    "controls": Check(
+        summary="Texts with control characters",
+        why="they come from a faulty export, and say nothing",
+        do="remove the characters; --fix does",
+        look=rows.flagged("control characters", "note", "hold control characters", "retext"),
+    ),
+    "markup": Check(
+        summary="Texts with HTML or XML tags",
+        why="tags take the room of words; new texts may come without them",
+        do="remove the tags, unless new texts will have them, too",
+        look=rows.flagged("markup", "note", "hold HTML or XML tags"),
+    ),
+    "languages": Check(
+        summary="Texts in another language than most, in a sample",
+        why="a base model that does not know the language learns nothing from them",
+        do="take a multilingual base model, or remove them",
+        look=rows.languages,
+    ),
+    "label_errors": Check(
+        summary="Labels that the other rows speak against: confident learning on embeddings, in a sample",
+        why="a wrong label teaches what is wrong, and in the test rows it counts a right answer as a mistake",
+        do="look at the rows, the surest first; some will be right, and only hard",
+        look=label_errors.wrong_labels,
+    ),
+    "personal_data": Check(
+        summary="What looks like personal data",
+        why="a classifier that was trained on it may be subject to its protection, and so are logs and cards",
+        do="look at the rows, and replace it before training",
+        look=rows.personal,
+    ),
+}

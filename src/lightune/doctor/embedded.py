@@ -1,0 +1,41 @@
+"""What a base model makes of some of the rows, for the checks that need to know what a text says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightune.data.batching import make_encoder
+from lightune.evidence.evaluate import predict
+from lightune.hardware import choose_hardware
+from lightune.model.backbones import load_base, locate
+from lightune.model.embeddings import embeddings_beside_logits
+from lightune.model.engine import can_compute, quicken
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Embed = Callable[[Sequence[str]], NDArray[np.floating] | None]
+
+MAX_TOKENS = 128  # of a text: what it is about stands in its beginning and its end
+
+
+def embedder(model: str) -> Embed:
+    """A function from texts to embeddings (N, D), by a base model that is loaded when it is first asked.
+
+    It gives None if the network has no embeddings. UserError if there is no such model.
+    """
+
+    def embed(texts: Sequence[str]) -> NDArray[np.floating] | None:
+        hardware = choose_hardware()
+        base = load_base(locate(model), ["no", "yes"], seed=0)
+        encoder = make_encoder(base.tokenizer, min(MAX_TOKENS, base.max_tokens), "head+tail", base.max_tokens)
+        network = base.model.to(hardware.device)
+        if not can_compute(network, hardware.precision):
+            quicken(network, hardware.precision)
+        with embeddings_beside_logits(network):
+            return predict(network, encoder, encoder.tokenise(texts), hardware).embeddings
+
+    return embed

@@ -1,0 +1,75 @@
+"""What a check is given, and what it may say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightune.doctor.findings import Fix, Severity
+from lightune.doctor.patient import Patient
+from lightune.doctor.reading import Readings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lightune.doctor.embedded import Embed
+
+    Bools = NDArray[np.bool_]
+    Ints = NDArray[np.int64]
+
+SHOWN = 5  # names in a sentence
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What a check found: how bad, how many, in words, at which places, and what --fix does; label: the right one."""
+
+    severity: Severity
+    count: int
+    what: str
+    places: Ints | Sequence[int] = ()
+    fix: Fix | None = None
+    label: str | None = None
+
+
+@dataclass
+class Exam:
+    """What a check works on: the patient, what was read of each row, and a place for what it could not look at."""
+
+    patient: Patient
+    readings: Readings
+    seed: int = 0
+    group: str | None = None
+    embed: Embed | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """A fresh generator: what a check draws does not depend on the others."""
+        return np.random.default_rng(self.seed)
+
+    @property
+    def labelled(self) -> Bools:
+        """(N,) rows that have a label."""
+        names = self.patient.labels.names
+        labelled: Bools = self.patient.labels.codes != (names.index("") if "" in names else -1)
+        return labelled
+
+    @property
+    def usable(self) -> Bools:
+        """(N,) rows that have a text and a label."""
+        usable: Bools = self.labelled & ~self.readings.flags["blank"]
+        return usable
+
+    def sample(self, most: int) -> Ints:
+        """At most so many places of usable rows of the training split, in order."""
+        places = np.flatnonzero(self.usable & (self.patient.split_of == 0))
+        return places if len(places) <= most else np.sort(self.rng.permutation(places)[:most])
+
+
+def share(count: int, whole: int) -> str:
+    """ "3 of 200 rows (1.5 %)"."""
+    return f"{count:,} of {whole:,} rows ({100 * count / max(1, whole):.2g} %)"

@@ -1,0 +1,52 @@
+"""What the doctor found: the shape of doctor.json; its JSON Schema is published in schemas/doctor.schema.json."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fix = Literal["drop", "relabel", "retext"]
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+MOST_ROWS = 1000  # that a finding names
+
+
+class Strict(BaseModel):
+    """Base of the parts: nothing unknown, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Finding(Strict):
+    """One thing that is wrong: what, how many, where, why it matters, what to do."""
+
+    check: str = Field(description="the row of CHECKS that found it")
+    severity: Severity
+    count: int = Field(description="rows, or what `what` names")
+    what: str
+    why: str
+    do: str
+    rows: dict[str, list[int]] = Field(
+        {}, description=f"split -> row numbers from 0, of the first {MOST_ROWS:,} rows that it is about"
+    )
+    fix: Fix | None = Field(None, description="what --fix does about it")
+
+
+class Diagnosis(Strict):
+    """All that was found in a data source."""
+
+    format_version: Literal[1] = 1
+    lightune: str
+    source: str
+    digest: str = Field(description="sha256 of the source as it was read")
+    text: str
+    label: str
+    rows: dict[str, int] = Field(description="split -> rows")
+    findings: list[Finding]
+    left_out: dict[str, str] = Field(description="check -> why it was not made, or on how many rows only")
+    seconds: float
+
+    def worst(self) -> Severity | None:
+        """The highest severity among the findings."""
+        return min((each.severity for each in self.findings), key=SEVERITIES.index, default=None)

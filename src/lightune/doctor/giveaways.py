@@ -1,0 +1,193 @@
+"""What tells the label without the text being read: one token, another column, the neighbour in the file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.data.columns import columns_of
+from lightune.doctor.exam import SHOWN, Exam, Symptom
+from lightune.doctor.reading import words_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from lightune.data.values import Texts
+
+    Ints = NDArray[np.int64]
+
+SAMPLE_ROWS = 20_000  # that tokens and columns are looked for in
+NEIGHBOURS = 2_000  # pairs of neighbouring rows that are compared with pairs drawn at random
+GIVEN_AWAY = 0.95  # of the rows, classes in balance: what no token and no column should tell alone
+MOST_VALUES = 0.5  # of the rows: a column of more values than that is a name, not a kind
+
+
+def tokens(exam: Exam) -> list[Symptom]:
+    places, codes, names = _of_sample(exam)
+    found = telling_tokens(exam.patient.texts.take(places), codes, len(names)) if len(names) > 1 else []
+    return [
+        Symptom(
+            "warning",
+            int((codes == code).sum()),
+            f"{precision:.1%} of the texts with {token!r} are {names[code]!r}, and {recall:.1%} of these have it",
+        )
+        for token, code, precision, recall in found[:SHOWN]
+    ]
+
+
+def columns(exam: Exam) -> list[Symptom]:
+    patient = exam.patient
+    table = next(iter(patient.tables.values()))
+    used = {patient.label, *(columns_of(patient.text) if patient.text not in table.column_names else [patient.text])}
+    places, codes, names = _of_sample(exam)
+    found = telling_columns(table, places, codes, len(names), used, exam.rng) if len(names) > 1 else []
+    return [
+        Symptom(
+            "warning",
+            len(places),
+            f"column {name!r} alone tells the label, right in {score:.1%} (classes in balance)",
+        )
+        for name, score in found
+    ]
+
+
+def _of_sample(exam: Exam) -> tuple[Ints, NDArray[np.int32], list[str]]:
+    """Rows to look at, their classes from 0 without a gap, and the names of those."""
+    places = exam.sample(SAMPLE_ROWS)
+    present, codes = np.unique(exam.patient.labels.codes[places], return_inverse=True)
+    return places, codes.astype(np.int32), [exam.patient.labels.names[code] for code in present]
+
+
+def groups(exam: Exam) -> list[Symptom]:
+    patient = exam.patient
+    if exam.group is not None:
+        return _straddling(exam, exam.group)
+    n_first = next(iter(patient.tables.values())).num_rows
+    if n_first < 200:
+        return []
+    codes = patient.labels.codes[:n_first]
+    near, apart = likeness_of_neighbours(patient.texts[:n_first], codes, exam.rng)
+    if near < max(0.05, 3 * apart):
+        return []
+    what = f"neighbouring rows share {near:.0%} of their rarer words, others of their class {apart:.1%}"
+    return [Symptom("warning", n_first, what)]
+
+
+def _straddling(exam: Exam, group: str) -> list[Symptom]:
+    import pyarrow as pa
+
+    tables = exam.patient.tables
+    groups = [set(table.column(group).drop_null().unique().to_pylist()) for table in tables.values()]
+    found = []
+    for name, others in list(zip(tables, groups, strict=True))[1:]:
+        shared = groups[0] & others
+        if shared:
+            first = next(iter(tables.values())).column(group)
+            places = np.flatnonzero(np.asarray(pa.compute.is_in(first, pa.array(list(shared)))))
+            what = f"{len(shared):,} values of {group!r} are in the training rows and in split {name}"
+            found.append(Symptom("error", len(places), what, places))
+    return found
+
+
+def telling_tokens(texts: Texts, codes: NDArray[np.int32], n_classes: int) -> list[tuple[str, int, float, float]]:
+    """Tokens that say by themselves whether a text is of a class: token, class, precision and recall, the best first.
+
+    Only those of which both are at least GIVEN_AWAY.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counter = CountVectorizer(analyzer=_tokens, binary=True, min_df=max(5, len(texts) // 1000))
+    try:
+        present = counter.fit_transform([text or "" for text in texts])  # (N, V)
+    except ValueError:  # no token is in enough texts
+        return []
+    of_class = np.stack([np.asarray(present[codes == c].sum(axis=0)).ravel() for c in range(n_classes)])  # (C, V)
+    recall = of_class / np.maximum(np.bincount(codes, minlength=n_classes), 1)[:, None]
+    precision = of_class / of_class.sum(axis=0)
+    tokens = counter.get_feature_names_out()
+    found = [
+        (str(tokens[j]), int(c), float(precision[c, j]), float(recall[c, j]))
+        for c, j in zip(*np.nonzero(np.minimum(precision, recall) >= GIVEN_AWAY), strict=True)
+    ]
+    return sorted(found, key=lambda each: -min(each[2:]))
+
+
+def _tokens(text: str) -> list[str]:
+    """Words, and what stands between white space: a mark such as [src:7] is one token."""
+    return [*words_of(text), *text.split()]
+
+
+def telling_columns(
+    table: pa.Table, places: Ints, codes: NDArray[np.int32], n_classes: int, used: set[str], rng: np.random.Generator
+) -> list[tuple[str, float]]:
+    """Columns beside text and label from whose value alone the label follows, and how often, classes in balance."""
+    found = []
+    for name in table.column_names:
+        if name in used:
+            continue
+        values = _kinds(table.column(name).take(places))
+        if values is not None and (score := _predicts(values, codes, n_classes, rng)) >= GIVEN_AWAY:
+            found.append((name, score))
+    return sorted(found, key=lambda each: -each[1])
+
+
+def _kinds(column: Any) -> Ints | None:
+    """(N,) the number of each cell's kind: its value, or the tenth of the numbers it is in; None if it is a name."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    n_values = pc.count_distinct(column).as_py()
+    if n_values < 2:
+        return None
+    if n_values > MOST_VALUES * len(column) or n_values > 1000:
+        try:
+            numbers = column.cast(pa.float64()).to_numpy()
+        except pa.ArrowInvalid:
+            return None
+        if np.isnan(numbers).any():
+            return None
+        edges = np.unique(np.quantile(numbers, np.linspace(0, 1, 51)[1:-1]))
+        return np.asarray(np.searchsorted(edges, numbers), np.int64)
+    encoded = column.combine_chunks().dictionary_encode()
+    return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), np.int64) + 1
+
+
+def _predicts(values: Ints, codes: NDArray[np.int32], n_classes: int, rng: np.random.Generator) -> float:
+    """Balanced accuracy, on half of the rows, of each value's most likely class in the other half."""
+    held_out = rng.permutation(len(values)) < len(values) // 2
+    counts = np.zeros((int(values.max()) + 1, n_classes))
+    np.add.at(counts, (values[~held_out], codes[~held_out]), 1)
+    weighed = counts / np.maximum(np.bincount(codes[~held_out], minlength=n_classes), 1)  # classes count alike
+    guessed = weighed.argmax(axis=1)[values[held_out]]
+    truth = codes[held_out]
+    shares = [float((guessed[truth == c] == c).mean()) for c in np.unique(truth)]
+    return float(np.mean(shares)) if len(shares) > 1 else 0.0
+
+
+def likeness_of_neighbours(texts: Texts, codes: NDArray[np.int32], rng: np.random.Generator) -> tuple[float, float]:
+    """How much a row has in common with the next, and with one of the next one's class drawn at random.
+
+    Both are the mean share of rare words, which stand in at most one in a hundred of the texts looked at.
+    """
+    n = len(texts)
+    starts = np.sort(rng.permutation(n - 1)[:NEIGHBOURS])
+    by_class = np.argsort(codes, kind="stable")
+    sizes = np.bincount(codes)
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    like_next = codes[starts + 1]
+    others = by_class[first[like_next] + (rng.random(len(starts)) * sizes[like_next]).astype(np.int64)]
+    places = np.unique(np.concatenate([starts, starts + 1, others]))
+    words = {int(i): set(words_of(text or "")) for i, text in zip(places, texts.take(places), strict=True)}
+    seen = Counter(word for each in words.values() for word in each)
+    most = max(2, len(words) // 100)
+    rare = {i: {word for word in each if 2 <= seen[word] <= most} for i, each in words.items()}
+    near = [_jaccard(rare[int(i)], rare[int(i) + 1]) for i in starts]
+    apart = [_jaccard(rare[int(i)], rare[int(j)]) for i, j in zip(starts, others, strict=True) if abs(i - j) > 1]
+    return float(np.mean(near)), float(np.mean(apart)) if apart else 0.0
+
+
+def _jaccard(one: set[str], other: set[str]) -> float:
+    return len(one & other) / len(one | other) if one or other else 0.0

@@ -1,0 +1,119 @@
+"""The data as the doctor sees it: every row of every split, those that a run would drop included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightune.data.columns import choose_columns
+from lightune.data.examples import render, stripped_labels
+from lightune.data.files import WrongEncoding
+from lightune.data.sources import read, split_for, training_split
+from lightune.data.values import Names, Texts
+from lightune.errors import UserError
+from lightune.records import Corpus
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """N rows of all splits, one after the other.
+
+    texts: those of the text column or template, None where a cell is missing; labels: without white space around
+    them, "" where one is missing; tables: split -> its table, the training split first.
+    encoding: of the file, where it is not UTF-8 and nobody said so.
+    """
+
+    source: str
+    digest: str
+    text: str
+    label: str
+    texts: Texts
+    labels: Names
+    tables: dict[str, pa.Table]
+    encoding: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @cached_property
+    def split_of(self) -> NDArray[np.int8]:
+        """(N,) the number of each row's split, in the order of `tables`."""
+        sizes = [table.num_rows for table in self.tables.values()]
+        return np.repeat(np.arange(len(sizes), dtype=np.int8), sizes)
+
+    def rows_by_split(self, places: Ints, most: int) -> dict[str, list[int]]:
+        """The first `most` of `places` as row numbers of each split, from 0."""
+        found: dict[str, list[int]] = {}
+        start = 0
+        for name, table in self.tables.items():
+            inside = places[:most][(places[:most] >= start) & (places[:most] < start + table.num_rows)]
+            if len(inside):
+                found[name] = (inside - start).tolist()
+            start += table.num_rows
+        return found
+
+
+def admit(
+    source: str,
+    *,
+    test: str | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    offline: bool = False,
+) -> Patient:
+    """Reads the data, with the splits it has and a separate test file, and finds its columns.
+
+    A file that is not UTF-8 is read in the encoding that it looks like, which is a finding. Raises UserError for what
+    cannot be read or has no text and label.
+    """
+    corpus, guessed = _read(source, encoding, delimiter, offline)
+    train = training_split(corpus)
+    text, label, _ = choose_columns(corpus.tables[train], text=text, label=label)
+    tables = {train: corpus.tables[train]}
+    for purpose in ("dev", "test"):
+        name = split_for(purpose, corpus)
+        if name and name != train and label in corpus.tables[name].column_names:
+            tables[name] = corpus.tables[name]
+    if test is not None:
+        other, _ = _read(test, encoding, delimiter, offline)
+        name = split_for("test", other) or next(iter(other.tables))
+        try:
+            choose_columns(other.tables[name], text=text, label=label)
+        except UserError as error:
+            raise UserError(f"{test}: needs the columns of {source}: {error}") from None
+        tables["test" if name in tables else name] = other.tables[name]
+    return _of_tables(corpus, tables, text, label, guessed)
+
+
+def _read(source: str, encoding: str | None, delimiter: str | None, offline: bool) -> tuple[Corpus, str | None]:
+    """The data, and the encoding that it looked like where it was not the one to expect."""
+    try:
+        return read(source, encoding=encoding, delimiter=delimiter, offline=offline), None
+    except WrongEncoding as error:
+        if encoding is not None or error.suggestion is None:
+            raise
+        return read(source, encoding=error.suggestion, delimiter=delimiter, offline=offline), error.suggestion
+
+
+def _of_tables(corpus: Corpus, tables: dict[str, pa.Table], text: str, label: str, guessed: str | None) -> Patient:
+    import pyarrow as pa
+
+    columns = [render(table, text)[0] for table in tables.values()]
+    chunks = [chunk for column in columns for chunk in column.chunks]
+    texts = Texts.of_column(pa.chunked_array(chunks, pa.string()), np.arange(sum(map(len, chunks))))
+    labels = [stripped_labels(table.column(label)) for table in tables.values()]
+    merged = Names.of([name for each in labels for name in each.names])
+    offsets = np.cumsum([0, *(len(each.names) for each in labels)])
+    codes = np.concatenate([merged.codes[each.codes + start] for each, start in zip(labels, offsets, strict=False)])
+    return Patient(corpus.source, corpus.digest, text, label, texts, Names(codes, merged.names), tables, guessed)

@@ -1,0 +1,172 @@
+"""One pass over all texts: what the checks need to know of each, in a few bytes a row."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.data.scratch import CHUNK_ROWS
+from lightune.data.splits import normalised
+from lightune.data.values import Texts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Bools = NDArray[np.bool_]
+    Keys = NDArray[np.uint64]
+
+N_HASHES, BANDS = 64, 16  # a pair of texts that share 70 % of their shingles is a candidate 99 times in 100
+FEWEST_WORDS = 6  # of texts that are compared for nearness: shorter ones are near by chance
+SEED = 0  # of the hash functions: which ones is no choice of a run
+_WORD = re.compile(r"\w+")
+_BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+
+# Kind -> what a text must have, which is quick to look for, and then the pattern itself.
+PERSONAL: dict[str, tuple[re.Pattern[str], re.Pattern[str]]] = {
+    "e-mail addresses": (re.compile("@"), re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+")),
+    "telephone numbers": (
+        re.compile(r"\d\)?[ -]\d"),
+        re.compile(r"(?<![\w.,-])(?:\+\d{1,3}[ -]?)?(?:\(\d{2,5}\)[ -]?|\d{3,5}[ -])\d{3,4}[ -]\d{3,4}(?![\w-])"),
+    ),
+    "payment card numbers": (re.compile(r"\d{4}[ -]?\d{4}"), re.compile(r"(?<!\d)\d{4}(?:[ -]?\d{4}){3}(?!\d)")),
+    "IBANs": (
+        re.compile(r"[A-Z]{2}\d\d"),
+        re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
+    ),
+    "IP addresses": (re.compile(r"\d\.\d"), re.compile(rf"(?<![\d.])(?:{_BYTE}\.){{3}}{_BYTE}(?![\d.])")),
+    "US social security numbers": (
+        re.compile(r"\d-\d\d-\d"),
+        re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
+    ),
+}
+_DIGITS = re.compile(r"\D")
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
+def _is_garbage(text: str) -> bool:
+    """Hardly a letter or a digit, or one character over and over."""
+    stripped = text.strip()
+    n_words = sum(map(str.isalnum, stripped))
+    return bool(stripped) and (n_words * 4 < len(stripped) or (len(stripped) > 8 and len(set(stripped)) <= 2))
+
+
+def _is_mojibake(text: str) -> bool:
+    """Whether it was decoded in an encoding that was not its own."""
+    import ftfy.badness
+
+    return "\ufffd" in text or (not text.isascii() and ftfy.badness.is_bad(text))
+
+
+def _has_controls(text: str) -> bool:
+    return any(character < " " and character not in "\t\n\r" for character in set(text)) or "\x7f" in text
+
+
+FLAGS: dict[str, Callable[[str], bool]] = {
+    "blank": _is_blank,
+    "garbage": _is_garbage,
+    "mojibake": _is_mojibake,
+    "control characters": _has_controls,
+    "markup": lambda text: "<" in text and re.search(r"</?[a-zA-Z][\w-]*(?:\s[^<>]*)?/?>", text) is not None,
+}
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Of N texts: hashes (N,) of the text as it is and normalised, characters (N,), flags name -> (N,), and for near
+    copies (N, BANDS) hashes of which two near texts share one, and words (N,).
+    """
+
+    exact: Keys
+    normal: Keys
+    n_characters: NDArray[np.int64]
+    n_words: NDArray[np.int64]
+    flags: dict[str, Bools]
+    bands: Keys
+
+    @cached_property
+    def first_copy(self) -> NDArray[np.int64]:
+        """(N,) the place of the first text that is the same but for case, white space and Unicode form."""
+        _, first, inverse = np.unique(self.normal, return_index=True, return_inverse=True)
+        return first[inverse]
+
+
+def read_through(texts: Texts, advance: Callable[[int], None] = lambda n_rows: None) -> Readings:
+    """Reads all texts once; `advance` is told of the rows done."""
+    n = len(texts)
+    exact, normal = np.empty(n, np.uint64), np.empty(n, np.uint64)
+    n_characters, n_words = np.empty(n, np.int64), np.empty(n, np.int64)
+    flags = {name: np.zeros(n, bool) for name in (*FLAGS, *PERSONAL)}
+    bands = np.empty((n, BANDS), np.uint64)
+    for start in range(0, n, CHUNK_ROWS):
+        rows = slice(start, min(n, start + CHUNK_ROWS))
+        chunk = [text or "" for text in texts[rows]]
+        shapes = [normalised(text) for text in chunk]
+        exact[rows] = [_hash(text) for text in chunk]
+        normal[rows] = [_hash(text) for text in shapes]
+        n_characters[rows] = [len(text) for text in chunk]
+        words = [_WORD.findall(text) for text in shapes]
+        n_words[rows] = [len(each) for each in words]
+        for name, test in FLAGS.items():
+            flags[name][rows] = [test(text) for text in chunk]
+        for name in PERSONAL:
+            flags[name][rows] = [_has(name, text) for text in chunk]
+        bands[rows] = band_hashes([shingles(each) for each in words])
+        advance(len(chunk))
+    return Readings(exact, normal, n_characters, n_words, flags, bands)
+
+
+def shingles(words: Sequence[str]) -> set[str]:
+    """Words and pairs of neighbouring words: what two texts share of these says how near they are."""
+    return {*words, *map(" ".join, pairwise(words))}
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, normalised."""
+    return _WORD.findall(normalised(text))
+
+
+def band_hashes(sets: Sequence[set[str]]) -> Keys:
+    """(N, BANDS) of N sets: two that share a part p of their elements share one of these with chance 1 - (1 - p⁴)¹⁶.
+
+    Source: Leskovec, Rajaraman and Ullman 2020, Mining of Massive Datasets, section 3.4.
+    """
+    from rensa import RMinHash
+
+    rows: Any = RMinHash.digests_from_token_sets([list(each) or [""] for each in sets], num_perm=N_HASHES, seed=SEED)
+    digests = np.array(rows, np.uint64).reshape(len(sets), BANDS, N_HASHES // BANDS)
+    mixed = np.zeros((len(sets), BANDS), np.uint64)
+    for column in range(digests.shape[2]):
+        mixed = (mixed ^ digests[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def _has(name: str, text: str) -> bool:
+    """Whether a text holds what looks like personal data of this kind."""
+    hint, pattern = PERSONAL[name]
+    if not hint.search(text):
+        return False
+    if name == "payment card numbers":
+        return any(_is_card(match.group()) for match in pattern.finditer(text))
+    return pattern.search(text) is not None
+
+
+def _is_card(digits: str) -> bool:
+    """Whether the check digit is right. Source: ISO/IEC 7812-1, annex B (Luhn)."""
+    numbers = [int(digit) for digit in reversed(_DIGITS.sub("", digits))]
+    doubled = [2 * number - 9 * (number > 4) for number in numbers[1::2]]
+    return (sum(numbers[::2]) + sum(doubled)) % 10 == 0
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

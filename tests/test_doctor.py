@@ -1,0 +1,438 @@
+"""The doctor finds what was planted, as often as it was planted, and nothing in sound data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import lightune
+from lightune.checkup import check
+from lightune.doctor.checks import CHECKS
+from lightune.doctor.findings import Diagnosis
+from lightune.doctor.label_errors import likely_errors, out_of_fold
+from lightune.doctor.labels import twins
+from lightune.doctor.reading import PERSONAL, band_hashes, shingles, words_of
+from lightune.errors import UserError
+from lightune.journal import Journal
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+THINGS = ["lamp", "kettle", "chair", "table", "mirror", "window", "garden", "carpet", "bottle", "pencil"]
+PLACES = ["kitchen", "cellar", "office", "attic", "hallway", "bedroom", "garage", "terrace", "workshop"]
+GOOD = ["lovely", "sturdy", "bright", "splendid", "useful", "quiet"]
+BAD = ["awful", "broken", "dull", "useless", "noisy", "slow"]
+
+
+def reviews(n, seed=0):
+    """n different texts of ten words and more with labels that follow from them, in no order."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        good = bool(rng.integers(2))
+        words = [rng.choice(GOOD if good else BAD), *rng.choice(THINGS, 3), *rng.choice(PLACES, 2)]
+        rng.shuffle(words)
+        numbers = " ".join(str(k) for k in rng.integers(10_000, 99_999, 5))
+        rows.append({"text": f"{' '.join(words)} number {i} of {numbers}", "label": "good" if good else "bad"})
+    return rows
+
+
+def write(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def diagnose(tmp_path, rows, **options) -> Diagnosis:
+    return check(write(tmp_path / "data.csv", rows), **{"model": None} | options)
+
+
+def findings(diagnosis, name):
+    return [finding for finding in diagnosis.findings if finding.check == name]
+
+
+# ---- sound data
+
+
+def test_nothing_is_found_in_sound_data(tmp_path):
+    diagnosis = diagnose(tmp_path, reviews(600))
+    assert diagnosis.findings == []
+    assert diagnosis.worst() is None
+    assert diagnosis.rows == {"train": 600}
+
+
+# ---- copies
+
+
+def test_copies_are_counted_exactly_and_by_their_kind(tmp_path):
+    rows = reviews(300)
+    rows += [dict(row) for row in rows[:20]]  # whole rows
+    rows += [{**row, "text": row["text"].upper() + "  "} for row in rows[20:27]]
+    exact, alike = findings(diagnose(tmp_path, rows), "duplicates")
+    assert (exact.count, alike.count) == (20, 7)
+    assert exact.rows == {"train": list(range(300, 320))}
+    assert alike.rows == {"train": list(range(320, 327))}
+    assert "20 of them all columns" in exact.what
+
+
+def test_near_copies_are_found_and_texts_on_one_subject_are_not(tmp_path):
+    rows = reviews(400)
+    for i in range(40):  # one word of sixteen is another
+        words = rows[i]["text"].split()
+        words[3] = "otherwise"
+        rows.append({**rows[i], "text": " ".join(words)})
+    (found,) = findings(diagnose(tmp_path, rows), "near_duplicates")
+    assert found.count == 40
+    assert found.rows == {"train": list(range(400, 440))}
+
+
+def test_the_hashes_of_near_texts_meet_and_those_of_others_do_not():
+    """Two sets that share a part p are candidates with chance 1 - (1 - p⁴)¹⁶."""
+    rng = np.random.default_rng(0)
+    for share in (0.9, 0.7, 0.3):
+        met = []
+        for _ in range(300):
+            n_common = round(200 * share)
+            ids = rng.integers(0, 10**12, 400 - n_common)
+            common, one, other = np.split(ids, [n_common, 200])
+            first, second = ({f"t{i}" for i in (*common, *each)} for each in (one, other))
+            real = len(first & second) / len(first | second)
+            hashes = band_hashes([first, second])
+            met.append((bool((hashes[0] == hashes[1]).any()), 1 - (1 - real**4) ** 16))
+        observed, theory = np.mean([m for m, _ in met]), np.mean([t for _, t in met])
+        assert observed == pytest.approx(theory, abs=0.1)
+
+
+def test_the_same_text_under_several_labels_is_a_contradiction(tmp_path):
+    rows = reviews(200)
+    rows += [{"text": row["text"].upper(), "label": "bad" if row["label"] == "good" else "good"} for row in rows[:9]]
+    (found,) = findings(diagnose(tmp_path, rows), "contradictions")
+    assert found.count == 9
+    assert sorted(found.rows["train"]) == [*range(9), *range(200, 209)]
+
+
+def test_training_rows_that_stand_in_the_test_file_are_leaks(tmp_path):
+    rows, held_out = reviews(300), reviews(100, seed=1)
+    leaked = [{**row, "text": row["text"].title()} for row in rows[10:15]]
+    test = write(tmp_path / "test.csv", held_out + leaked)
+    (found,) = findings(diagnose(tmp_path, rows, test=test), "leaks")
+    assert (found.severity, found.count) == ("error", 5)
+    assert found.rows == {"train": [10, 11, 12, 13, 14]}
+
+
+# ---- rows and texts
+
+
+def test_empty_and_unlabelled_rows_are_counted(tmp_path):
+    rows = reviews(200)
+    rows[3]["text"], rows[7]["text"], rows[9]["label"] = "", " \t", ""
+    blank, unlabelled = findings(diagnose(tmp_path, rows), "empty")
+    assert (blank.rows, unlabelled.rows) == ({"train": [3, 7]}, {"train": [9]})
+
+
+def test_texts_that_say_nothing_or_were_decoded_wrongly_are_found(tmp_path):
+    rows = reviews(200)
+    rows[0]["text"], rows[1]["text"] = "!!!! ---- ???? ....", "aaaaaaaaaaaaaaaaaaa"
+    rows[2]["text"] = "The cafÃ© was lovely, weâ€™ll come again to the kitchen"
+    rows[3]["text"] = "a lovely lamp \ufffd in the kitchen of the house"
+    rows[4]["text"] = "a lovely\x07 lamp in the kitchen of the old house"
+    rows[5]["text"] = "a <b>lovely</b> lamp<br /> in the kitchen of the house"
+    rows[6]["text"] = "Der Fußboden im Café ist schön, der Tisch auch"  # sound
+    rows[7]["text"] = "if a < b and c > d the lamp in the kitchen is lovely"  # no tag
+    diagnosis = diagnose(tmp_path, rows)
+    for name, where in (("garbage", [0, 1]), ("mojibake", [2, 3]), ("controls", [4]), ("markup", [5])):
+        assert [found.rows for found in findings(diagnosis, name)] == [{"train": where}], name
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "sound"),
+    [
+        ("e-mail addresses", "write to jo.doe+x@mail.example.org", "meet @ noon, not a@b"),
+        ("telephone numbers", "call 020 7946 0958 or not", "1,200 and 3-4 and 12 345"),
+        ("payment card numbers", "card 4111 1111 1111 1111 please", "card 4111 1111 1111 1112 please"),
+        ("IBANs", "pay to DE89 3704 0044 0532 0130 00 soon", "flight BA12 and LH400"),
+        ("IP addresses", "from 192.168.0.17 today", "version 1.2.3 and 999.1.1.1"),
+        ("US social security numbers", "it is 123-45-6789 here", "in 000-12-3456 or 2020-10-12"),
+    ],
+)
+def test_personal_data_is_found_and_numbers_are_not(kind, text, sound, tmp_path):
+    assert kind in PERSONAL
+    rows = reviews(60)
+    rows[5]["text"], rows[6]["text"] = f"{text} {rows[5]['text']}", f"{sound} {rows[6]['text']}"
+    found = [each for each in findings(diagnose(tmp_path, rows), "personal_data") if kind in each.what]
+    assert [each.rows for each in found] == [{"train": [5]}]
+
+
+def test_texts_in_another_language_are_noticed(tmp_path):
+    english = "This is a long and rather ordinary sentence about the weather of this week, number"
+    german = "Das ist ein langer und recht gewöhnlicher Satz über das Wetter in dieser Woche, Nummer"
+    rows = [{"text": f"{german if i in (11, 42) else english} {i}", "label": "ab"[i % 2]} for i in range(80)]
+    (found,) = findings(diagnose(tmp_path, rows, only=["languages"]), "languages")
+    assert found.rows == {"train": [11, 42]}
+    assert "en: de 2" in found.what
+
+
+def test_a_file_that_is_not_utf_8_is_read_as_what_it_looks_like(tmp_path):
+    rows = reviews(100)
+    rows[4]["text"] = "a lovely café in the cellar"
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["text", "label"])
+    writer.writeheader()
+    writer.writerows(rows)
+    path = tmp_path / "latin.csv"
+    path.write_bytes(text.getvalue().encode("cp1252"))
+    (found,) = findings(check(str(path), model=None), "encoding")
+    assert found.count == 1
+    assert "read as cp1252" in found.what
+    assert findings(check(str(path), model=None, encoding="cp1252"), "encoding") == []
+    with pytest.raises(UserError, match="not ascii"):
+        check(str(path), encoding="ascii")
+
+
+# ---- labels
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"Positive": 90, "positive": 4}, [("positive", "Positive", "case")]),
+        ({"no reply": 9, "noreply": 40}, [("no reply", "noreply", "white space or Unicode form")]),
+        ({"cafe\u0301": 3, "caf\u00e9": 40}, [("cafe\u0301", "caf\u00e9", "Unicode form")]),
+        ({"2": 9, "2.0": 3}, [("2.0", "2", "how a number is written")]),
+        ({"2": 9, "Two": 3}, [("Two", "2", "how a number is written")]),
+        ({"student": 500, "studen": 3}, [("studen", "student", "a letter or two")]),
+        ({"student": 500, "studnet": 3}, [("studnet", "student", "a letter or two")]),
+        ({"card-payment": 9, "card_payment": 80}, [("card-payment", "card_payment", "punctuation or accents")]),
+        ({"1": 50, "2": 3, "3": 90}, []),
+        ({"cat": 500, "car": 3}, []),
+        ({"politics": 500, "political": 400}, []),  # both are common
+        ({"version 1": 500, "version 2": 3}, []),
+        ({"positive": 500, "negative": 3}, []),
+        ({"!": 10, "?": 10}, []),
+    ],
+)
+def test_labels_that_are_one_and_labels_that_are_not(counts, expected):
+    assert twins(counts) == expected
+
+
+def test_a_misspelt_label_and_a_class_of_one_are_errors(tmp_path):
+    rows = reviews(200)
+    for row in rows:
+        row["label"] = {"good": "splendid", "bad": "terrible"}[row["label"]]
+    rows[5]["label"] = "splendit"
+    diagnosis = diagnose(tmp_path, rows)
+    (twin,), (rare,) = findings(diagnosis, "label_twins"), findings(diagnosis, "rare_classes")
+    assert (twin.severity, twin.rows) == ("error", {"train": [5]})
+    assert (rare.severity, rare.rows) == ("error", {"train": [5]})
+    assert diagnosis.worst() == "error"
+
+
+def test_classes_that_one_split_lacks_are_named(tmp_path):
+    rows, held_out = reviews(200), reviews(60, seed=1)
+    held_out[0]["label"] = "strange"
+    for row in rows[:20]:
+        row["label"] = "special"
+    test = write(tmp_path / "test.csv", held_out)
+    missing, untested = findings(diagnose(tmp_path, rows, test=test), "absent_classes")
+    assert (missing.severity, "'strange'" in missing.what) == ("error", True)
+    assert (untested.severity, "'special'" in untested.what) == ("note", True)
+
+
+# ---- what tells the label
+
+
+def test_a_token_that_tells_the_class_is_named(tmp_path):
+    rows = reviews(400)
+    for row in rows:
+        row["text"] += " [src:7]" if row["label"] == "good" else " [src:8]"
+    (*found,) = findings(diagnose(tmp_path, rows), "giveaway_token")
+    assert any("'[src:7]' are 'good'" in each.what for each in found)
+    assert any("'[src:8]' are 'bad'" in each.what for each in found)
+
+
+def test_a_column_that_tells_the_class_is_named_and_others_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            **row,
+            "stars": (5 if row["label"] == "good" else 1) - int(rng.random() < 0.02),
+            "price": f"{rng.random() + (row['label'] == 'good'):.6f}",
+            "shop": rng.choice(["web", "town", "fair"]),
+            "id": str(i),
+        }
+        for i, row in enumerate(reviews(600))
+    ]
+    diagnosis = diagnose(tmp_path, rows, text="text", label="label")
+    assert {finding.what.split("'")[1] for finding in findings(diagnosis, "giveaway_column")} == {"stars", "price"}
+
+
+def test_neighbouring_rows_about_one_thing_are_noticed(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = reviews(900)
+    for i, row in enumerate(rows):
+        row["text"] += f" gadget{i // 5} brand{i // 5}"
+    (found,) = findings(diagnose(tmp_path, rows, only=["groups"]), "groups")
+    assert found.severity == "warning"
+    mixed = [rows[i] for i in rng.permutation(len(rows))]
+    assert findings(diagnose(tmp_path, mixed, only=["groups"]), "groups") == []
+    ordered = sorted(mixed, key=lambda row: row["label"])  # neighbours of one class: no group
+    assert findings(diagnose(tmp_path, ordered, only=["groups"]), "groups") == []
+
+
+def test_a_group_on_both_sides_of_a_split_is_an_error(tmp_path):
+    rows = [{**row, "product": f"p{i // 10}"} for i, row in enumerate(reviews(200))]
+    held_out = [{**row, "product": f"p{i + 18}"} for i, row in enumerate(reviews(40, seed=1))]
+    test = write(tmp_path / "test.csv", held_out)
+    options = {"test": test, "group": "product", "text": "text", "label": "label"}
+    (found,) = findings(diagnose(tmp_path, rows, **options), "groups")
+    assert (found.severity, found.rows) == ("error", {"train": list(range(180, 200))})
+    assert "2 values of 'product'" in found.what
+    with pytest.raises(UserError, match=r"--group produkt: split train has no such column. Did you mean 'product'"):
+        diagnose(tmp_path, rows, **options | {"group": "produkt"})
+
+
+# ---- label errors
+
+
+def test_likely_label_errors_by_hand():
+    """Usual are 0.7 for class 0 and 0.63 for class 1; of the three labelled 1, two are surely 1 and one surely 0."""
+    proba = np.array([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9], [0.1, 0.9], [0.9, 0.1]])
+    places, likelier = likely_errors(proba, np.array([0, 0, 1, 1, 1]))
+    assert (places.tolist(), likelier.tolist()) == ([4], [0])
+
+
+def test_wrong_labels_are_found_among_right_ones():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 900)
+    x = np.eye(3)[truth] * 4 + rng.normal(size=(900, 3))
+    wrong = rng.permutation(900)[:45]
+    given = truth.copy()
+    given[wrong] = (given[wrong] + 1) % 3
+    places, likelier = likely_errors(out_of_fold(x, given, 3, rng), given)
+    found = set(places[:45].tolist())
+    assert len(found & set(wrong.tolist())) > 40
+    assert np.mean(likelier[:30] == truth[places[:30]]) > 0.9
+
+
+def test_wrong_labels_are_looked_for_in_what_a_base_model_reads(tiny_bert, tmp_path):
+    """A tiny random network tells words apart all the same: all labels of a lovely lamp but one are good."""
+    rng = np.random.default_rng(0)
+    rows = [{"text": f"the lamp is {'lovely' if i % 2 else 'awful'}", "label": "ab"[i % 2]} for i in range(200)]
+    for i in rng.permutation(200)[:8]:
+        rows[i]["label"] = "ab"[1 - i % 2]
+    wrong = [i for i, row in enumerate(rows) if row["label"] != "ab"[i % 2]]
+    (found,) = findings(diagnose(tmp_path, rows, only=["label_errors"], model=str(tiny_bert)), "label_errors")
+    assert sorted(found.rows["train"]) == wrong
+    assert "8 of 200 labels" in found.what
+    assert "rather" in found.what
+
+
+def test_without_its_base_model_the_check_is_left_out_and_says_so(tmp_path):
+    diagnosis = diagnose(tmp_path, reviews(150), model=str(tmp_path / "nowhere"))
+    assert "no such folder" in diagnosis.left_out["label_errors"]
+    assert diagnosis.findings == []
+    assert diagnose(tmp_path, reviews(150)).left_out == {"label_errors": "no base model was named"}
+
+
+# ---- the visit as a whole
+
+
+def test_every_check_can_be_made_alone_and_an_unknown_one_is_refused(tmp_path):
+    path = write(tmp_path / "data.csv", reviews(100))
+    for name in CHECKS:
+        assert check(path, only=[name], model=None).findings == []
+    with pytest.raises(UserError, match=r"check 'duplicate': not known. Did you mean 'duplicates'"):
+        check(path, only=["duplicate"])
+
+
+def test_the_findings_fit_the_published_schema(tmp_path):
+    rows = reviews(100) + reviews(10)
+    target = tmp_path / "doctor.json"
+    diagnosis = diagnose(tmp_path, rows, output=target)
+    stored = json.loads(target.read_text())
+    schema = json.loads((Path(lightune.__file__).parent / "schemas" / "doctor.schema.json").read_text())
+    jsonschema.validate(stored, schema)
+    assert stored == diagnosis.model_dump()
+
+
+def test_the_screen_tells_what_why_and_what_to_do(tmp_path):
+    screen = io.StringIO()
+    diagnose(tmp_path, reviews(100) + reviews(10), journal=Journal(screen))
+    said = screen.getvalue()
+    assert "WARNING  10 of 110 rows (9.1 %) repeat the text of an earlier row" in said
+    assert "rows, from 0, train: 100, 101" in said
+    assert CHECKS["duplicates"].do in said
+    assert "0 errors, 1 warning" in said
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_repaired_copy_is_sound_and_every_change_is_written_down(ending, tmp_path):
+    rows = reviews(300)
+    rows += [dict(row) for row in rows[:5]]  # copies
+    rows.append({**rows[7], "label": "bad" if rows[7]["label"] == "good" else "good"})  # a contradiction
+    rows[20]["text"] = ""
+    for row in rows:
+        row["label"] = {"good": "splendid", "bad": "terrible"}[row["label"]]
+    rows[30]["label"] = "splendit"
+    rows[40]["text"] = "The cafÃ© was lovely, weâ€™ll come again to the kitchen\x07"
+    source, target = write(tmp_path / "data.csv", rows), tmp_path / f"clean{ending}"
+    original = Path(source).read_bytes()
+    check(source, model=None, fix=True, output=target)
+    assert Path(source).read_bytes() == original
+    again = check(str(target), model=None)
+    assert [finding.check for finding in again.findings] == []
+    assert again.rows == {"train": 306 - 5 - 2 - 1}
+    changes = [json.loads(line) for line in (tmp_path / f"clean{ending}.changes.jsonl").read_text().splitlines()]
+    kinds = [change["change"] for change in changes]
+    assert (kinds.count("dropped"), kinds.count("relabelled"), kinds.count("text mended")) == (8, 1, 1)
+    assert {"row": 30, "check": "label_twins", "change": "relabelled", "to": "splendid"} in changes
+    table = lightune.data.sources.read(str(target)).tables["train"]
+    assert "The café was lovely, we'll come again to the kitchen" in [
+        text.replace("\u2019", "'") for text in table.column("text").to_pylist()
+    ]
+
+
+def test_a_repair_never_replaces_the_data_itself(tmp_path):
+    source = write(tmp_path / "data.csv", reviews(20))
+    with pytest.raises(UserError, match="is the data itself"):
+        check(source, fix=True, output=source)
+    with pytest.raises(UserError, match=r"cannot be written as \.xlsx"):
+        check(source, fix=True, output=tmp_path / "clean.xlsx")
+    with pytest.raises(UserError, match="needs the file that the repaired copy goes to"):
+        check(source, fix=True)
+
+
+def test_a_parquet_file_with_text_and_number_columns_is_checked(tmp_path):
+    rows = reviews(100)
+    table = pa.Table.from_pylist([{**row, "n": i} for i, row in enumerate(rows + rows[:3])])
+    pq.write_table(table, tmp_path / "data.parquet")
+    (found,) = findings(check(str(tmp_path / "data.parquet"), model=None), "duplicates")
+    assert found.count == 3
+    assert "0 of them all columns" in found.what
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mpqa_polarity.csv", {"duplicates": 2361, "contradictions": 99, "empty": 3}),
+        ("spam_cp1252.csv", {"duplicates": 403, "encoding": 481}),
+    ],
+)
+def test_what_is_known_of_real_data_is_found(name, expected):
+    if not SHARED.exists():
+        pytest.skip("the shared data is not here")
+    diagnosis = check(str(SHARED / name), model=None)
+    for found, count in expected.items():
+        assert findings(diagnosis, found)[0].count == count
+
+
+def test_words_and_pairs_are_what_texts_have_in_common():
+    assert shingles(words_of("The lamp, the LAMP!")) == {"the", "lamp", "the lamp", "lamp the"}

@@ -15,13 +15,17 @@ import pytest
 
 import lightune
 from lightune.checkup import check
+from lightune.doctor import examine as examine_module
 from lightune.doctor.checks import CHECKS
+from lightune.doctor.examine import glance
 from lightune.doctor.findings import Diagnosis
 from lightune.doctor.label_errors import likely_errors, out_of_fold
 from lightune.doctor.labels import twins
+from lightune.doctor.patient import admit
 from lightune.doctor.reading import PERSONAL, band_hashes, shingles, words_of
 from lightune.errors import UserError
 from lightune.journal import Journal
+from lightune.report.screen import show_faults
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 THINGS = ["lamp", "kettle", "chair", "table", "mirror", "window", "garden", "carpet", "bottle", "pencil"]
@@ -340,6 +344,51 @@ def test_without_its_base_model_the_check_is_left_out_and_says_so(tmp_path):
     assert "no such folder" in diagnosis.left_out["label_errors"]
     assert diagnosis.findings == []
     assert diagnose(tmp_path, reviews(150)).left_out == {"label_errors": "no base model was named"}
+
+
+# ---- a glance, as a run takes it
+
+
+def glance_at(tmp_path, rows, **options):
+    return glance(admit(write(tmp_path / "data.csv", rows), **options), seed=0)
+
+
+def test_a_run_looks_at_all_of_few_rows(tmp_path):
+    rows = reviews(300)
+    rows[5]["text"] = "!!!! ---- ???? ...."
+    rows[6]["label"] = "goood"
+    diagnosis = glance_at(tmp_path, rows)
+    assert [finding.check for finding in diagnosis.findings] == ["garbage", "rare_classes"]  # "goood" is too short
+    assert diagnosis.left_out == {}
+
+
+def test_a_run_looks_at_all_labels_and_some_texts_of_many_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(examine_module, "ALL_ROWS", 200)
+    monkeypatch.setattr(examine_module, "SAMPLE_ROWS", 100)
+    rows = reviews(400)
+    for row in rows:
+        row["label"] = {"good": "splendid", "bad": "terrible"}[row["label"]]
+        row["text"] += " write to me@example.org"
+    rows[399]["label"] = "splendit"
+    diagnosis = glance_at(tmp_path, rows)
+    (twin,), (personal,) = findings(diagnosis, "label_twins"), findings(diagnosis, "personal_data")
+    assert twin.rows == {"train": [399]}
+    assert personal.count == 100
+    assert len(personal.rows["train"]) == 100
+    assert max(personal.rows["train"]) > 200  # numbers of the source, not of the sample
+    assert diagnosis.rows == {"train": 400}
+    assert diagnosis.left_out["personal_data"] == "on 100 of 400 rows only"
+    assert diagnosis.left_out["near_duplicates"].endswith("`lightune check` does it")
+
+
+def test_a_run_says_what_is_wrong_before_it_works(tmp_path):
+    screen = io.StringIO()
+    rows = reviews(100)
+    for row in rows:
+        row["text"] += " [src:7]" if row["label"] == "good" else ""
+    show_faults(Journal(screen), glance_at(tmp_path, rows))
+    assert "warning: 100.0% of the texts with '[src:7]' are 'good'" in screen.getvalue()
+    assert "to look at; 0 notes; all of it, with rows: lightune check" in screen.getvalue()
 
 
 # ---- the visit as a whole

@@ -103,7 +103,19 @@ def test_no_text_and_no_absolute_path_is_left_in_the_folder(tiny_run, reviews):
 def test_events_tell_the_phases_in_order(tiny_run):
     lines = (Path(tiny_run.folder) / "events.jsonl").read_text().splitlines()
     phases = [event["name"] for event in map(json.loads, lines) if event["event"] == "phase"]
-    assert phases == ["read", "load", "tokenise", "plan", "train", "before", "after", "baselines", "proof", "report"]
+    assert phases == [
+        "read",
+        "check",
+        "load",
+        "tokenise",
+        "plan",
+        "train",
+        "before",
+        "after",
+        "baselines",
+        "proof",
+        "report",
+    ]
 
 
 def test_an_adapter_that_reloads_differently_fails_the_run(reviews, tiny_bert, tmp_path, monkeypatch):

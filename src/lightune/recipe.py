@@ -102,6 +102,7 @@ class EvidenceRecipe(Section):
     """What the tuned classifier is held against, and what it has to show."""
 
     baselines: list[str] = Field(["majority", "tfidf", "probe"], description="rows of `lightune baselines`; none: []")
+    doctor: bool = Field(True, description="look for faults in the data before the work")
     require: list[str] = Field([], description="gates, exit code 3: accuracy>tfidf, f1_macro>=0.8")
 
 

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 
 from lightune import trackers
 from lightune.artifact.contract import make_contract
-from lightune.artifact.folder import MARK, PICTURE, choose_run_folder, save_adapter
+from lightune.artifact.folder import DOCTOR, MARK, PICTURE, choose_run_folder, save_adapter, write_json
 from lightune.artifact.proof import prove
 from lightune.artifact.results import gather, write_run
 from lightune.data.batching import encode, make_encoder
 from lightune.data.prepare import prepare, split_prepared
+from lightune.doctor.examine import glance
+from lightune.doctor.patient import of_corpus
 from lightune.evidence import baselines, gate, score
 from lightune.evidence.baselines import Lesson, embed
 from lightune.evidence.evaluate import evaluate, predict_logits
@@ -45,7 +47,7 @@ from lightune.recipe import Checked, Settings, load_recipe, seconds_of
 from lightune.records import Evaluation, Result
 from lightune.report.card import write_card
 from lightune.report.pictures import draw_results
-from lightune.report.screen import plan_as_dict, show_plan, show_results
+from lightune.report.screen import plan_as_dict, show_faults, show_plan, show_results
 from lightune.training.plan import OVERHEAD_SECONDS, Besides
 from lightune.training.prefix_cache import open_cache
 from lightune.training.rehearsal import rehearse
@@ -126,6 +128,12 @@ def follow(
         splits = split_prepared(data, recipe.data, seed=seed, device=hardware.device, budget=budget)
         journal.decide(*splits.decisions)
         hardware.release()  # what reading needed
+
+    diagnosis = None
+    if recipe.evidence.doctor:
+        with journal.phase("check", "Looking for faults in the data"):
+            diagnosis = glance(of_corpus(data.corpus, data.other, data.text, data.label), seed=seed)
+            show_faults(journal, diagnosis)
 
     with journal.phase("load", "Loading the model"):
         journal.decide(*hardware.decisions, *keep_freed_memory(hardware))
@@ -260,6 +268,8 @@ def follow(
             card = write_card(results, contract, is_peft=methods.METHODS[method].is_peft)
             (folder.adapter / "README.md").write_text(card, encoding="utf-8")
             results["seconds"] = journal.spent()  # with the report's own share
+            if diagnosis:
+                write_json(folder.partial / DOCTOR, diagnosis.model_dump())
             write_run(folder.partial, checked, results, splits, before, after, answers, hardware)
         folder.publish()
     show_results(journal, results, folder.final)

@@ -4,6 +4,7 @@
     adapter/              a plain PEFT folder (for `full`: a plain transformers folder) with the tokenizer,
                           contract.json and a README.md card
     results.json          every number of the run; its schema is schemas/results.schema.json
+    doctor.json           what was wrong with the data; its schema is schemas/doctor.schema.json
     results.png           before and after, the learning curve, two confusion matrices
     predictions.parquet   test rows: row number, label, predictions before and after, probabilities; no text
     environment.json      versions, device and why it was chosen
@@ -39,10 +40,11 @@ ADAPTER = "adapter"
 RESULTS = "results.json"
 RECIPE = "recipe.toml"
 PICTURE = "results.png"
+DOCTOR = "doctor.json"
 PREDICTIONS = "predictions.parquet"
 ENVIRONMENT = "environment.json"
 MARK = "events.jsonl"  # the first file of a run that is being written
-PARTS = {RECIPE, ADAPTER, RESULTS, PICTURE, PREDICTIONS, ENVIRONMENT, MARK, "trackers", ".DS_Store"}
+PARTS = {RECIPE, ADAPTER, RESULTS, PICTURE, DOCTOR, PREDICTIONS, ENVIRONMENT, MARK, "trackers", ".DS_Store"}
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 

@@ -20,6 +20,7 @@ class Check:
     why: str
     do: str
     look: Callable[[Exam], list[Symptom]]
+    by_sample: bool = False  # whether some rows show it as well as all
 
 
 def look(exam: Exam, names: Sequence[str] | None = None) -> Iterator[tuple[str, Symptom]]:
@@ -62,6 +63,7 @@ CHECKS: dict[str, Check] = {
         why="their label cannot follow from the text",
         do="look at them, and remove those that say nothing",
         look=rows.flagged("garbage", "warning", "have hardly a letter or a digit"),
+        by_sample=True,
     ),
     "duplicates": Check(
         summary="Texts that are there more than once, exactly or but for case, white space and Unicode form",
@@ -116,36 +118,42 @@ CHECKS: dict[str, Check] = {
         why="the classifier will learn it instead of the text, and fail where it is missing",
         do="find out how it came into the texts, and remove it unless new texts will have it, too",
         look=giveaways.tokens,
+        by_sample=True,
     ),
     "giveaway_column": Check(
         summary="Another column from which alone the label follows",
         why="it may have been made from the label; in a template, it would be all that is learned",
         do="keep it out of data.text, unless it is known before the label is",
         look=giveaways.columns,
+        by_sample=True,
     ),
     "mojibake": Check(
         summary="Texts that were decoded in a wrong encoding",
         why="their words are not the words of new texts",
         do="get the texts again in the right encoding; --fix mends what can be mended",
         look=rows.flagged("mojibake", "warning", "look decoded in a wrong encoding", "retext"),
+        by_sample=True,
     ),
     "controls": Check(
         summary="Texts with control characters",
         why="they come from a faulty export, and say nothing",
         do="remove the characters; --fix does",
         look=rows.flagged("control characters", "note", "hold control characters", "retext"),
+        by_sample=True,
     ),
     "markup": Check(
         summary="Texts with HTML or XML tags",
         why="tags take the room of words; new texts may come without them",
         do="remove the tags, unless new texts will have them, too",
         look=rows.flagged("markup", "note", "hold HTML or XML tags"),
+        by_sample=True,
     ),
     "languages": Check(
         summary="Texts in another language than most, in a sample",
         why="a base model that does not know the language learns nothing from them",
         do="take a multilingual base model, or remove them",
         look=rows.languages,
+        by_sample=True,
     ),
     "label_errors": Check(
         summary="Labels that the other rows speak against: confident learning on embeddings, in a sample",
@@ -158,5 +166,6 @@ CHECKS: dict[str, Check] = {
         why="a classifier that was trained on it may be subject to its protection, and so are logs and cards",
         do="look at the rows, and replace it before training",
         look=rows.personal,
+        by_sample=True,
     ),
 }

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lightune import __version__
 from lightune.doctor.checks import CHECKS, finding, look
 from lightune.doctor.exam import Exam, Symptom
@@ -16,6 +18,10 @@ from lightune.errors import UserError, near_match
 
 if TYPE_CHECKING:
     from lightune.doctor.embedded import Embed
+
+ALL_ROWS, SAMPLE_ROWS = 2000, 1000  # of data that a run looks at as a whole, and of a split of more
+BY_LABEL = ("label_twins", "rare_classes", "absent_classes")  # need no text
+TOLD_BY_SPLITS = ("empty", "duplicates", "leaks", "contradictions", "label_errors")  # when rows are chosen and split
 
 
 def examine(
@@ -42,15 +48,37 @@ def examine(
             raise UserError(f"--group {group}: split {split} has no such column.{hint} Found: {table.column_names}.")
     exam = Exam(patient, read_through(patient.texts, advance), seed, group, embed)
     symptoms = list(look(exam, checks))
-    diagnosis = Diagnosis(
+    return _diagnosis(patient, [(exam, symptoms)], exam.left_out, started), symptoms
+
+
+def glance(patient: Patient, *, seed: int) -> Diagnosis:
+    """What can be seen in about a second: everything of few rows; of many, the labels, and the texts of a sample."""
+    started = time.monotonic()
+    if len(patient) <= ALL_ROWS:
+        exam = Exam(patient, read_through(patient.texts), seed)
+        names = [name for name in CHECKS if name not in TOLD_BY_SPLITS]
+        return _diagnosis(patient, [(exam, list(look(exam, names)))], {}, started)
+    few = patient.sample(SAMPLE_ROWS, np.random.default_rng(seed))
+    whole, part = Exam(patient, read_through(patient.texts[:0]), seed), Exam(few, read_through(few.texts), seed)
+    by_sample = [name for name in CHECKS if CHECKS[name].by_sample and name not in TOLD_BY_SPLITS]
+    found = [(whole, list(look(whole, BY_LABEL))), (part, list(look(part, by_sample)))]
+    rest = [name for name in CHECKS if name not in (*BY_LABEL, *by_sample, *TOLD_BY_SPLITS)]
+    left_out = dict.fromkeys(by_sample, f"on {len(few):,} of {len(patient):,} rows only")
+    left_out |= dict.fromkeys(rest, "takes longer; `lightune check` does it")
+    return _diagnosis(patient, found, left_out, started)
+
+
+def _diagnosis(
+    patient: Patient, found: list[tuple[Exam, list[tuple[str, Symptom]]]], left_out: dict[str, str], started: float
+) -> Diagnosis:
+    return Diagnosis(
         lightune=__version__,
         source=patient.source,
         digest=patient.digest,
         text=patient.text,
         label=patient.label,
         rows={name: table.num_rows for name, table in patient.tables.items()},
-        findings=[finding(exam, check, symptom) for check, symptom in symptoms],
-        left_out=exam.left_out,
+        findings=[finding(exam, *each) for exam, symptoms in found for each in symptoms],
+        left_out=left_out,
         seconds=round(time.monotonic() - started, 3),
     )
-    return diagnosis, symptoms

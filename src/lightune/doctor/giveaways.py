@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 SAMPLE_ROWS = 20_000  # that tokens and columns are looked for in
+FEWEST_TEXTS = 5  # with a token that gives a class away
 NEIGHBOURS = 2_000  # pairs of neighbouring rows that are compared with pairs drawn at random
 GIVEN_AWAY = 0.95  # of the rows, classes in balance: what no token and no column should tell alone
 MOST_VALUES = 0.5  # of the rows: a column of more values than that is a name, not a kind
@@ -95,29 +96,26 @@ def _straddling(exam: Exam, group: str) -> list[Symptom]:
 def telling_tokens(texts: Texts, codes: NDArray[np.int32], n_classes: int) -> list[tuple[str, int, float, float]]:
     """Tokens that say by themselves whether a text is of a class: token, class, precision and recall, the best first.
 
-    Only those of which both are at least GIVEN_AWAY.
+    Only those of which both are at least GIVEN_AWAY, in at least FEWEST_TEXTS texts.
     """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    counter = CountVectorizer(analyzer=_tokens, binary=True, min_df=max(5, len(texts) // 1000))
-    try:
-        present = counter.fit_transform([text or "" for text in texts])  # (N, V)
-    except ValueError:  # no token is in enough texts
-        return []
-    of_class = np.stack([np.asarray(present[codes == c].sum(axis=0)).ravel() for c in range(n_classes)])  # (C, V)
-    recall = of_class / np.maximum(np.bincount(codes, minlength=n_classes), 1)[:, None]
-    precision = of_class / of_class.sum(axis=0)
-    tokens = counter.get_feature_names_out()
+    counts = Counter(
+        (token, code) for text, code in zip(texts, codes.tolist(), strict=True) for token in _tokens(text or "")
+    )
+    in_all: Counter[str] = Counter()
+    for (token, _), n in counts.items():
+        in_all[token] += n
+    sizes = np.bincount(codes, minlength=n_classes).tolist()
     found = [
-        (str(tokens[j]), int(c), float(precision[c, j]), float(recall[c, j]))
-        for c, j in zip(*np.nonzero(np.minimum(precision, recall) >= GIVEN_AWAY), strict=True)
+        (token, code, n / in_all[token], n / sizes[code])
+        for (token, code), n in counts.items()
+        if n >= max(FEWEST_TEXTS, GIVEN_AWAY * max(sizes[code], in_all[token]))
     ]
-    return sorted(found, key=lambda each: -min(each[2:]))
+    return sorted(found, key=lambda each: (-min(each[2:]), each[0]))
 
 
-def _tokens(text: str) -> list[str]:
+def _tokens(text: str) -> set[str]:
     """Words, and what stands between white space: a mark such as [src:7] is one token."""
-    return [*words_of(text), *text.split()]
+    return {*words_of(text), *text.split()}
 
 
 def telling_columns(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 FOLDS = 5
-LABEL_ROWS, FEWEST_LABEL_ROWS = 3000, 100  # that are looked at for wrong labels
+LABEL_ROWS, FEWEST_LABEL_ROWS = 2000, 100  # that are looked at for wrong labels
 
 
 def wrong_labels(exam: Exam) -> list[Symptom]:

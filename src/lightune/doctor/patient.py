@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,8 @@ class Patient:
 
     texts: those of the text column or template, None where a cell is missing; labels: without white space around
     them, "" where one is missing; tables: split -> its table, the training split first.
-    encoding: of the file, where it is not UTF-8 and nobody said so.
+    encoding: of the file, where it is not UTF-8 and nobody said so. numbers: split -> the rows' numbers in the
+    source, where these are a sample.
     """
 
     source: str
@@ -40,6 +41,7 @@ class Patient:
     labels: Names
     tables: dict[str, pa.Table]
     encoding: str | None = None
+    numbers: dict[str, Ints] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -57,9 +59,20 @@ class Patient:
         for name, table in self.tables.items():
             inside = places[:most][(places[:most] >= start) & (places[:most] < start + table.num_rows)]
             if len(inside):
-                found[name] = (inside - start).tolist()
+                rows = inside - start
+                found[name] = (rows if self.numbers is None else self.numbers[name][rows]).tolist()
             start += table.num_rows
         return found
+
+    def sample(self, most: int, rng: np.random.Generator) -> Patient:
+        """At most so many rows of each split, in their order."""
+        numbers = {
+            name: np.sort(rng.permutation(table.num_rows)[:most]).astype(np.int64)
+            for name, table in self.tables.items()
+        }
+        tables = {name: table.take(numbers[name]) for name, table in self.tables.items()}
+        few = _of_tables(self.source, self.digest, tables, self.text, self.label, self.encoding)
+        return replace(few, numbers=numbers)
 
 
 def admit(
@@ -78,22 +91,27 @@ def admit(
     cannot be read or has no text and label.
     """
     corpus, guessed = _read(source, encoding, delimiter, offline)
+    text, label, _ = choose_columns(corpus.tables[training_split(corpus)], text=text, label=label)
+    other = None if test is None else _read(test, encoding, delimiter, offline)[0]
+    return of_corpus(corpus, other, text, label, guessed)
+
+
+def of_corpus(corpus: Corpus, other: Corpus | None, text: str, label: str, encoding: str | None = None) -> Patient:
+    """The labelled splits of a source, and the test split of another, by columns that are known."""
     train = training_split(corpus)
-    text, label, _ = choose_columns(corpus.tables[train], text=text, label=label)
     tables = {train: corpus.tables[train]}
     for purpose in ("dev", "test"):
         name = split_for(purpose, corpus)
         if name and name != train and label in corpus.tables[name].column_names:
             tables[name] = corpus.tables[name]
-    if test is not None:
-        other, _ = _read(test, encoding, delimiter, offline)
+    if other is not None:
         name = split_for("test", other) or next(iter(other.tables))
         try:
             choose_columns(other.tables[name], text=text, label=label)
         except UserError as error:
-            raise UserError(f"{test}: needs the columns of {source}: {error}") from None
+            raise UserError(f"{other.source}: needs the columns of {corpus.source}: {error}") from None
         tables["test" if name in tables else name] = other.tables[name]
-    return _of_tables(corpus, tables, text, label, guessed)
+    return _of_tables(corpus.source, corpus.digest, tables, text, label, encoding)
 
 
 def _read(source: str, encoding: str | None, delimiter: str | None, offline: bool) -> tuple[Corpus, str | None]:
@@ -106,7 +124,9 @@ def _read(source: str, encoding: str | None, delimiter: str | None, offline: boo
         return read(source, encoding=error.suggestion, delimiter=delimiter, offline=offline), error.suggestion
 
 
-def _of_tables(corpus: Corpus, tables: dict[str, pa.Table], text: str, label: str, guessed: str | None) -> Patient:
+def _of_tables(
+    source: str, digest: str, tables: dict[str, pa.Table], text: str, label: str, encoding: str | None
+) -> Patient:
     import pyarrow as pa
 
     columns = [render(table, text)[0] for table in tables.values()]
@@ -116,4 +136,4 @@ def _of_tables(corpus: Corpus, tables: dict[str, pa.Table], text: str, label: st
     merged = Names.of([name for each in labels for name in each.names])
     offsets = np.cumsum([0, *(len(each.names) for each in labels)])
     codes = np.concatenate([merged.codes[each.codes + start] for each, start in zip(labels, offsets, strict=False)])
-    return Patient(corpus.source, corpus.digest, text, label, texts, Names(codes, merged.names), tables, guessed)
+    return Patient(source, digest, text, label, texts, Names(codes, merged.names), tables, encoding)

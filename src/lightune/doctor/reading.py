@@ -28,55 +28,56 @@ SEED = 0  # of the hash functions: which ones is no choice of a run
 _WORD = re.compile(r"\w+")
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 
-# Kind -> what a text must have, which is quick to look for, and then the pattern itself.
-PERSONAL: dict[str, tuple[re.Pattern[str], re.Pattern[str]]] = {
-    "e-mail addresses": (re.compile("@"), re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+")),
-    "telephone numbers": (
-        re.compile(r"\d\)?[ -]\d"),
-        re.compile(r"(?<![\w.,-])(?:\+\d{1,3}[ -]?)?(?:\(\d{2,5}\)[ -]?|\d{3,5}[ -])\d{3,4}[ -]\d{3,4}(?![\w-])"),
+PERSONAL: dict[str, re.Pattern[str]] = {
+    "e-mail addresses": re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+"),
+    "telephone numbers": re.compile(
+        r"(?<![\w.,-])(?:\+\d{1,3}[ -]?)?(?:\(\d{2,5}\)[ -]?|\d{3,5}[ -])\d{3,4}[ -]\d{3,4}(?![\w-])"
     ),
-    "payment card numbers": (re.compile(r"\d{4}[ -]?\d{4}"), re.compile(r"(?<!\d)\d{4}(?:[ -]?\d{4}){3}(?!\d)")),
-    "IBANs": (
-        re.compile(r"[A-Z]{2}\d\d"),
-        re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
-    ),
-    "IP addresses": (re.compile(r"\d\.\d"), re.compile(rf"(?<![\d.])(?:{_BYTE}\.){{3}}{_BYTE}(?![\d.])")),
-    "US social security numbers": (
-        re.compile(r"\d-\d\d-\d"),
-        re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
-    ),
+    "payment card numbers": re.compile(r"(?<!\d)\d{4}(?:[ -]?\d{4}){3}(?!\d)"),
+    "IBANs": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
+    "IP addresses": re.compile(rf"(?<![\d.])(?:{_BYTE}\.){{3}}{_BYTE}(?![\d.])"),
+    "US social security numbers": re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
 }
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_TAG = re.compile(r"</?[a-zA-Z][\w-]*(?:\s[^<>]*)?/?>")
+_FOUR_DIGITS = re.compile(r"(?:\d[^\d\n]{0,4}){3}\d")  # near each other: what all but an e-mail address have
 _DIGITS = re.compile(r"\D")
 
 
-def _is_blank(text: str) -> bool:
+def _is_blank(text: str, words: list[str]) -> bool:
     return not text or text.isspace()
 
 
-def _is_garbage(text: str) -> bool:
+def _is_garbage(text: str, words: list[str]) -> bool:
     """Hardly a letter or a digit, or one character over and over."""
     stripped = text.strip()
-    n_words = sum(map(str.isalnum, stripped))
-    return bool(stripped) and (n_words * 4 < len(stripped) or (len(stripped) > 8 and len(set(stripped)) <= 2))
+    n_letters = sum(map(len, words))
+    return bool(stripped) and (n_letters * 4 < len(stripped) or (len(stripped) > 8 and len(set(stripped)) <= 2))
 
 
-def _is_mojibake(text: str) -> bool:
+def _is_mojibake(text: str, words: list[str]) -> bool:
     """Whether it was decoded in an encoding that was not its own."""
+    if text.isascii():
+        return False
     import ftfy.badness
 
-    return "\ufffd" in text or (not text.isascii() and ftfy.badness.is_bad(text))
+    return "\ufffd" in text or ftfy.badness.is_bad(text)
 
 
-def _has_controls(text: str) -> bool:
-    return any(character < " " and character not in "\t\n\r" for character in set(text)) or "\x7f" in text
+def _has_controls(text: str, words: list[str]) -> bool:
+    return CONTROLS.search(text) is not None
 
 
-FLAGS: dict[str, Callable[[str], bool]] = {
+def _has_markup(text: str, words: list[str]) -> bool:
+    return "<" in text and _TAG.search(text) is not None
+
+
+FLAGS: dict[str, Callable[[str, list[str]], bool]] = {  # what a text may be, by itself and by its words
     "blank": _is_blank,
     "garbage": _is_garbage,
     "mojibake": _is_mojibake,
     "control characters": _has_controls,
-    "markup": lambda text: "<" in text and re.search(r"</?[a-zA-Z][\w-]*(?:\s[^<>]*)?/?>", text) is not None,
+    "markup": _has_markup,
 }
 
 
@@ -117,9 +118,10 @@ def read_through(texts: Texts, advance: Callable[[int], None] = lambda n_rows: N
         words = [_WORD.findall(text) for text in shapes]
         n_words[rows] = [len(each) for each in words]
         for name, test in FLAGS.items():
-            flags[name][rows] = [test(text) for text in chunk]
-        for name in PERSONAL:
-            flags[name][rows] = [_has(name, text) for text in chunk]
+            flags[name][rows] = [test(text, own) for text, own in zip(chunk, words, strict=True)]
+        for place, text in enumerate(chunk, start):
+            for name in _personal(text):
+                flags[name][place] = True
         bands[rows] = band_hashes([shingles(each) for each in words])
         advance(len(chunk))
     return Readings(exact, normal, n_characters, n_words, flags, bands)
@@ -127,7 +129,7 @@ def read_through(texts: Texts, advance: Callable[[int], None] = lambda n_rows: N
 
 def shingles(words: Sequence[str]) -> set[str]:
     """Words and pairs of neighbouring words: what two texts share of these says how near they are."""
-    return {*words, *map(" ".join, pairwise(words))}
+    return {*words, *[f"{one} {other}" for one, other in pairwise(words)]}
 
 
 def words_of(text: str) -> list[str]:
@@ -151,10 +153,16 @@ def band_hashes(sets: Sequence[set[str]]) -> Keys:
     return mixed
 
 
-def _has(name: str, text: str) -> bool:
-    """Whether a text holds what looks like personal data of this kind."""
-    hint, pattern = PERSONAL[name]
-    if not hint.search(text):
+def _personal(text: str) -> list[str]:
+    """The kinds of personal data that a text seems to hold."""
+    found = ["e-mail addresses"] if "@" in text and PERSONAL["e-mail addresses"].search(text) else []
+    if _FOUR_DIGITS.search(text):
+        found += [name for name, pattern in PERSONAL.items() if name not in found and _holds(name, pattern, text)]
+    return found
+
+
+def _holds(name: str, pattern: re.Pattern[str], text: str) -> bool:
+    if name == "e-mail addresses":
         return False
     if name == "payment card numbers":
         return any(_is_card(match.group()) for match in pattern.finditer(text))

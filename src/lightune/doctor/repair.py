@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 from lightune.data.columns import columns_of
 from lightune.doctor.exam import Symptom
 from lightune.doctor.patient import Patient
+from lightune.doctor.reading import CONTROLS
 from lightune.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 Change = dict[str, Any]
 
 

@@ -12,6 +12,7 @@ from lightune.doctor.reading import PERSONAL
 
 LANGUAGE_ROWS, LANGUAGE_CHARACTERS = 3000, 60  # texts whose language is looked at, and the shortest of them
 SURE_OF_LANGUAGE = 0.9
+FEW = 0.002  # of the rows: what hardly matters
 
 
 def encoding(exam: Exam) -> list[Symptom]:
@@ -35,10 +36,13 @@ def empty(exam: Exam) -> list[Symptom]:
 
 
 def flagged(flag: str, severity: Severity, what: str, fix: Fix | None = None) -> Callable[[Exam], list[Symptom]]:
+    """A check for texts with a flag of FLAGS; a note, whatever the severity, if they are few."""
+
     def look_at(exam: Exam) -> list[Symptom]:
         places = np.flatnonzero(exam.readings.flags[flag] & exam.usable)
         sentence = f"{share(len(places), len(exam.patient))} {what}"
-        return [Symptom(severity, len(places), sentence, places, fix)] if len(places) else []
+        own = severity if len(places) > FEW * len(exam.patient) else "note"
+        return [Symptom(own, len(places), sentence, places, fix)] if len(places) else []
 
     return look_at
 

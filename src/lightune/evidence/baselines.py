@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # strengths of logistic regression, C, that held-out rows choose from
 WORD_STRENGTHS, EMBEDDING_STRENGTHS = (1.0, 3.0, 10.0, 30.0), (0.003, 0.01, 0.03, 0.1, 0.3)
-MOST_CHARACTERS = 40_000_000  # of the training texts that TF-IDF reads
+MOST_CHARACTERS = 30_000_000  # of the training texts that TF-IDF reads
 SECONDS_PER_CHARACTER = 0.5e-6  # that TF-IDF and its regression take, on one Zen 3 core: 29 million took 13 s
 HASHES = 2**23  # columns of words and pairs before those that are not there are left out
 MOST_WEIGHTS = 20_000_000  # of a linear model, classes times words: 160 MB each of a few copies

@@ -97,6 +97,17 @@ def show_baselines(journal: Journal, results: dict[str, Any]) -> None:
     journal.say()
 
 
+def show_faults(journal: Journal, diagnosis: Diagnosis) -> None:
+    """The errors and warnings among the findings, a line each, and how many notes there are."""
+    told = [finding for finding in diagnosis.findings if finding.severity != "note"]
+    for finding in told:
+        journal.warn(f"{finding.what}: {finding.do}")
+    notes = len(diagnosis.findings) - len(told)
+    sample = " (a sample of many rows)" if diagnosis.left_out else ""
+    found = "nothing that would spoil the result" if not told else f"{len(told)} to look at"
+    journal.say(f"  {found}{sample}; {notes} notes; all of it, with rows: lightune check {diagnosis.source}")
+
+
 def show_diagnosis(journal: Journal, diagnosis: Diagnosis) -> None:
     """The findings, the worst first: what, where, why it matters, what to do."""
     rows = ", ".join(f"{n:,} rows of split {name}" for name, n in diagnosis.rows.items())

@@ -156,7 +156,7 @@ CHECKS: dict[str, Check] = {
         by_sample=True,
     ),
     "label_errors": Check(
-        summary="Labels that the other rows speak against: confident learning on embeddings, in a sample",
+        summary="Labels that the other rows speak against: confident learning on words and embeddings, in a sample",
         why="a wrong label teaches what is wrong, and in the test rows it counts a right answer as a mistake",
         do="look at the rows, the surest first; some will be right, and only hard",
         look=label_errors.wrong_labels,

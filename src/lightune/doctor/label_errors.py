@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightune.data.values import Texts
 from lightune.doctor.exam import SHOWN, Exam, Symptom
 from lightune.errors import UserError
+from lightune.evidence.baselines import TOKEN, on_embeddings, on_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 FOLDS = 5
+WORD_STRENGTH, EMBEDDING_STRENGTH = 10.0, 0.03  # of logistic regression, C
 LABEL_ROWS, FEWEST_LABEL_ROWS = 2000, 100  # that are looked at for wrong labels
 
 
@@ -26,18 +30,12 @@ def wrong_labels(exam: Exam) -> list[Symptom]:
     present, codes = np.unique(exam.patient.labels.codes[places], return_inverse=True)
     if len(places) < FEWEST_LABEL_ROWS or len(present) < 2:
         return []
-    if exam.embed is None:
-        exam.left_out["label_errors"] = "no base model was named"
-        return []
-    try:
-        x = exam.embed(exam.patient.texts.take(places))
-    except UserError as error:  # no such model here: all other checks are made without
-        exam.left_out["label_errors"] = str(error).splitlines()[0]
-        return []
-    if x is None:
-        exam.left_out["label_errors"] = "the base model gives no embeddings"
-        return []
-    proba = out_of_fold(x, codes, len(present), exam.rng)
+    texts = exam.patient.texts.take(places)
+    fold = exam.rng.permutation(len(places)) % FOLDS
+    proba = by_words(texts, codes, len(present), fold, exam.seed)
+    embeddings = _embeddings(exam, texts)
+    if embeddings is not None:
+        proba = (proba + by_embeddings(embeddings, codes, len(present), fold)) / 2
     wrong, likelier = likely_errors(proba, codes)
     if not len(wrong):
         return []
@@ -54,18 +52,46 @@ def wrong_labels(exam: Exam) -> list[Symptom]:
     return [Symptom("note", len(wrong), what, places[wrong])]
 
 
-def out_of_fold(x: Floats, codes: Ints, n_classes: int, rng: np.random.Generator) -> Floats:
-    """(N, C) probabilities of logistic regression for rows (N, D) that it has not learned from."""
-    from sklearn.linear_model import LogisticRegression
+def _embeddings(exam: Exam, texts: Texts) -> Floats | None:
+    """What the base model makes of the texts, (N, D); None, and a note, if there is none that could."""
+    if exam.embed is None:
+        exam.left_out["label_errors"] = "by the words alone: no base model was named"
+        return None
+    try:
+        found = exam.embed(texts)
+    except UserError as error:
+        exam.left_out["label_errors"] = f"by the words alone: {str(error).splitlines()[0]}"
+        return None
+    if found is None:
+        exam.left_out["label_errors"] = "by the words alone: the base model gives no embeddings"
+    return found
+
+
+def by_words(texts: Sequence[str], codes: Ints, n_classes: int, fold: Ints, seed: int) -> Floats:
+    """(N, C) probabilities by TF-IDF and logistic regression, of each text by those of the other folds (N,)."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=TOKEN, dtype=np.float32)
+    try:
+        x = words.fit_transform(texts)
+    except ValueError:  # hardly a word is there twice
+        return np.tile(np.bincount(codes, minlength=n_classes) / len(codes), (len(codes), 1))
+    return _out_of_fold(x, codes, n_classes, fold, lambda: on_words(WORD_STRENGTH, seed))
+
+
+def by_embeddings(x: Floats, codes: Ints, n_classes: int, fold: Ints) -> Floats:
+    """(N, C) probabilities by logistic regression on embeddings (N, D), of each row by those of other folds (N,)."""
     from sklearn.preprocessing import StandardScaler
 
-    fold = rng.permutation(len(x)) % FOLDS
-    proba = np.zeros((len(x), n_classes))
+    scaled = StandardScaler().fit_transform(x)
+    return _out_of_fold(scaled, codes, n_classes, fold, lambda: on_embeddings(EMBEDDING_STRENGTH))
+
+
+def _out_of_fold(x: Any, codes: Ints, n_classes: int, fold: Ints, make: Callable[[], Any]) -> Floats:
+    proba = np.zeros((len(codes), n_classes))
     for i in range(FOLDS):
-        learned, asked = fold != i, fold == i
-        scale = StandardScaler().fit(x[learned])
-        model = LogisticRegression(C=0.03, max_iter=300, tol=1e-3).fit(scale.transform(x[learned]), codes[learned])
-        proba[np.ix_(asked, model.classes_)] = model.predict_proba(scale.transform(x[asked]))
+        model = make().fit(x[fold != i], codes[fold != i])
+        proba[np.ix_(fold == i, model.classes_)] = model.predict_proba(x[fold == i])
     return proba
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 WORD_STRENGTHS, EMBEDDING_STRENGTHS = (1.0, 3.0, 10.0, 30.0), (0.003, 0.01, 0.03, 0.1, 0.3)
 MOST_CHARACTERS = 30_000_000  # of the training texts that TF-IDF reads
 SECONDS_PER_CHARACTER = 0.5e-6  # that TF-IDF and its regression take, on one Zen 3 core: 29 million took 13 s
+TOKEN = r"\w+|[^\w\s]"  # words, and punctuation marks
 HASHES = 2**23  # columns of words and pairs before those that are not there are left out
 MOST_WEIGHTS = 20_000_000  # of a linear model, classes times words: 160 MB each of a few copies
 
@@ -190,7 +191,7 @@ def _tfidf(lesson: Lesson, rng: np.random.Generator) -> Answer:
         n_features=HASHES,
         alternate_sign=False,
         norm=None,
-        token_pattern=r"\w+|[^\w\s]",
+        token_pattern=TOKEN,
         dtype=np.float32,
     )
     counts = words.transform(texts)  # (N, HASHES)
@@ -202,7 +203,7 @@ def _tfidf(lesson: Lesson, rng: np.random.Generator) -> Answer:
         weights.transform(each[:, kept], copy=False)
         for each in (counts, words.transform(lesson.dev), words.transform(lesson.test))
     )
-    makes = {c: partial(_on_words, c, seed=int(rng.integers(2**31))) for c in WORD_STRENGTHS}
+    makes = {c: partial(on_words, c, seed=int(rng.integers(2**31))) for c in WORD_STRENGTHS}
     strength, model = _fit_on_dev(makes, x, y, x_dev, lesson.y_dev)
     return Answer(_proba(model, x_test, lesson.n_classes), len(y), {"C": strength})
 
@@ -238,7 +239,7 @@ def _probe(lesson: Lesson, rng: np.random.Generator) -> Answer:
         return _majority(lesson, rng)
     held_out = np.zeros(len(y), dtype=bool)
     held_out[rng.permutation(len(y))[: len(y) // 5]] = True
-    makes = {c: partial(_on_embeddings, c) for c in EMBEDDING_STRENGTHS}
+    makes = {c: partial(on_embeddings, c) for c in EMBEDDING_STRENGTHS}
     if _is_one_class(y[~held_out]):
         held_out[:] = False
     strength, _ = _fit_on_dev(makes, x[~held_out], y[~held_out], x[held_out], y[held_out])
@@ -260,7 +261,7 @@ def _fit_on_dev(
     return best, fitted[best]
 
 
-def _on_words(strength: float, seed: int) -> Any:
+def on_words(strength: float, seed: int) -> Any:
     """Logistic regression for many sparse columns, class against rest; its dual is four times as fast as lbfgs."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
@@ -269,7 +270,7 @@ def _on_words(strength: float, seed: int) -> Any:
     return OneVsRestClassifier(model)
 
 
-def _on_embeddings(strength: float) -> Any:
+def on_embeddings(strength: float) -> Any:
     """Logistic regression for a few hundred columns of scale 1."""
     from sklearn.linear_model import LogisticRegression
 

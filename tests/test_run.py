@@ -29,6 +29,8 @@ SCHEMAS = Path(lightune.__file__).parent / "schemas"
 
 def again(reviews, tiny_bert, output, *more: str, **options):
     settings = [f'model="{tiny_bert}"', *TINY_SETTINGS, *more]
+    if not options.pop("with_evidence", False):  # tiny_run has it; a second less for each of the others
+        settings += ["evidence.baselines=[]", "evidence.doctor=false"]
     options.setdefault("journal", Journal(io.StringIO()))
     return lightune.run(str(reviews), settings=settings, output=str(output), **options)
 
@@ -41,6 +43,46 @@ def test_tuning_learns_the_task(tiny_run):
     assert tiny_run.results["before"]["accuracy"]["value"] < 0.8
     assert tiny_run.results["after"]["accuracy"]["value"] > 0.9
     assert tiny_run.results["comparisons"]["before"]["fixed"] > tiny_run.results["comparisons"]["before"]["broken"]
+
+
+def test_baselines_answer_the_same_rows_and_the_verdict_is_about_the_strongest(tiny_run):
+    results = tiny_run.results
+    assert set(results["baselines"]) == {"majority", "tfidf", "probe"}
+    assert set(results["comparisons"]) == {"before", "majority", "tfidf", "probe"}
+    after = results["after"]["accuracy"]["value"]
+    for name, baseline in results["baselines"].items():
+        gain = results["comparisons"][name]["accuracy"]["value"]
+        assert gain == pytest.approx(after - baseline["scores"]["accuracy"]["value"])
+    worst = min(results["comparisons"].values(), key=lambda each: each["accuracy"]["value"])
+    assert results["verdict"] == worst["words"]
+    table = pq.read_table(Path(tiny_run.folder) / "predictions.parquet").to_pandas()
+    for name, baseline in results["baselines"].items():
+        assert (table["label"] == table[name]).mean() == pytest.approx(baseline["scores"]["accuracy"]["value"])
+
+
+def test_a_run_that_is_worse_than_tfidf_says_so_plainly(reviews, tiny_bert, tmp_path):
+    """Nothing is learned in no epoch, and TF-IDF needs no epoch."""
+    screen = io.StringIO()
+    options = {"with_evidence": True, "journal": Journal(screen)}
+    found = again(reviews, tiny_bert, tmp_path / "run", "train.epochs=0", **options).results
+    assert found["comparisons"]["tfidf"]["outcome"] == "worse"
+    assert found["verdict"].startswith("worse than TF-IDF + logistic regression by ")
+    assert f"verdict: {found['verdict']}" in screen.getvalue()
+    assert found["verdict"] in (tmp_path / "run" / "adapter" / "README.md").read_text()
+
+
+def test_a_gate_that_says_no_keeps_the_run_and_ends_with_exit_code_3(reviews, tiny_bert, tmp_path):
+    gates = ["accuracy>before", "log_loss<0.000001"]
+    with pytest.raises(GateError, match=r"required and not so: log_loss<1e-06: log_loss is .* The run is kept in"):
+        again(reviews, tiny_bert, tmp_path / "run", require=gates)
+    stored = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [(each["what"], each["passed"]) for each in stored["requirements"]] == [
+        ("accuracy>before", True),
+        ("log_loss<1e-06", False),
+    ]
+    assert stored["baselines"] == {}
+    assert set(stored["comparisons"]) == {"before"}
+    assert not (tmp_path / "run" / "doctor.json").exists()
 
 
 def test_the_folder_holds_what_its_documentation_lists(tiny_run):

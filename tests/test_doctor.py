@@ -221,6 +221,7 @@ def test_a_file_that_is_not_utf_8_is_read_as_what_it_looks_like(tmp_path):
         ({"version 1": 500, "version 2": 3}, []),
         ({"positive": 500, "negative": 3}, []),
         ({"!": 10, "?": 10}, []),
+        ({"complaint": 500, "compliment": 3}, []),  # three letters
     ],
 )
 def test_labels_that_are_one_and_labels_that_are_not(counts, expected):

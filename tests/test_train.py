@@ -26,7 +26,7 @@ from lightune.model.backbones import load_base, locate
 from lightune.model.methods import apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Plan
-from lightune.training.plan import Cost, Work, choose_depth, make_plan
+from lightune.training.plan import Cost, Work, choose_depth, make_plan, probe_rows_in
 from lightune.training.plan import fit as fit_time
 from lightune.training.rehearsal import _speed, measure, rehearse
 from lightune.training.train import Best, Loop, count_steps, make_optimizer, set_training_mode, train
@@ -298,6 +298,17 @@ def test_only_what_is_kept_saves_time():
     assert replace(work, room=650).known(10.0) == pytest.approx((500, 900, 0))  # test and dev rows leave room for 50
     half = COST.with_depth(3)
     assert half.training(replace(work, room=0), 2.0) == pytest.approx(2 * 1400 * 0.02 + 2 * 100 * 0.01)
+
+
+def test_the_probe_reads_what_a_twentieth_of_the_time_is_enough_for():
+    """50 tokens a row at 0.01 s each: half a second a row."""
+    assert probe_rows_in(COST, 50.0, 1000, None) == 1000
+    assert probe_rows_in(COST, 50.0, 1000, 4000.0) == 400
+    assert probe_rows_in(COST, 50.0, 300, 4000.0) == 300
+    assert probe_rows_in(COST, 50.0, 1000, 100.0) == 200
+    assert probe_rows_in(COST, 50.0, 0, 4000.0) == 0
+    before = COST.estimate(replace(WORK, probe=200.0, rest=7.0), 0.0, 0.0)
+    assert (before.before, before.after, before.rest) == (pytest.approx(7.0), pytest.approx(5.0), 7.0)
 
 
 @pytest.mark.parametrize(("budget", "depth"), [(100.0, 6), (50.0, 3), (42.0, 2)])

@@ -50,6 +50,14 @@ def test_equal_classifiers_are_called_better_in_at_most_one_of_twenty(n_rows, rn
     assert len(set(outcomes)) > 1 or n_rows == 100  # a test that never finds anything would pass, too
 
 
+def test_the_better_of_two_is_called_so_and_the_worse_as_well(rng):
+    y_true, (one, other) = answers(rng, 1000, [0.9, 0.7])
+    better, worse = compare(y_true, one, {"x": other}, seed=0)["x"], compare(y_true, other, {"x": one}, seed=0)["x"]
+    assert (better.outcome, worse.outcome) == ("better", "worse")
+    assert better.gain.low > 0 > worse.gain.high
+    assert (better.fixed, better.broken) == (worse.broken, worse.fixed)
+
+
 def test_four_equal_rivals_together_are_beaten_in_at_most_one_of_twenty(rng):
     """Without Holm's correction one of four is beaten in one of ten."""
     n_found = n_uncorrected = 0

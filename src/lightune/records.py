@@ -106,7 +106,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is known before the work: the filled-in plan, what trains, and the cost."""
+    """What is known before the work: the filled-in plan, what trains, the cost, and what the probe may read."""
 
     plan: Plan
     n_steps: int
@@ -114,6 +114,7 @@ class Rehearsal:
     total_parameters: int
     estimate: Estimate
     decisions: tuple[Decision, ...]
+    probe_rows: int = 0
 
 
 @dataclass

@@ -206,9 +206,9 @@ def follow(
             quicken(untrained, hardware.precision)
             if cache:
                 cache.attach(untrained, hardware.precision)  # its lower blocks are the same
-            with embeddings_beside_logits(untrained) if besides.probe_rows else nullcontext():  # for the probe
+            with embeddings_beside_logits(untrained) if plan.probe_rows else nullcontext():  # for the probe
                 before = measure("before", untrained)
-                lesson = embed(lesson, before, untrained, encoder, besides.probe_rows, hardware, seed=seed)
+                lesson = embed(lesson, before, untrained, encoder, plan.probe_rows, hardware, seed=seed)
             del untrained
             hardware.release()
 

@@ -93,7 +93,7 @@ PROBE_PART, FEWEST_PROBE_ROWS, PROBE_ROWS_A_CLASS = 0.5, 200, 10
 
 
 def probe_rows(names: Sequence[str], lesson: Lesson) -> int:
-    """Training rows that the frozen network has to read: so many that they cost half of what the test rows do."""
+    """Training rows that the frozen network is to read: so many that they cost half of what the test rows do."""
     if not any(BASELINES[name].needs_embeddings for name in names):
         return 0
     fewest = max(FEWEST_PROBE_ROWS, PROBE_ROWS_A_CLASS * lesson.n_classes)

@@ -21,6 +21,7 @@ AUTO_EPOCHS = 6
 AUTO_LAYERS_SECONDS = 600.0  # what one pass over the rows may take before layers = "auto" leaves blocks out
 OVERHEAD_SECONDS = 15.0  # the proof's fresh process, the pictures
 LEAST_TRAINING = 0.2  # of what is left of a time budget; below it the evaluations are the job
+PROBE_SHARE, FEWEST_PROBE_ROWS = 0.05, 200  # of a time budget, what the probe's training rows may take; not fewer
 MARGIN = 1.15  # steps planned beyond those that seem to fit: the clock ends the training, not the estimate
 BYTES_PER_ACTIVATION = 4 * 34  # fp32 numbers a transformer block keeps per hidden unit (Korthikanti 2022, eq. 2)
 RUNTIME_BYTES = 0.6 * GIB  # Python, torch and transformers themselves, measured on Linux
@@ -157,6 +158,14 @@ def fit(plan: Plan, is_auto: bool, cost: Cost, work: Work, budget: float) -> tup
     choice = f"{fits:.2f} epochs"
     why = f"{duration(room)} for training; the clock ends it, so that the same seed need not give the same bits"
     return replace(plan, epochs=min(plan.epochs, MARGIN * fits)), Decision("time budget", choice, why)
+
+
+def probe_rows_in(cost: Cost, tokens_a_row: float, wanted: int, budget: float | None) -> int:
+    """Of the training rows that the base is to read for the probe, those that a time budget has room for."""
+    if budget is None:
+        return wanted
+    fit = int(PROBE_SHARE * max(0.0, budget) / (cost.forward * tokens_a_row))
+    return min(wanted, max(FEWEST_PROBE_ROWS, fit))
 
 
 def _room(cost: Cost, work: Work, budget: float) -> float:

@@ -20,7 +20,7 @@ from lightune.model.engine import bytes_of_a_number, copied_bytes, quicken
 from lightune.model.methods import METHODS, apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Plan, Rehearsal
-from lightune.training.plan import Besides, Cost, Work, choose_depth, fit, make_plan, memory_needed
+from lightune.training.plan import Besides, Cost, Work, choose_depth, fit, make_plan, memory_needed, probe_rows_in
 from lightune.training.prefix_cache import frozen_blocks, room_bytes
 from lightune.training.train import Loop, count_steps, reading, training_tokens
 
@@ -68,18 +68,20 @@ def rehearse(
     quicken(model, hardware.precision)
     readings = tuple((tokens.n_tokens, share) for tokens, share in reading(rows["train"], train))
     room = room_bytes() / (bytes_of_a_number(model) * anatomy.hidden_size)
+    cost = measure(model, anatomy, encoder, rows, train, plan, hardware, recipe.seed)
+    if budget is not None:
+        budget -= time.monotonic() - started
+    tokens_a_row = rows["train"].n_tokens / len(rows["train"])
+    probe_rows = probe_rows_in(cost, tokens_a_row, besides.probe_rows, budget)
     work = Work(
         readings=readings,
         dev=rows["dev"].n_tokens,
         test=rows["test"].n_tokens,
         evaluations=train.evaluations,
         room=room,
-        probe=besides.probe_rows * rows["train"].n_tokens / len(rows["train"]),
+        probe=probe_rows * tokens_a_row,
         rest=besides.seconds,
     )
-    cost = measure(model, anatomy, encoder, rows, train, plan, hardware, recipe.seed)
-    if budget is not None:
-        budget -= time.monotonic() - started
     if train.layers == "auto" and METHODS[recipe.method.name].by_layers:
         depth, why = choose_depth(cost, work, plan.epochs, budget)
         layers = depth if depth < cost.n_blocks else "all"
@@ -107,6 +109,7 @@ def rehearse(
         total_parameters=sum(p.numel() for p in model.parameters()),
         estimate=estimate if plan.seconds is None else replace(estimate, train=min(estimate.train, plan.seconds)),
         decisions=(*adapted, *decisions),
+        probe_rows=probe_rows,
     )
 
 

@@ -351,6 +351,14 @@ def test_wrong_labels_are_looked_for_in_what_a_base_model_reads(tiny_bert, tmp_p
     assert "rather" in found.what
 
 
+def test_labels_that_do_not_follow_from_the_texts_are_not_called_wrong(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [row | {"label": "ab"[rng.integers(2)]} for row in reviews(400)]
+    diagnosis = diagnose(tmp_path, rows, only=["label_errors"])
+    assert diagnosis.findings == []
+    assert "hardly tells their labels" in diagnosis.left_out["label_errors"]
+
+
 def test_without_its_base_model_the_check_is_left_out_and_says_so(tmp_path):
     diagnosis = diagnose(tmp_path, reviews(150), model=str(tmp_path / "nowhere"))
     assert "no such folder" in diagnosis.left_out["label_errors"]

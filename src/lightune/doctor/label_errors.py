@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 FOLDS = 5
+LEAST_GAIN = 0.1  # in accuracy over the most frequent class, of a classifier that may speak against a label
 WORD_STRENGTH, EMBEDDING_STRENGTH = 10.0, 0.03  # of logistic regression, C
 LABEL_ROWS, FEWEST_LABEL_ROWS = 2000, 100  # that are looked at for wrong labels
 
@@ -36,6 +37,10 @@ def wrong_labels(exam: Exam) -> list[Symptom]:
     embeddings = _embeddings(exam, texts)
     if embeddings is not None:
         proba = (proba + by_embeddings(embeddings, codes, len(present), fold)) / 2
+    right = float((proba.argmax(axis=1) == codes).mean())
+    if right < float(np.bincount(codes).max() / len(codes)) + LEAST_GAIN:
+        exam.left_out["label_errors"] = "what the texts say hardly tells their labels, so that none stands out"
+        return []
     wrong, likelier = likely_errors(proba, codes)
     if not len(wrong):
         return []
@@ -44,7 +49,6 @@ def wrong_labels(exam: Exam) -> list[Symptom]:
         f"row {places[row]} ({names[present[codes[row]]]!r}, rather {names[present[other]]!r})"
         for row, other in zip(wrong[:SHOWN], likelier[:SHOWN], strict=True)
     )
-    right = float((proba.argmax(axis=1) == codes).mean())
     what = (
         f"up to {len(wrong):,} of {len(places):,} labels looked at are likely wrong, by a classifier that has "
         f"{right:.0%} of the others right; the surest: {shown}"

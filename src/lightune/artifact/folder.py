@@ -6,7 +6,7 @@
     results.json          every number of the run; its schema is schemas/results.schema.json
     doctor.json           what was wrong with the data; its schema is schemas/doctor.schema.json
     results.png           before and after, the learning curve, two confusion matrices
-    predictions.parquet   test rows: row number, label, predictions before and after, probabilities; no text
+    predictions.parquet   test rows: row number, label, answers before, after and of baselines, probabilities; no text
     environment.json      versions, device and why it was chosen
     events.jsonl          what happened when, a line of JSON each
     trackers/             what the chosen experiment trackers wrote

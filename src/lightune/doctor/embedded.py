@@ -9,7 +9,7 @@ import numpy as np
 
 from lightune.data.batching import make_encoder
 from lightune.evidence.evaluate import predict
-from lightune.hardware import choose_hardware
+from lightune.hardware import choose_hardware, in_fp32
 from lightune.model.backbones import load_base, locate
 from lightune.model.embeddings import embeddings_beside_logits
 from lightune.model.engine import can_compute, quicken
@@ -33,8 +33,9 @@ def embedder(model: str) -> Embed:
         base = load_base(locate(model), ["no", "yes"], seed=0)
         encoder = make_encoder(base.tokenizer, min(MAX_TOKENS, base.max_tokens), "head+tail", base.max_tokens)
         network = base.model.to(hardware.device)
-        if not can_compute(network, hardware.precision):
-            quicken(network, hardware.precision)
+        if refused := can_compute(network, hardware.precision):
+            hardware = in_fp32(hardware, "auto", refused)
+        quicken(network, hardware.precision)
         with embeddings_beside_logits(network):
             return predict(network, encoder, encoder.tokenise(texts), hardware).embeddings
 

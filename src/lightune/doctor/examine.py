@@ -57,7 +57,7 @@ def glance(patient: Patient, *, seed: int) -> Diagnosis:
     if len(patient) <= ALL_ROWS:
         exam = Exam(patient, read_through(patient.texts), seed)
         names = [name for name in CHECKS if name not in TOLD_BY_SPLITS]
-        return _diagnosis(patient, [(exam, list(look(exam, names)))], {}, started)
+        return _diagnosis(patient, [(exam, list(look(exam, names)))], exam.left_out, started)
     few = patient.sample(SAMPLE_ROWS, np.random.default_rng(seed))
     whole, part = Exam(patient, read_through(patient.texts[:0]), seed), Exam(few, read_through(few.texts), seed)
     by_sample = [name for name in CHECKS if CHECKS[name].by_sample and name not in TOLD_BY_SPLITS]

@@ -79,6 +79,7 @@ def groups(exam: Exam) -> list[Symptom]:
 
 def _straddling(exam: Exam, group: str) -> list[Symptom]:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     tables = exam.patient.tables
     groups = [set(table.column(group).drop_null().unique().to_pylist()) for table in tables.values()]
@@ -87,7 +88,7 @@ def _straddling(exam: Exam, group: str) -> list[Symptom]:
         shared = groups[0] & others
         if shared:
             first = next(iter(tables.values())).column(group)
-            places = np.flatnonzero(np.asarray(pa.compute.is_in(first, pa.array(list(shared)))))
+            places = np.flatnonzero(np.asarray(pc.is_in(first, pa.array(list(shared)))))
             what = f"{len(shared):,} values of {group!r} are in the training rows and in split {name}"
             found.append(Symptom("error", len(places), what, places))
     return found
@@ -133,7 +134,7 @@ def telling_columns(
 
 
 def _kinds(column: Any) -> Ints | None:
-    """(N,) the number of each cell's kind: its value, or the tenth of the numbers it is in; None if it is a name."""
+    """(N,) the number of each cell's kind: its value, or a fiftieth of the numbers; None if it is a name."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -28,12 +28,13 @@ SEED = 0  # of the hash functions: which ones is no choice of a run
 _WORD = re.compile(r"\w+")
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 
+_EMAIL, _CARD = "e-mail addresses", "payment card numbers"
 PERSONAL: dict[str, re.Pattern[str]] = {
-    "e-mail addresses": re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+"),
+    _EMAIL: re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+"),
     "telephone numbers": re.compile(
         r"(?<![\w.,-])(?:\+\d{1,3}[ -]?)?(?:\(\d{2,5}\)[ -]?|\d{3,5}[ -])\d{3,4}[ -]\d{3,4}(?![\w-])"
     ),
-    "payment card numbers": re.compile(r"(?<!\d)\d{4}(?:[ -]?\d{4}){3}(?!\d)"),
+    _CARD: re.compile(r"(?<!\d)\d{4}(?:[ -]?\d{4}){3}(?!\d)"),
     "IBANs": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
     "IP addresses": re.compile(rf"(?<![\d.])(?:{_BYTE}\.){{3}}{_BYTE}(?![\d.])"),
     "US social security numbers": re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
@@ -155,18 +156,15 @@ def band_hashes(sets: Sequence[set[str]]) -> Keys:
 
 def _personal(text: str) -> list[str]:
     """The kinds of personal data that a text seems to hold."""
-    found = ["e-mail addresses"] if "@" in text and PERSONAL["e-mail addresses"].search(text) else []
+    found = [_EMAIL] if "@" in text and PERSONAL[_EMAIL].search(text) else []
     if _FOUR_DIGITS.search(text):
-        found += [name for name, pattern in PERSONAL.items() if name not in found and _holds(name, pattern, text)]
+        found += [name for name in PERSONAL if name != _EMAIL and _holds(name, text)]
     return found
 
 
-def _holds(name: str, pattern: re.Pattern[str], text: str) -> bool:
-    if name == "e-mail addresses":
-        return False
-    if name == "payment card numbers":
-        return any(_is_card(match.group()) for match in pattern.finditer(text))
-    return pattern.search(text) is not None
+def _holds(name: str, text: str) -> bool:
+    found = PERSONAL[name].finditer(text)
+    return any(name != _CARD or _is_card(match.group()) for match in found)
 
 
 def _is_card(digits: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lightune.errors import UserError
+from lightune.evidence.baselines import FEWEST_PROBE_ROWS
 from lightune.evidence.evaluate import MEMORY_TOKENS
 from lightune.hardware import GIB, Hardware
 from lightune.journal import duration
@@ -21,7 +22,7 @@ AUTO_EPOCHS = 6
 AUTO_LAYERS_SECONDS = 600.0  # what one pass over the rows may take before layers = "auto" leaves blocks out
 OVERHEAD_SECONDS = 15.0  # the proof's fresh process, the pictures
 LEAST_TRAINING = 0.2  # of what is left of a time budget; below it the evaluations are the job
-PROBE_SHARE, FEWEST_PROBE_ROWS = 0.05, 200  # of a time budget, what the probe's training rows may take; not fewer
+PROBE_SHARE = 0.05  # of a time budget: what the probe's training rows may take, if they are not too few
 MARGIN = 1.15  # steps planned beyond those that seem to fit: the clock ends the training, not the estimate
 BYTES_PER_ACTIVATION = 4 * 34  # fp32 numbers a transformer block keeps per hidden unit (Korthikanti 2022, eq. 2)
 RUNTIME_BYTES = 0.6 * GIB  # Python, torch and transformers themselves, measured on Linux

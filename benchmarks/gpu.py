@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class GpuSizes:
     max_tokens: int
     batch_size: int
     rounds: int
+    warm_up: float  # seconds of each contender's steps before any of them counts
 
 
 FULL = GpuSizes(
@@ -53,11 +54,12 @@ FULL = GpuSizes(
         },
     },
     vocabulary=30_522,
-    n_rows=1_024,
+    n_rows=512,
     median_words=230,  # as IMDB's, of which a seventh is longer than 512 tokens
     max_tokens=512,
     batch_size=32,
     rounds=3,
+    warm_up=6.0,
 )
 TINY = GpuSizes(
     {
@@ -76,6 +78,7 @@ TINY = GpuSizes(
     max_tokens=32,
     batch_size=4,
     rounds=1,
+    warm_up=0.0,
 )
 
 
@@ -87,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _demand(arguments.device)
     os.environ["HF_HUB_OFFLINE"] = "1"
     sizes = TINY if arguments.tiny else FULL
+    sizes = replace(sizes, rounds=arguments.rounds or sizes.rounds)
     record = describe(_command(arguments), sizes) | {"networks": {}}
     for name in arguments.networks or sizes.networks:
         with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +105,7 @@ def measure(sizes: GpuSizes, name: str, folder: Path, names: Sequence[str]) -> d
     model = make_model(folder / "model", sizes.networks[name], sizes.vocabulary, sizes.max_tokens)
     rows = write_rows(folder / "rows.csv", make_rows(sizes))
     job = Job(str(model), str(rows), str(folder), sizes.max_tokens, sizes.batch_size)
-    return steps.race(job, names, sizes.rounds)
+    return steps.race(job, names, sizes.rounds, sizes.warm_up)
 
 
 def make_rows(sizes: GpuSizes) -> Rows:
@@ -149,6 +153,7 @@ def _demand(device: str) -> None:
 
 def _command(arguments: argparse.Namespace) -> list[str]:
     flags = (["--device", "cpu"] if arguments.device == "cpu" else []) + ["--tiny"] * arguments.tiny
+    flags += ["--rounds", str(arguments.rounds)] if arguments.rounds else []
     for name in ("networks", "contenders"):
         chosen = getattr(arguments, name)
         flags += [f"--{name}", *map(repr, chosen)] if chosen else []
@@ -162,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tiny", action="store_true", help="tiny networks, few rows")
     parser.add_argument("--networks", nargs="+", choices=list(FULL.networks), help="default: all")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="default: all")
+    parser.add_argument("--rounds", type=int, help="turns of each contender that count; default: 3")
     parser.add_argument("--results", type=Path, default=RESULTS / "gpu.json", metavar="FILE.json")
     return parser
 

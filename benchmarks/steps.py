@@ -102,7 +102,7 @@ def lightune_epoch(job: Job, *, cached: bool) -> Callable[[], None]:
     import numpy as np
 
     from lightune.data.batching import Labelled, epoch_steps, make_encoder
-    from lightune.hardware import choose_hardware, keep_freed_memory
+    from lightune.hardware import choose_hardware, tune_process
     from lightune.model import methods
     from lightune.model.anatomy import inspect
     from lightune.model.backbones import load_base, locate
@@ -113,7 +113,7 @@ def lightune_epoch(job: Job, *, cached: bool) -> Callable[[], None]:
     from lightune.training.train import Loop
 
     hardware = choose_hardware()
-    keep_freed_memory(hardware)
+    tune_process(hardware)
     base = load_base(locate(job.model), ["neg", "pos"], seed=0)
     anatomy = inspect(base.model, base.missing_keys)
     encoder = make_encoder(base.tokenizer, min(job.max_tokens, base.max_tokens), "head", base.max_tokens)

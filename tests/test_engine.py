@@ -9,7 +9,7 @@ import pytest
 
 from lightune.errors import UserError
 from lightune.hardware import choose_hardware, in_fp32
-from lightune.model import adapters, blocks, engine, methods, projections
+from lightune.model import adapters, attention, engine, methods, projections
 from lightune.model import anatomy as anatomies
 from lightune.model.engine import quicken
 from lightune.model.methods import METHODS
@@ -84,6 +84,37 @@ def test_the_paths_of_a_gpu_answer_and_learn_the_same(architecture, bases):
     same(plain, fast, inputs, y)
 
 
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """What written-out blocks do on a GPU but not on a CPU: fused attention, and sums that are made every time."""
+    monkeypatch.setitem(attention.WAYS, "cpu", attention.Fused)
+    made = projections.Projection.__init__
+
+    def init(self: Any, *given: Any) -> None:
+        made(self, *given)
+        self._is_on_cpu = self._packs = False
+
+    monkeypatch.setattr(projections.Projection, "__init__", init)
+
+
+@pytest.mark.parametrize("architecture", sorted(WRITTEN_OUT))
+def test_blocks_written_out_as_on_a_gpu_answer_and_learn_the_same(architecture, bases, as_on_a_gpu):
+    plain, inputs, y = adapted(bases[architecture], "lora")
+    fast = copy.deepcopy(plain)
+    assert [decision.choice for decision in quicken(fast, "fp32")] == ["written out in fp32"]
+    same(plain, fast, inputs, y)
+
+
+def test_wrong_gradients_of_fused_attention_are_noticed(bases, as_on_a_gpu, monkeypatch):
+    model, missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
+    model = methods.apply(model, anatomies.inspect(model, missing), "lora", {})[0].eval()
+    right = attention.Fused.backward
+    monkeypatch.setattr(
+        attention.Fused, "backward", lambda self, *given: [1.2 * each for each in right(self, *given)]
+    )
+    assert engine.write_out_blocks("blocks", model, "fp32").choice == "plain"
+
+
 @pytest.mark.parametrize("architecture", sorted(WRITTEN_OUT))
 def test_in_bf16_written_out_blocks_are_as_near_to_fp32_as_autocast_is(architecture, bases):
     """Errors relative to fp32, over the logits and over all gradients: at most 1.5 times those of autocast."""
@@ -109,7 +140,7 @@ def test_in_bf16_written_out_blocks_are_as_near_to_fp32_as_autocast_is(architect
 
 @pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("n_tokens", [blocks.SHORT // 2, (blocks.SHORT + blocks.LONG) // 2, blocks.LONG])
+@pytest.mark.parametrize("n_tokens", [attention.SHORT // 2, (attention.SHORT + attention.LONG) // 2, attention.LONG])
 @pytest.mark.parametrize("architecture", sorted(WRITTEN_OUT))
 def test_without_gradients_the_answers_are_the_same(architecture, n_tokens, precision, merged, bases):
     """Short texts take torch's fused attention in bf16, long ones in fp32; weights without adapters are packed."""
@@ -304,7 +335,7 @@ def test_what_is_wrong_in_16_bits_alone_is_noticed(way, factor, bases, monkeypat
     assert engine.write_out_blocks("blocks", model, "bf16").choice == "plain"
 
 
-@pytest.mark.parametrize(("precision", "n_tokens"), [("fp32", blocks.LONG), ("bf16", 2)])
+@pytest.mark.parametrize(("precision", "n_tokens"), [("fp32", attention.LONG), ("bf16", 2)])
 def test_wrong_attention_of_answers_is_noticed(precision, n_tokens, bases, monkeypatch):
     """Texts of one length take torch's own attention without gradients, which is the check's to try, too."""
     import torch
@@ -317,7 +348,7 @@ def test_wrong_attention_of_answers_is_noticed(precision, n_tokens, bases, monke
         asked.append(len(q) // n_texts)
         return torch.zeros_like(q)
 
-    monkeypatch.setattr(blocks.FastBlock, "_attend_fused", wrong)
+    monkeypatch.setattr(attention.Fused, "_attend", wrong)
     assert engine.write_out_blocks("blocks", model, precision).choice == "plain"
     assert max(asked) >= n_tokens
 
@@ -430,13 +461,14 @@ def test_a_network_that_gives_its_blocks_more_stays_plain():
 
 def test_blocks_that_are_to_be_computed_again_take_the_plain_path(bases):
     """Recomputing is done by the class's forward, which a written-out block would hide."""
-    from lightune.training.train import enable_checkpointing, set_training_mode
+    from lightune.training.train import enable_checkpointing, modules_in_training
 
     plain, inputs, y = adapted(bases["bert"], "lora")
     fast = copy.deepcopy(plain)
     quicken(fast, "fp32")
     enable_checkpointing(fast.get_base_model())
-    set_training_mode(fast, True)
+    for module in modules_in_training(fast.eval(), True):
+        module.training = True
     called = []
     for name in anatomies.find_layers(fast.get_base_model()):
         block = fast.get_base_model().get_submodule(name)

@@ -19,7 +19,7 @@ import torch
 from lightune.data.batching import Labelled, make_encoder
 from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import predict_logits
-from lightune.hardware import choose_hardware, keep_freed_memory, own_randomness, seed_everything, told_when_full
+from lightune.hardware import choose_hardware, own_randomness, seed_everything, told_when_full, tune_process
 from lightune.journal import Journal
 from lightune.model.anatomy import inspect
 from lightune.model.backbones import load_base, locate
@@ -29,7 +29,7 @@ from lightune.records import Decision, Plan
 from lightune.training.plan import Cost, Work, choose_depth, make_plan, probe_rows_in
 from lightune.training.plan import fit as fit_time
 from lightune.training.rehearsal import _speed, measure, rehearse
-from lightune.training.train import Best, Loop, count_steps, make_optimizer, set_training_mode, train
+from lightune.training.train import Best, Loop, count_steps, make_optimizer, modules_in_training, train
 from tests import tiny
 
 
@@ -364,7 +364,7 @@ def test_fp16_on_a_cpu_is_refused_and_bf16_is_not(tiny_bert, rows):
 
 
 def test_every_choice_has_a_reason(hardware):
-    decisions = [*hardware.decisions, *keep_freed_memory(hardware)]
+    decisions = [*hardware.decisions, *tune_process(hardware)]
     assert {d.what for d in decisions} >= {"device", "precision", "optimizer", "threads", "allocator"}
     assert all(d.choice and d.why for d in decisions)
 
@@ -456,7 +456,7 @@ def test_a_skipped_step_of_fp16_leaves_the_rate_where_it_was(tiny_bert, rows, ha
     assert loop.scheduler.state_dict()["_step_count"] == 2  # the scheduler's first is its own
     plain = loop._loss
     loop.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    loop._loss = lambda *inputs: plain(*inputs) * float("inf")  # as where 16 bits are too short
+    loop._loss = lambda **inputs: plain(**inputs) * float("inf")  # as where 16 bits are too short
     loop.step(batch, labelled.tokens)
     assert loop.scheduler.state_dict()["_step_count"] == 2
 
@@ -476,7 +476,7 @@ def test_factors_of_ia3_are_not_decayed(tiny_bert):
 def test_checkpointed_blocks_drop_nothing():
     block = torch.nn.Linear(2, 2)
     block.gradient_checkpointing, block.dropout = True, 0.5
-    set_training_mode(block, checkpointing=True)
+    assert modules_in_training(block, checkpointing=True) == [block]
     assert block.training
     assert block.dropout == 0.0
 

@@ -19,6 +19,7 @@ from lightune.records import Decision
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 GIB = 1024**3
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -86,11 +87,25 @@ def in_fp32(hardware: Hardware, asked: str, why: str) -> Hardware:
     return replace(hardware, precision="fp32", decisions=(*kept, instead))
 
 
-def keep_freed_memory(hardware: Hardware) -> list[Decision]:
-    """Asks glibc to keep large blocks, which it gives back to the kernel at every step and pays for again.
+def to_device(array: NDArray[Any], device: str) -> torch.Tensor:
+    """The array as a tensor there. For a GPU by way of pinned memory, so that the CPU need not wait for the copy."""
+    import torch
 
-    It concerns the whole process, for good: for one that trains, or answers and ends, not for a server's.
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor.to(device)
+
+
+def tune_process(hardware: Hardware) -> list[Decision]:
+    """Settings of the whole process, for good: for one that trains, or answers and ends, not for a server's.
+
+    On a CPU it asks glibc to keep large blocks, which it gives back to the kernel at every step and pays for again.
+    On a GPU it leaves attention to torch's own kernels: cuDNN's are planned anew for each shape of batch.
     """
+    if hardware.device == "cuda":
+        import torch
+
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        return [Decision("attention", "torch's own kernels", "cuDNN's are planned anew for each shape of batch")]
     if hardware.device != "cpu":
         return []
     # kernels that oneDNN keeps, one for each shape of a product; its own 1,024 take a quarter of a gibibyte

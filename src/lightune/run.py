@@ -31,10 +31,10 @@ from lightune.evidence.evaluate import evaluate, predict_logits
 from lightune.hardware import (
     choose_hardware,
     in_fp32,
-    keep_freed_memory,
     own_randomness,
     refuse_several_processes,
     told_when_full,
+    tune_process,
 )
 from lightune.journal import Journal
 from lightune.libraries import network_off
@@ -136,7 +136,7 @@ def follow(
             show_faults(journal, diagnosis)
 
     with journal.phase("load", "Loading the model"):
-        journal.decide(*hardware.decisions, *keep_freed_memory(hardware))
+        journal.decide(*hardware.decisions, *tune_process(hardware))
         reference = locate(recipe.model)
         load = partial(load_base, reference, splits.class_names, seed=seed)
         base = load()

@@ -17,6 +17,7 @@ from lightune.data.files import MIB
 from lightune.data.scratch import joined
 from lightune.data.values import Names
 from lightune.errors import UserError
+from lightune.hardware import to_device
 from lightune.recipe import Truncation
 from lightune.records import Decision, Splits
 
@@ -206,8 +207,6 @@ def padded_length(length: int) -> int:
 
 def collate(tokens: Tokens, rows: Ints, frame: Frame, max_tokens: int, device: str) -> dict[str, torch.Tensor]:
     """The model's inputs for `rows`: input_ids and attention_mask (B, T), token_type_ids where it uses them."""
-    import torch
-
     lengths = tokens.lengths[rows]
     width = min(padded_length(int(lengths.max())), max_tokens)
     ids = np.full((len(rows), width), frame.pad_id, dtype=np.int64)
@@ -221,7 +220,7 @@ def collate(tokens: Tokens, rows: Ints, frame: Frame, max_tokens: int, device: s
             first, middle, last = frame.types
             types[i, at] = [*first, *[middle] * (length - frame.n_special), *last]
     arrays = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if frame.types else {})
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return {name: to_device(array, device) for name, array in arrays.items()}
 
 
 @dataclass(frozen=True)

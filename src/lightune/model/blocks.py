@@ -1,7 +1,7 @@
 """An encoder block written out, forward and backward: a few large products in the run's precision, little else.
 
 For blocks that normalise after attention and after the feed-forward layer (BERT, RoBERTa, ELECTRA, DistilBERT),
-frozen but for LoRA, on a CPU. Beside the same block made of modules it saves casts, copies and passes over memory:
+frozen but for LoRA. Beside the same block made of modules it saves casts, copies and passes over memory:
 LoRA's product is added to the frozen weight once a step, residuals are added in place, and nothing is kept in fp32
 that the products read in 16 bits.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from lightune.model.attention import WAYS
 from lightune.model.projections import Norm, Projection, is_simple_lora, matrices
 
 if TYPE_CHECKING:
@@ -83,8 +84,6 @@ BUILDS: list[tuple[tuple[str, ...], Callable[[Any], Parts]]] = [
 ]
 
 
-# tokens a text for which torch's fused attention is the faster one, forward: in bf16 up to SHORT, in fp32 from LONG
-SHORT, LONG = 48, 64
 MORE = ("past_key_values", "encoder_hidden_states")  # what a block may be given that the fast paths do not read
 
 
@@ -113,7 +112,8 @@ class FastBlock:
 
     def __init__(self, block: nn.Module, parts: Parts, dtype: torch.dtype, *, first_only: bool):
         self.block, self.parts, self.dtype, self.first_only = block, parts, dtype, first_only
-        self._width: int = parts.query.out_features  # type: ignore[assignment]
+        way = WAYS[parts.query.weight.device.type]  # type: ignore[union-attr, index]
+        self._attention = way(parts.query.out_features, parts.head_size)  # type: ignore[arg-type]
         self.q = Projection([parts.query], dtype)
         self.kv = Projection([parts.key, parts.value], dtype)
         self.out, self.up, self.down = (Projection([p], dtype) for p in (parts.out, parts.up, parts.down))
@@ -134,7 +134,8 @@ class FastBlock:
         import torch
 
         # without autocast an answer in fp32 is wanted: a fingerprint, a comparison
-        wanted = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        device = hidden.device.type
+        wanted = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         # a block that is to be computed again in the backward pass does so in its class's forward
         recomputes = self.block.training and getattr(self.block, "gradient_checkpointing", False)
         is_plain = (
@@ -147,7 +148,7 @@ class FastBlock:
         self.is_used = True
         mask = None if attention_mask is None else _additive(attention_mask[:, :, :1], self.dtype)
         if not torch.is_grad_enabled():
-            with torch.autocast("cpu", enabled=False):
+            with torch.autocast(device, enabled=False):
                 return self.forward(hidden.to(self.dtype), mask, keeps=False)[0]
         return _differentiable()(hidden.to(self.dtype), mask, self, *self.trained)
 
@@ -161,17 +162,14 @@ class FastBlock:
         x = hidden.reshape(-1, width)  # (N, D) of all tokens
         own = hidden[:, 0] if self.first_only else x  # (M, D) of those that are worked out
         q, kv = self.q.forward(own, packs=not keeps), self.kv.forward(x, packs=not keeps)  # (M, D), (N, 2 D)
-        if not keeps and self._fuses(hidden.shape[1]):
-            context, *of_attention = [self._attend_fused(q, kv, mask, n_texts)]
-        else:
-            context, *of_attention = self._attend(q, kv, mask, n_texts)
+        context, *of_attention = self._attention.forward(q, kv, mask, n_texts, keeps=keeps)
         attended = self.out.forward(context, packs=not keeps).add_(own)
         middle, *statistics = self._norm.forward(attended)
         wide = self.up.forward(middle, packs=not keeps)  # (M, F)
         active = torch.nn.functional.gelu(wide)
         summed = self.down.forward(active, packs=not keeps).add_(middle)
         y, *statistics_after = self._norm_after.forward(summed)
-        kept = x, own, *of_attention, context, attended, *statistics, middle, wide, active, summed, *statistics_after
+        kept = x, own, context, attended, *statistics, middle, wide, active, summed, *statistics_after, *of_attention
         return y.view(n_texts, -1, width), kept
 
     def backward(
@@ -180,7 +178,8 @@ class FastBlock:
         """The gradients of the input (B, T, D), if it is asked for, and of `trained`, from that of the output."""
         import torch
 
-        x, own, q, k, v, p, context, attended, mean, spread, middle, wide, active, summed, *statistics_after = kept
+        x, own, context, attended, mean, spread, middle, wide, active, summed, *others = kept
+        statistics_after, of_attention = others[:2], others[2:]
         n_texts, width = len(grad), grad.shape[-1]
         g = self._norm_after.backward(grad.reshape(-1, width), summed, statistics_after)  # (M, D)
         of_down = self.down.to_adapters(active, g)
@@ -188,11 +187,7 @@ class FastBlock:
         of_up = self.up.to_adapters(middle, g_wide)
         g = self._norm.backward(self.up.to_input(g_wide, onto=g), attended, (mean, spread))
         of_out = self.out.to_adapters(context, g)
-        (g_context,) = self._to_heads(self.out.to_input(g), n_texts)
-        g_v = torch.bmm(p.transpose(1, 2), g_context)
-        g_scores = torch.ops.aten._softmax_backward_data(torch.bmm(g_context, v.transpose(1, 2)), p, -1, p.dtype)
-        g_q = self._to_rows([torch.bmm(g_scores, k).mul_(self._scale)], n_texts)  # (M, D)
-        g_kv = self._to_rows([torch.bmm(g_scores.transpose(1, 2), q), g_v], n_texts)  # (N, 2 D)
+        g_q, g_kv = self._attention.backward(of_attention, self.out.to_input(g), n_texts)  # (M, D), (N, 2 D)
         trained = [*self.q.to_adapters(own, g_q), *self.kv.to_adapters(x, g_kv), *of_out, *of_up, *of_down]
         if not to_input:
             return None, trained
@@ -200,58 +195,13 @@ class FastBlock:
         (g_x[:, 0] if self.first_only else g_x.view(-1, width)).add_(self.q.to_input(g_q, onto=g))
         return g_x, trained
 
-    def _attend(self, q: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor | None, n_texts: int) -> Tensors:
-        """The context (M, D), and the scaled q, k, v (B·H, M / B or T, d) and weights p (B·H, M / B, T) behind it."""
-        import torch
-
-        (q,), (k, v) = self._to_heads(q, n_texts), self._to_heads(kv, n_texts)
-        scores = torch.bmm(q.mul_(self._scale), k.transpose(1, 2))  # (B·H, M / B, T)
-        if mask is not None:
-            scores.view(n_texts, -1, *scores.shape[1:]).add_(mask)
-        p = scores.softmax(-1)
-        return [self._to_rows([torch.bmm(p, v)], n_texts), q, k, v, p]
-
-    def _attend_fused(
-        self, q: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor | None, n_texts: int
-    ) -> torch.Tensor:
-        """The context (M, D) by torch's own attention, in one call."""
-        import torch
-
-        heads = n_texts, -1, self._width // self.parts.head_size, self.parts.head_size
-        k, v = (part.view(heads).transpose(1, 2) for part in kv.chunk(2, dim=1))
-        attend = torch.nn.functional.scaled_dot_product_attention
-        return attend(q.view(heads).transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2).reshape(len(q), -1)
-
-    def _fuses(self, n_tokens: int) -> bool:
-        """Whether torch's own attention is the faster one for texts of so many tokens, forward."""
-        return n_tokens >= LONG if self.dtype.itemsize == 4 else n_tokens <= SHORT
-
-    @property
-    def _scale(self) -> float:
-        return float(self.parts.head_size**-0.5)
-
-    def _to_heads(self, x: torch.Tensor, n_texts: int) -> torch.Tensor:
-        """(P, B·H, T, d) of (B·T, P·D): P projections side by side, D = H·d."""
-        width = self._width
-        n_parts, size = x.shape[1] // width, self.parts.head_size
-        heads = x.view(n_texts, -1, n_parts, width // size, size).permute(2, 0, 3, 1, 4)
-        return heads.reshape(n_parts, -1, len(x) // n_texts, size)
-
-    def _to_rows(self, heads: Tensors, n_texts: int) -> torch.Tensor:
-        """(B·T, P·D) of P times (B·H, T, d)."""
-        n_tokens, size = heads[0].shape[1:]
-        rows = heads[0].new_empty(n_texts, n_tokens, len(heads), len(heads[0]) // n_texts, size)
-        for at, part in enumerate(heads):
-            rows[:, :, at] = part.reshape(n_texts, -1, n_tokens, size).transpose(1, 2)  # (B, T, H, d)
-        return rows.view(n_texts * n_tokens, -1)
-
 
 def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A mask that is added to scores, from one that says which tokens are read, or from one of any precision."""
     import torch
 
     if mask.dtype == torch.bool:
-        return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
     return mask.to(dtype).clamp(min=torch.finfo(dtype).min)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightune.hardware import is_out_of_memory
 from lightune.model.anatomy import find_layers, made_up_text, made_up_texts, n_positions, text_config
-from lightune.model.blocks import LONG, MORE, FastBlock, Parts, can_write_out, find_parts, is_given
+from lightune.model.attention import LONG, WAYS
+from lightune.model.blocks import MORE, FastBlock, Parts, can_write_out, find_parts, is_given
 from lightune.model.projections import is_simple_lora
 from lightune.records import Decision
 
@@ -46,15 +47,15 @@ def quicken(model: nn.Module, precision: str) -> list[Decision]:
 def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | None:
     """All blocks computed by `FastBlock`, the last for the first token only where no more of it is read.
 
-    None where it is no question: on a GPU, whose own attention is faster, in fp16, and for other builds of block. The
-    decision has no reason where nothing was left to do.
+    None where it is no question: on Apple's GPUs, in fp16, and for other builds of block. The decision has no reason
+    where nothing was left to do.
     """
     import torch
 
     blocks, parts = _blocks(model)
     if not can_be_written_out(model, precision):
         _forget(blocks)
-        if not all(map(find_parts, blocks)) or not _is_on_cpu(model) or precision not in DTYPES or _is_sparse(model):
+        if not is_known_build(model) or not _suits(model, precision):
             return None
         return Decision(what, PLAIN, "more than LoRA's plain products trains in them, or a part is of another kind")
     choice, dtype = f"written out in {precision}", getattr(torch, DTYPES[precision])
@@ -109,7 +110,7 @@ def fuse_adapters(what: str, model: nn.Module, precision: str) -> Decision | Non
     if not layers:
         return None
     if precision != "fp32":
-        return Decision(what, PLAIN, "in 16 bits, only blocks that are written out have it, on a CPU")
+        return Decision(what, PLAIN, "in 16 bits, only blocks that are written out have it")
     if not (suited and _is_same(model, suited)):
         return Decision(what, PLAIN, "this network, or an option of LoRA, needs the separate products")
     for layer, forward in suited.items():
@@ -153,17 +154,21 @@ def plain_network(model: nn.Module) -> nn.Module:
 
 
 def can_be_written_out(model: nn.Module, precision: str) -> bool:
-    """Whether all blocks are of a known build, on a CPU, passed through once, and train nothing but LoRA."""
+    """Whether all blocks are of a known build, passed through once, and train nothing but LoRA."""
     blocks, parts = _blocks(model)
     plain = plain_network(model)
-    is_known = len(parts) == len(blocks) and not _is_shared(plain, find_layers(plain)) and not _is_sparse(model)
-    return is_known and _is_on_cpu(model) and precision in DTYPES
+    return len(parts) == len(blocks) and not _is_shared(plain, find_layers(plain)) and _suits(model, precision)
 
 
 def is_written_out(model: nn.Module) -> bool:
     """Whether the fast path of all blocks was accepted and is in use."""
     blocks = _blocks(model)[0]
     return len(_fast(blocks)) == len(blocks)
+
+
+def is_known_build(model: nn.Module) -> bool:
+    """Whether all blocks are of a build that can be written out, whatever trains in them."""
+    return all(map(find_parts, _blocks(model)[0])) and not _is_sparse(model)
 
 
 def bytes_of_a_number(model: nn.Module) -> int:
@@ -176,8 +181,9 @@ def _is_sparse(model: nn.Module) -> bool:
     return getattr(text_config(plain_network(model)), "attention_type", None) == "block_sparse"
 
 
-def _is_on_cpu(model: nn.Module) -> bool:
-    return next(model.parameters()).device.type == "cpu"
+def _suits(model: nn.Module, precision: str) -> bool:
+    """Whether blocks can be written out on this device, in this precision, at all."""
+    return next(model.parameters()).device.type in WAYS and precision in DTYPES and not _is_sparse(model)
 
 
 def _blocks(model: nn.Module) -> tuple[list[Any], dict[Any, Parts]]:

@@ -52,7 +52,8 @@ class Projection:
         with torch.no_grad():
             self._weight = torch.cat([layer.weight for layer in plain]).to(dtype)  # (out, in)
             self._bias = None if plain[0].bias is None else torch.cat([layer.bias for layer in plain]).to(dtype)
-        self._packs = not self._adapted and can_pack(dtype)
+        self._is_on_cpu = self._weight.device.type == "cpu"
+        self._packs = not self._adapted and self._is_on_cpu and can_pack(dtype)
         self._packed: torch.Tensor | None = None  # the weight as the kernels read it, made when it is first needed
 
     @property
@@ -69,7 +70,8 @@ class Projection:
 
         if packs and self._packs and len(x) <= FEW:
             return self._packed_product(x)
-        if self._adapted and not (self._seen and all(map(torch.equal, self.trained, self._seen))):
+        # to compare, the CPU would wait for a GPU: there the sum is made every time
+        if self._adapted and not (self._is_on_cpu and self._seen and all(map(torch.equal, self.trained, self._seen))):
             self._refresh()
         return torch.nn.functional.linear(x, self._weight, self._bias)
 

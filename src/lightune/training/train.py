@@ -19,17 +19,21 @@ import numpy as np
 from lightune.data.batching import Encoder, Labelled, Tokens, epoch_steps, within_budget
 from lightune.errors import GateError, UserError
 from lightune.evidence.evaluate import predict_logits, softmax
-from lightune.hardware import Hardware
+from lightune.hardware import Hardware, to_device
 from lightune.journal import Journal
 from lightune.model.adapters import adapter_dropout_modules
 from lightune.model.anatomy import inside
+from lightune.model.engine import is_known_build
 from lightune.recipe import TrainRecipe
 from lightune.records import History, Plan
+from lightune.training.recorded import Recorded, recording_pays
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import nn
+
+    from lightune.training.recorded import Inputs
 
     Ints = NDArray[np.int64]
 
@@ -101,6 +105,8 @@ def train(
                 # half a step less: rounded up, it is this step again when the recipe is run again
                 history.n_steps, history.epochs = step, plan.epochs * (step - 0.5) / n_steps
                 break
+    if isinstance(loop.forward_and_backward, Recorded) and loop.forward_and_backward.refusal:
+        journal.say(f"  launched kernel by kernel: {loop.forward_and_backward.refusal}")
     best.restore()
     history.best_step, history.seconds = best.step, clock.working
     return history
@@ -161,6 +167,7 @@ class Loop:
         self.clip = recipe.clip
         if plan.checkpointing:
             enable_checkpointing(model)
+        self.in_training = modules_in_training(model.eval(), plan.checkpointing)
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(model, recipe, plan.learning_rate, head_modules)
         # the first step of a warm-up has a rate of 0: a run of one step would train nothing
@@ -169,29 +176,35 @@ class Loop:
         self.scheduler, self.n_steps = get_scheduler(schedule, optimizer, warmup, n_steps), n_steps
         self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.y = torch.from_numpy(rows.y).to(hardware.device)
+        self.y = rows.y
+        self.forward_and_backward: Callable[[Inputs], torch.Tensor] = self._forward_and_backward
+        if self._records(rows.tokens.lengths):
+            self.forward_and_backward = Recorded(self._forward_and_backward, self.trainable)
         self.learning_rate = 0.0  # of the adapters, at the step just made
 
     def step(self, rows: Ints, tokens: Tokens) -> torch.Tensor:
         """One optimizer step on `rows` of `tokens`, in as many passes as memory asks for; the mean loss, ()."""
         import torch
 
-        set_training_mode(self.model, self.plan.checkpointing)
+        for module in self.in_training:
+            module.training = True  # evaluations switch it off
         mine, weight = self._my_share(rows)
         batches = within_budget(mine, tokens.lengths, self.plan.memory_tokens)
         total = torch.zeros((), device=self.hardware.device)
         for batch in batches:
             waits = batch is not batches[-1]  # processes exchange gradients once a step, with its last batch
+            inputs = self.encoder.batch(tokens, batch, self.hardware.device)
+            inputs["labels"] = to_device(self.y[batch], self.hardware.device)
+            inputs["weight"] = to_device(np.array(weight / len(rows), np.float32), self.hardware.device)
             with self.accelerator.no_sync(self.wrapped) if waits else nullcontext():
-                loss = self._loss(tokens, batch) * (weight / len(rows))
-                torch.autograd.backward(self.scaler.scale(loss))
-            total += loss.detach()
+                total += self.forward_and_backward(inputs)
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.trainable, self.clip)
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad()
+        # recordings add to the gradients where they are
+        self.optimizer.zero_grad(set_to_none=not isinstance(self.forward_and_backward, Recorded))
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         if self.scaler.get_scale() >= scale:  # a smaller one means that this step was skipped
             self.scheduler.step()
@@ -202,13 +215,30 @@ class Loop:
         while self.scheduler.last_epoch < int(share * self.n_steps):
             self.scheduler.step()
 
-    def _loss(self, tokens: Tokens, batch: Ints) -> torch.Tensor:
+    def _forward_and_backward(self, inputs: Inputs) -> torch.Tensor:
+        """Adds a batch's gradients to those that are there; its share of the step's mean loss, ().
+
+        inputs: the model's, `labels` (B,), and `weight` (), by which the sum of the losses is multiplied.
+        """
+        import torch
+
+        loss = self._loss(**inputs)
+        torch.autograd.backward(self.scaler.scale(loss))
+        return loss.detach()
+
+    def _loss(self, labels: torch.Tensor, weight: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
         import torch
 
         with self.hardware.autocast():
-            inputs = self.encoder.batch(tokens, batch, self.hardware.device)
             logits = self.wrapped(**inputs).logits  # (B, C)
-        return torch.nn.functional.cross_entropy(logits.float(), self.y[batch], reduction="sum")
+        return weight * torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+
+    def _records(self, lengths: Ints) -> bool:
+        """Whether passes are recorded: on a GPU, where the blocks are known to do no more than compute."""
+        suits = (
+            self.hardware.device == "cuda" and self.accelerator.num_processes == 1 and not self.scaler.is_enabled()
+        )
+        return suits and is_known_build(self.model) and recording_pays(lengths, self.n_steps)
 
     def _my_share(self, rows: Ints) -> tuple[Ints, int]:
         """This process's part of a step, and the factor that undoes the averaging of gradients."""
@@ -318,19 +348,18 @@ def enable_checkpointing(model: nn.Module) -> None:
         enable({"use_reentrant": False})  # type: ignore[operator]
 
 
-def set_training_mode(model: nn.Module, checkpointing: bool) -> None:
-    """No dropout in the network, dropout in the adapters; recomputed blocks if `checkpointing`."""
-    model.eval()
-    for module in adapter_dropout_modules(model):
-        module.train()
+def modules_in_training(model: nn.Module, checkpointing: bool) -> list[nn.Module]:
+    """Those that are in training mode while all others are not: the adapters' dropout, and recomputed blocks."""
+    found = adapter_dropout_modules(model)
     if checkpointing:
-        for module in model.modules():
-            # transformers recomputes a block only while the block itself says it is training
-            if hasattr(module, "gradient_checkpointing"):
-                module.training = True
-                for name, value in vars(module).items():  # BART's and OPT's blocks drop by themselves
-                    if "dropout" in name and isinstance(value, float):
-                        setattr(module, name, 0.0)
+        # transformers recomputes a block only while the block itself says it is training
+        blocks = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+        for block in blocks:
+            for name, value in vars(block).items():  # BART's and OPT's blocks drop by themselves
+                if "dropout" in name and isinstance(value, float):
+                    setattr(block, name, 0.0)
+        found += blocks
+    return found
 
 
 def score_dev(model: nn.Module, encoder: Encoder, rows: Labelled, hardware: Hardware) -> dict[str, float]:

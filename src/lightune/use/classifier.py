@@ -66,8 +66,8 @@ class Classifier:
             hardware = in_fp32(hardware, precision, refused)
         # In 16 bits only where blocks are written out, as in the run and its proof: they round the sum from fp32.
         # Autocast would give other answers, that no proof has seen.
-        on_cpu = hardware.device == "cpu"
-        suits = hardware.precision == "fp32" or (on_cpu and can_be_written_out(loaded.model, hardware.precision))
+        loaded.model.to(hardware.device)
+        suits = hardware.precision == "fp32" or can_be_written_out(loaded.model, hardware.precision)
         if merge and suits and adapters.can_merge(loaded.model):
             loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)
             classifier = cls(loaded, hardware)

@@ -15,7 +15,7 @@ from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.evidence.evaluate import evaluate
 from lightune.evidence.metrics import METRICS
-from lightune.hardware import choose_hardware, keep_freed_memory
+from lightune.hardware import choose_hardware, tune_process
 from lightune.journal import Journal
 from lightune.libraries import is_offline
 from lightune.report.screen import show_scores
@@ -127,7 +127,7 @@ def predict_file(
 
 def _load(run: str, base: str | None, device: str, precision: str) -> Classifier:
     """The classifier, in a process that does nothing else."""
-    keep_freed_memory(choose_hardware(device))  # first: kernels are made, and their number read, as it is loaded
+    tune_process(choose_hardware(device))  # first: kernels are made, and their number read, as it is loaded
     return Classifier.load(run, base=base, device=device, precision=precision)
 
 

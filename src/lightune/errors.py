@@ -26,3 +26,8 @@ def near_match(word: str, options: Iterable[str]) -> str:
     """' Did you mean …?' with the options closest to `word`, or '' if none is close."""
     matches = get_close_matches(word, list(options), n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without the lines that follow; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lightune.errors import GateError, UserError, near_match
+from lightune.errors import GateError, UserError, first_line, near_match
 from lightune.records import Decision
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def told_when_full(fix: str) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not is_out_of_memory(error):
             raise
-        raise GateError(f"out of memory: {str(error).splitlines()[0][:200]} {fix}") from None
+        raise GateError(f"out of memory: {first_line(error):.200} {fix}") from None
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lightune.data.values import Texts
 from lightune.doctor.exam import SHOWN, Exam, Symptom
-from lightune.errors import UserError
+from lightune.errors import UserError, first_line
 from lightune.evidence.baselines import TOKEN, on_embeddings, on_words
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _embeddings(exam: Exam, texts: Texts) -> Floats | None:
     try:
         found = exam.embed(texts)
     except UserError as error:
-        exam.left_out["label_errors"] = f"by the words alone: {str(error).splitlines()[0]}"
+        exam.left_out["label_errors"] = f"by the words alone: {first_line(error)}"
         return None
     if found is None:
         exam.left_out["label_errors"] = "by the words alone: the base model gives no embeddings"

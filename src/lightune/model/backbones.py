@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightune.errors import UserError, near_match
+from lightune.errors import UserError, first_line, near_match
 from lightune.hardware import seed_everything
 from lightune.libraries import is_offline, quiet_transformers
 from lightune.model.anatomy import check_backbone, ensure_pad_token, n_positions
@@ -232,7 +232,7 @@ def _snapshot(name: str, revision: str | None) -> Reference:
             f"{near_match(name, PACKAGED)} For a private one, log in with `hf auth login`."
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"model = {name!r}: not in the local cache, and the Hub cannot be reached ({reason})."
             f"{near_match(name, PACKAGED)} Go online once, give a local folder, "

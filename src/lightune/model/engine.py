@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from lightune.errors import first_line
 from lightune.hardware import is_out_of_memory
 from lightune.model.anatomy import find_layers, made_up_text, made_up_texts, n_positions, text_config
 from lightune.model.attention import LONG, WAYS
@@ -55,7 +56,7 @@ def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | 
     blocks, parts = _blocks(model)
     if not can_be_written_out(model, precision):
         _forget(blocks)
-        if not is_known_build(model) or not _suits(model, precision):
+        if not all(map(find_parts, blocks)) or not _suits(model, precision):
             return None
         return Decision(what, PLAIN, "more than LoRA's plain products trains in them, or a part is of another kind")
     choice, dtype = f"written out in {precision}", getattr(torch, DTYPES[precision])
@@ -64,18 +65,19 @@ def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | 
     if not changed:
         return Decision(what, choice, "")
     _forget(changed)
+    refused = ""
     for last in (blocks[-1], None):  # the one that is worked out for the first token only
         # to the fourth digit in fp32: then what is left in 16 bits is rounding
-        if not _is_same(model, _written_out(changed, parts, torch.float32, last)):
+        if refused := _difference(model, _written_out(changed, parts, torch.float32, last)):
             continue
         fast = _written_out(changed, parts, dtype, last)
-        if precision != "fp32" and not _is_same(model, fast, precision):
-            return Decision(what, PLAIN, f"written out in {precision}, they are too far from the plain ones in fp32")
+        if precision != "fp32" and (refused := _difference(model, fast, precision)):
+            return Decision(what, PLAIN, f"written out in {precision}, {refused}")
         for block, forward in fast.items():
             block.forward = block.fast = forward
         tokens = "; the last for the first token only, as the classifier reads no other" if last else ""
         return Decision(what, choice, f"forward and backward in few, large products{tokens}; same answers, checked")
-    return Decision(what, PLAIN, "written out, they gave other answers than the plain ones")
+    return Decision(what, PLAIN, f"written out, {refused}")
 
 
 def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
@@ -92,7 +94,7 @@ def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
     if parts is None:
         return Decision(what, PLAIN, f"no fast path for {type(block).__name__} yet")
     short = FirstToken(block, parts)
-    if not _is_same(model, {block: short}):
+    if _difference(model, {block: short}):
         return Decision(what, PLAIN, "the classifier reads more than the first token, or its length changes it")
     block.forward = short  # type: ignore[method-assign]
     if was_short:
@@ -111,7 +113,7 @@ def fuse_adapters(what: str, model: nn.Module, precision: str) -> Decision | Non
         return None
     if precision != "fp32":
         return Decision(what, PLAIN, "in 16 bits, only blocks that are written out have it")
-    if not (suited and _is_same(model, suited)):
+    if not suited or _difference(model, suited):
         return Decision(what, PLAIN, "this network, or an option of LoRA, needs the separate products")
     for layer, forward in suited.items():
         layer.forward = forward
@@ -131,7 +133,7 @@ def can_compute(model: nn.Module, precision: str) -> str:
     except (RuntimeError, TypeError) as error:
         if is_out_of_memory(error):
             raise
-        return f"{type(error).__name__}: {str(error).splitlines()[0]:.100}"
+        return f"{type(error).__name__}: {first_line(error):.100}"
     return ""
 
 
@@ -164,11 +166,6 @@ def is_written_out(model: nn.Module) -> bool:
     """Whether the fast path of all blocks was accepted and is in use."""
     blocks = _blocks(model)[0]
     return len(_fast(blocks)) == len(blocks)
-
-
-def is_known_build(model: nn.Module) -> bool:
-    """Whether all blocks are of a build that can be written out, whatever trains in them."""
-    return all(map(find_parts, _blocks(model)[0])) and not _is_sparse(model)
 
 
 def bytes_of_a_number(model: nn.Module) -> int:
@@ -221,10 +218,13 @@ def _written_out(
     return {block: FastBlock(block, parts[block], dtype, first_only=block is last) for block in blocks}
 
 
-def _is_same(model: nn.Module, forwards: Forwards, precision: str = "fp32") -> bool:
-    """Whether the network answers and learns what it did if each module has its new forward; it keeps none."""
+def _difference(model: nn.Module, forwards: Forwards, precision: str = "fp32") -> str:
+    """What is wrong if each module has its new forward; "" if the network answers and learns what it did.
+
+    It keeps none of them.
+    """
     if _is_sparse(model):
-        return False
+        return "nothing is tried on it"
     outcome = partial(_outcome, model, forwards, of_blocks=precision != "fp32")
     with _away_from_start(model):
         expected = outcome("fp32")
@@ -236,12 +236,16 @@ def _is_same(model: nn.Module, forwards: Forwards, precision: str = "fp32") -> b
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             if is_out_of_memory(error):
                 raise
-            return False  # built otherwise than its parts' names say
+            # built otherwise than its parts' names say
+            return f"they fail: {type(error).__name__}: {first_line(error):.100}"
         finally:
             for module in forwards:
                 del module.forward
-    is_used = all(getattr(forward, "is_used", True) for forward in forwards.values())
-    return is_used and _are_close(got, expected, rough, precision)
+    if not all(getattr(forward, "is_used", True) for forward in forwards.values()):
+        return "they are given more than they read"
+    if _are_close(got, expected, rough, precision):
+        return ""
+    return "they give other answers than the plain ones" if precision == "fp32" else "they are too far from fp32"
 
 
 def _are_close(got: Tensors, expected: Tensors, rough: Tensors, precision: str) -> bool:

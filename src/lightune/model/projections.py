@@ -102,7 +102,8 @@ class Projection:
 
         # not by version counters: the fused optimizer changes a parameter without counting
         with torch.inference_mode(False), torch.no_grad():
-            seen, self._seen = [matrix.clone() for matrix in self.trained], []  # what fails below is made again
+            self._seen = []  # what fails below is made again
+            seen = [matrix.clone() for matrix in self.trained] if self._is_on_cpu else []
             for at, layer in self._adapted:
                 a, b, scale = matrices(layer)
                 self._weight[at] = torch.addmm(layer.base_layer.weight, b, a, alpha=scale)

@@ -23,17 +23,13 @@ from lightune.hardware import Hardware, to_device
 from lightune.journal import Journal
 from lightune.model.adapters import adapter_dropout_modules
 from lightune.model.anatomy import inside
-from lightune.model.engine import is_known_build
 from lightune.recipe import TrainRecipe
 from lightune.records import History, Plan
-from lightune.training.recorded import Recorded, recording_pays
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import nn
-
-    from lightune.training.recorded import Inputs
 
     Ints = NDArray[np.int64]
 
@@ -105,8 +101,6 @@ def train(
                 # half a step less: rounded up, it is this step again when the recipe is run again
                 history.n_steps, history.epochs = step, plan.epochs * (step - 0.5) / n_steps
                 break
-    if isinstance(loop.forward_and_backward, Recorded) and loop.forward_and_backward.refusal:
-        journal.say(f"  launched kernel by kernel: {loop.forward_and_backward.refusal}")
     best.restore()
     history.best_step, history.seconds = best.step, clock.working
     return history
@@ -177,9 +171,6 @@ class Loop:
         self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.y = rows.y
-        self.forward_and_backward: Callable[[Inputs], torch.Tensor] = self._forward_and_backward
-        if self._records(rows.tokens.lengths):
-            self.forward_and_backward = Recorded(self._forward_and_backward, self.trainable)
         self.learning_rate = 0.0  # of the adapters, at the step just made
 
     def step(self, rows: Ints, tokens: Tokens) -> torch.Tensor:
@@ -193,18 +184,16 @@ class Loop:
         total = torch.zeros((), device=self.hardware.device)
         for batch in batches:
             waits = batch is not batches[-1]  # processes exchange gradients once a step, with its last batch
-            inputs = self.encoder.batch(tokens, batch, self.hardware.device)
-            inputs["labels"] = to_device(self.y[batch], self.hardware.device)
-            inputs["weight"] = to_device(np.array(weight / len(rows), np.float32), self.hardware.device)
             with self.accelerator.no_sync(self.wrapped) if waits else nullcontext():
-                total += self.forward_and_backward(inputs)
+                loss = self._loss(tokens, batch) * (weight / len(rows))
+                torch.autograd.backward(self.scaler.scale(loss))
+            total += loss.detach()
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.trainable, self.clip)
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        # recordings add to the gradients where they are
-        self.optimizer.zero_grad(set_to_none=not isinstance(self.forward_and_backward, Recorded))
+        self.optimizer.zero_grad()
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         if self.scaler.get_scale() >= scale:  # a smaller one means that this step was skipped
             self.scheduler.step()
@@ -215,30 +204,14 @@ class Loop:
         while self.scheduler.last_epoch < int(share * self.n_steps):
             self.scheduler.step()
 
-    def _forward_and_backward(self, inputs: Inputs) -> torch.Tensor:
-        """Adds a batch's gradients to those that are there; its share of the step's mean loss, ().
-
-        inputs: the model's, `labels` (B,), and `weight` (), by which the sum of the losses is multiplied.
-        """
-        import torch
-
-        loss = self._loss(**inputs)
-        torch.autograd.backward(self.scaler.scale(loss))
-        return loss.detach()
-
-    def _loss(self, labels: torch.Tensor, weight: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+    def _loss(self, tokens: Tokens, batch: Ints) -> torch.Tensor:
         import torch
 
         with self.hardware.autocast():
+            inputs = self.encoder.batch(tokens, batch, self.hardware.device)
             logits = self.wrapped(**inputs).logits  # (B, C)
-        return weight * torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-
-    def _records(self, lengths: Ints) -> bool:
-        """Whether passes are recorded: on a GPU, where the blocks are known to do no more than compute."""
-        suits = (
-            self.hardware.device == "cuda" and self.accelerator.num_processes == 1 and not self.scaler.is_enabled()
-        )
-        return suits and is_known_build(self.model) and recording_pays(lengths, self.n_steps)
+        y = to_device(self.y[batch], self.hardware.device)  # (B,)
+        return torch.nn.functional.cross_entropy(logits.float(), y, reduction="sum")
 
     def _my_share(self, rows: Ints) -> tuple[Ints, int]:
         """This process's part of a step, and the factor that undoes the averaging of gradients."""

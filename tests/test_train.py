@@ -178,13 +178,15 @@ def test_no_training_keeps_the_start(tiny_bert, rows, hardware):
 
 
 def test_best_prefers_accuracy_then_loss():
-    best = Best(torch.nn.Linear(1, 1))
-    assert best.offer({"step": 1, "accuracy": 0.8, "loss": 0.5}) == 0
-    assert best.offer({"step": 2, "accuracy": 0.8, "loss": 0.6}) == 1
-    assert best.offer({"step": 3, "accuracy": 0.8, "loss": 0.4}) == 0
-    assert best.offer({"step": 4, "accuracy": 0.7, "loss": 0.1}) == 1
+    best, logits = Best(torch.nn.Linear(1, 1)), np.zeros((3, 2))
+    assert best.offer({"step": 1, "accuracy": 0.8, "loss": 0.5}, logits) == 0
+    assert best.offer({"step": 2, "accuracy": 0.8, "loss": 0.6}, logits) == 1
+    assert best.offer({"step": 3, "accuracy": 0.8, "loss": 0.4}, logits + 1) == 0
+    assert best.offer({"step": 4, "accuracy": 0.7, "loss": 0.1}, logits) == 1
     assert best.step == 3
-    assert best.offer({"step": 5, "accuracy": 0.7, "loss": 0.1}, counts=False) == 1
+    assert best.dev_logits is not None
+    assert (best.dev_logits == 1).all()
+    assert best.offer({"step": 5, "accuracy": 0.7, "loss": 0.1}, logits, counts=False) == 1
 
 
 def test_measuring_the_speed_changes_no_random_numbers(tiny_bert, rows, hardware):

@@ -103,6 +103,11 @@ class EvidenceRecipe(Section):
 
     baselines: list[str] = Field(["majority", "tfidf", "probe"], description="rows of `lightune baselines`; none: []")
     doctor: bool = Field(True, description="look for faults in the data before the work")
+    calibrate: bool = Field(True, description="probabilities by a temperature, where dev rows call for one")
+    goal: str = Field("", description="answer only where it is met: precision >= 0.95, or accuracy >= 0.9")
+    conformal: float | None = Field(
+        None, description="sets of labels that hold the true one: how often, 0.9", gt=0, lt=1
+    )
     require: list[str] = Field([], description="gates, exit code 3: accuracy>tfidf, f1_macro>=0.8")
 
 

@@ -122,9 +122,10 @@ class History:
     """What happened: points of the curves, the step whose state was kept, useful tokens and the seconds they took.
 
     seconds: of the steps alone, without the evaluations on dev rows. epochs: those it came to, where the time budget
-    ended it; n_steps are then the steps that were made.
+    ended it; n_steps are then the steps that were made. dev_logits (N, C): the kept state's, of the dev rows.
     """
 
+    dev_logits: np.ndarray
     curve: list[dict[str, float]] = field(default_factory=list)
     dev_curve: list[dict[str, float]] = field(default_factory=list)
     n_steps: int = 0

@@ -20,13 +20,14 @@ from lightune import trackers
 from lightune.artifact.contract import make_contract
 from lightune.artifact.folder import DOCTOR, MARK, PICTURE, choose_run_folder, save_adapter, write_json
 from lightune.artifact.proof import prove
-from lightune.artifact.results import gather, write_run
+from lightune.artifact.results import Evidence, gather, write_run
 from lightune.data.batching import encode, make_encoder
 from lightune.data.prepare import prepare, split_prepared
 from lightune.doctor.examine import glance
 from lightune.doctor.patient import of_corpus
 from lightune.evidence import baselines, gate, score
 from lightune.evidence.baselines import Lesson, embed
+from lightune.evidence.calibration import calibrate, parse_goal
 from lightune.evidence.evaluate import evaluate, predict_logits
 from lightune.hardware import (
     choose_hardware,
@@ -118,6 +119,7 @@ def follow(
     metrics = score.check(recipe.metrics)
     names = baselines.check(recipe.evidence.baselines)
     requirements = gate.parse(recipe.evidence.require, ["before", *names])
+    parse_goal(recipe.evidence.goal)
     folder = choose_run_folder(output, f"{checked.name}-{method}", overwrite=overwrite)
 
     with journal.phase("read", "Reading the data"):
@@ -161,9 +163,18 @@ def follow(
     if dry_run:
         return Result(None, plan_as_dict(plan, splits))
 
-    def measure(when: str, model: nn.Module) -> Evaluation:
+    def measure(when: str, model: nn.Module, temperature: float = 1.0) -> Evaluation:
         with journal.progress(when, rows["test"].n_tokens, "tokens") as progress:
-            return evaluate(model, encoder, rows["test"], hardware, metrics, seed=seed, advance=progress.advance)
+            return evaluate(
+                model,
+                encoder,
+                rows["test"],
+                hardware,
+                metrics,
+                seed=seed,
+                temperature=temperature,
+                advance=progress.advance,
+            )
 
     cpu = hardware.device == "cpu"
     name, parameters = checked.name, recipe.model_dump()
@@ -213,7 +224,8 @@ def follow(
             hardware.release()
 
         with journal.phase("after", "After: the same rows"):
-            after = measure("after", model.to(hardware.device))
+            calibration = calibrate(rows["dev"].y, history.dev_logits, recipe.evidence)
+            after = measure("after", model.to(hardware.device), calibration.temperature)
             if cache and cache.trouble:
                 journal.warn(cache.trouble)
 
@@ -233,6 +245,7 @@ def follow(
                 folder.adapter,
                 data.corpus.digest,
                 hardware.precision,
+                calibration,
             )
             contract = save_adapter(model, encoder, contract, folder.adapter)
             journal.decide(*share_with_hub_cache(base))
@@ -244,22 +257,8 @@ def follow(
             journal.say(f"  {proof.rows} texts in a fresh process: logits differ by {proof.max_logit_difference:.1e}")
 
         with journal.phase("report", "Reporting"):
-            results = gather(
-                checked,
-                journal,
-                hardware,
-                data,
-                splits,
-                base,
-                contract,
-                plan,
-                history,
-                before,
-                after,
-                answers,
-                requirements,
-                proof,
-            )
+            evidence = Evidence(before, after, answers, requirements, calibration)
+            results = gather(checked, journal, hardware, data, splits, base, contract, plan, history, evidence, proof)
             watchers.log(
                 {f"test_{name}": scored["value"] for name, scored in results["after"].items()}, history.n_steps
             )
@@ -270,7 +269,7 @@ def follow(
             results["seconds"] = journal.spent()  # with the report's own share
             if diagnosis:
                 write_json(folder.partial / DOCTOR, diagnosis.model_dump())
-            write_run(folder.partial, checked, results, splits, before, after, answers, hardware)
+            write_run(folder.partial, checked, results, splits, evidence, hardware)
         folder.publish()
     show_results(journal, results, folder.final)
     gate.keep(results["requirements"], folder.final)

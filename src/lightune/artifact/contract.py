@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lightune import __version__
 from lightune.data.batching import Encoder
 from lightune.errors import UserError
+from lightune.evidence.calibration import Calibration
 from lightune.model.backbones import Base
 from lightune.model.methods import METHODS
 
@@ -31,6 +32,24 @@ class BaseContract(BaseModel):
     revision: str | None = Field(description="commit on the Hub")
     digest: str = Field(description="sha256 of the base's safetensors files", pattern="^[0-9a-f]{64}$")
     beside: str | None = Field(None, description="a local base's path relative to the adapter folder")
+
+
+class Abstention(BaseModel):
+    """When an answer is held back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    goal: str = Field(description="what answers reach, as far as the dev rows tell")
+    thresholds: list[float | None] = Field(description="lowest probability of each label; null: it is never given")
+
+
+class Conformal(BaseModel):
+    """Sets of labels that hold the true one with a known probability."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: float = Field(description="that probability, for rows like the dev rows", gt=0, lt=1)
+    threshold: float = Field(description="probability from which on a label belongs to the set", ge=0, le=1)
 
 
 class Contract(BaseModel):
@@ -52,6 +71,8 @@ class Contract(BaseModel):
     temperature: float = Field(
         1.0, description="logits are divided by it before the softmax", gt=0, allow_inf_nan=False
     )
+    abstention: Abstention | None = Field(None, description="without it every text gets a label")
+    conformal: Conformal | None = Field(None, description="without it no sets are given")
     fingerprint: list[float] = Field(default_factory=list, description="logits of a fixed text, compared at loading")
     files: dict[str, str] = Field(default_factory=dict, description="file of the adapter folder -> its sha256")
     seal: str = Field("", description="sha256 of everything above")
@@ -70,6 +91,12 @@ class Contract(BaseModel):
             raise ValueError(f"{method!r} is no method of this lightune")
         return method
 
+    @model_validator(mode="after")
+    def _one_each(self) -> Contract:
+        if self.abstention and len(self.abstention.thresholds) != len(self.labels):
+            raise ValueError("not one threshold for each label")
+        return self
+
 
 def make_contract(
     labels: Sequence[str],
@@ -81,6 +108,7 @@ def make_contract(
     adapter: Path,
     trained_on: str,
     precision: str,
+    calibration: Calibration,
 ) -> Contract:
     """The contract of a freshly trained classifier that will be saved in `adapter`."""
     reference = base.reference
@@ -92,7 +120,12 @@ def make_contract(
         "label": label,
         "method": method,
         "precision": precision,
+        "temperature": calibration.temperature,
     }
+    if calibration.goal:
+        values["abstention"] = Abstention(goal=str(calibration.goal), thresholds=list(calibration.thresholds))
+    if calibration.level is not None and calibration.set_threshold is not None:
+        values["conformal"] = Conformal(level=calibration.level, threshold=calibration.set_threshold)
     return Contract(
         **values,
         trained_on=trained_on,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,11 @@ from lightune.artifact.contract import Contract
 from lightune.artifact.folder import ENVIRONMENT, PREDICTIONS, RECIPE, RESULTS, write_json
 from lightune.data.prepare import Prepared
 from lightune.evidence.baselines import BASELINES, Answer
+from lightune.evidence.calibration import Calibration, is_answered, label_sets, reliability, tempered
 from lightune.evidence.gate import Requirement, shortfall
 from lightune.evidence.metrics import METRICS
 from lightune.evidence.score import not_applicable, score_all
+from lightune.evidence.statistics import wilson
 from lightune.evidence.verdict import UNTUNED, Comparison, compare, in_words, verdict
 from lightune.hardware import Hardware, environment, git_commit, peak_memory_bytes
 from lightune.journal import Journal
@@ -26,6 +28,8 @@ from lightune.model.backbones import FROM_HUB, Base
 from lightune.model.methods import check_options
 from lightune.recipe import Checked, Recipe, flatten, write_recipe
 from lightune.records import Evaluation, History, Proof, Rehearsal, Score, Splits
+
+CALIBRATED = ("ece", "brier", "log_loss")  # the scores that a temperature changes
 
 
 class Strict(BaseModel):
@@ -110,6 +114,49 @@ class ComparisonRecord(Strict):
     words: str
 
 
+class BinRecord(Strict):
+    """Test rows whose answer has a probability in [low, high)."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float = Field(description="their mean probability")
+    accuracy: float
+
+
+class GoalRecord(Strict):
+    """What comes of answering only where dev rows said that a goal is met."""
+
+    what: str
+    thresholds: dict[str, float | None] = Field(description="lowest probability of each label; null: never given")
+    answered: ScoreRecord = Field(description="share of the test rows that get a label")
+    reached: dict[str, ScoreRecord | None] = Field(
+        description="label -> precision on test rows, null where it is not given; `all`: accuracy of all answers"
+    )
+
+
+class ConformalRecord(Strict):
+    """Sets of labels."""
+
+    level: float
+    threshold: float
+    covered: ScoreRecord = Field(description="share of the test rows whose set holds the true label")
+    mean_size: float
+
+
+class CalibrationRecord(Strict):
+    """What dev rows taught about the probabilities, and what it came to on the test rows."""
+
+    temperature: float
+    n_dev: int
+    uncalibrated: dict[str, ScoreRecord]
+    calibrated: dict[str, ScoreRecord]
+    bins_uncalibrated: list[BinRecord]
+    bins: list[BinRecord]
+    goal: GoalRecord | None
+    conformal: ConformalRecord | None
+
+
 class RequirementRecord(Strict):
     """What the run had to show, and why it does not; an empty `why` if it does."""
 
@@ -133,6 +180,7 @@ class Results(Strict):
     comparisons: dict[str, ComparisonRecord] = Field(description="by `before` and the names of baselines")
     verdict: str = Field(description="the comparison with the strongest other, in words")
     requirements: list[RequirementRecord]
+    calibration: CalibrationRecord | None
     not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
     confusion: dict[Literal["before", "after"], list[list[int]]] = Field(description="rows true, columns predicted")
     curve: list[dict[str, int | float]]
@@ -153,6 +201,17 @@ class Results(Strict):
     recipe: dict[str, Any] = Field(description="the resolved recipe")
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured on the test rows, and what has to be shown by it."""
+
+    before: Evaluation
+    after: Evaluation
+    answers: Mapping[str, Answer]
+    requirements: Sequence[Requirement]
+    calibration: Calibration | None
+
+
 def gather(
     checked: Checked,
     journal: Journal,
@@ -163,14 +222,11 @@ def gather(
     contract: Contract,
     plan: Rehearsal,
     history: History,
-    before: Evaluation,
-    after: Evaluation,
-    answers: Mapping[str, Answer],
-    requirements: Sequence[Requirement],
+    evidence: Evidence,
     proof: Proof,
 ) -> dict[str, Any]:
     """Everything a run measured, checked against the schema, as the dictionary of results.json."""
-    seed = checked.recipe.seed
+    before, after, answers, seed = evidence.before, evidence.after, evidence.answers, checked.recipe.seed
     others = {"before": before.proba} | {name: answer.proba for name, answer in answers.items()}
     comparisons = compare(after.y_true, after.proba, others, seed=seed)
     training_speed = history.tokens / max(history.seconds, 1e-9)
@@ -187,9 +243,10 @@ def gather(
         verdict=verdict(comparisons, _titles(others), len(splits.test)),
         requirements=[
             RequirementRecord(what=str(each), passed=not why, why=why)
-            for each in requirements
+            for each in evidence.requirements
             for why in [shortfall(each, after.y_true, after.proba, others, seed=seed)]
         ],
+        calibration=evidence.calibration and _calibration(evidence.calibration, after, splits.class_names, seed),
         not_applicable=_without_a_number(checked.recipe.metrics, {"before": before, "after": after})
         | not_applicable(after.y_true, len(splits.class_names)),
         confusion={"before": before.confusion, "after": after.confusion},
@@ -231,9 +288,7 @@ def write_run(
     checked: Checked,
     results: dict[str, Any],
     splits: Splits,
-    before: Evaluation,
-    after: Evaluation,
-    answers: Mapping[str, Answer],
+    evidence: Evidence,
     hardware: Hardware,
 ) -> None:
     """Writes recipe.toml, predictions.parquet, environment.json and, last of all, results.json."""
@@ -241,29 +296,27 @@ def write_run(
     final = flatten(results["recipe"])
     chosen = {key: value for key, value in final.items() if given.get(key) != value}
     write_recipe(checked, chosen, folder / RECIPE)
-    write_predictions(folder / PREDICTIONS, splits, before, after, answers)
+    write_predictions(folder / PREDICTIONS, splits, evidence)
     made_from = {"data": results["data"]["digest"], "model": results["model"]["digest"]}
     about = {"seed": checked.recipe.seed, "digests": made_from, "git_commit": git_commit()}
     write_json(folder / ENVIRONMENT, environment(hardware) | about)
     write_json(folder / RESULTS, results)
 
 
-def write_predictions(
-    path: Path, splits: Splits, before: Evaluation, after: Evaluation, answers: Mapping[str, Answer]
-) -> None:
+def write_predictions(path: Path, splits: Splits, evidence: Evidence) -> None:
     """One line per test row, without its text: row (in the source), label, before, after, those of the baselines,
     p_<name> (after).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = np.array(splits.class_names, dtype=object)
+    names, before, after = np.array(splits.class_names, dtype=object), evidence.before, evidence.after
     columns: dict[str, Any] = {
         "row": np.asarray(splits.test.rows, dtype=np.int64),
         "label": names[after.y_true],
         "before": names[before.proba.argmax(axis=1)],
         "after": names[after.proba.argmax(axis=1)],
-        **{name: names[answer.proba.argmax(axis=1)] for name, answer in answers.items()},
+        **{name: names[answer.proba.argmax(axis=1)] for name, answer in evidence.answers.items()},
     }
     for i, name in enumerate(splits.class_names):
         columns[f"p_{name}"] = after.proba[:, i]
@@ -326,6 +379,53 @@ def _comparison(name: str, comparison: Comparison, n_rows: int) -> ComparisonRec
 
 def _titles(names: Iterable[str]) -> dict[str, str]:
     return {name: BASELINES[name].title if name in BASELINES else UNTUNED for name in names}
+
+
+def _calibration(found: Calibration, after: Evaluation, labels: Sequence[str], seed: int) -> CalibrationRecord:
+    """What a calibration comes to on the test rows; after.proba is calibrated already."""
+    y_true, raw = after.y_true, tempered(after.proba, 1 / found.temperature)
+    return CalibrationRecord(
+        temperature=found.temperature,
+        n_dev=found.n_dev,
+        uncalibrated=_records(score_all(y_true, raw, names=CALIBRATED, seed=seed)),
+        calibrated=_records({name: after.scores[name] for name in CALIBRATED}),
+        bins_uncalibrated=[BinRecord(**asdict(each)) for each in reliability(y_true, raw)],
+        bins=[BinRecord(**asdict(each)) for each in reliability(y_true, after.proba)],
+        goal=_goal(found, y_true, after.proba, labels),
+        conformal=_conformal(found, y_true, after.proba),
+    )
+
+
+def _goal(found: Calibration, y_true: np.ndarray, proba: np.ndarray, labels: Sequence[str]) -> GoalRecord | None:
+    if found.goal is None:
+        return None
+    answer, answered = proba.argmax(axis=1), is_answered(proba, found.thresholds)
+    right = answer == y_true
+    reached = {label: _share(right[answered & (answer == c)]) for c, label in enumerate(labels)}
+    return GoalRecord(
+        what=str(found.goal),
+        thresholds=dict(zip(labels, found.thresholds, strict=True)),
+        answered=_share(answered) or ScoreRecord(value=0, low=0, high=0),
+        reached=reached if found.goal.what == "precision" else {"all": _share(right[answered])},
+    )
+
+
+def _conformal(found: Calibration, y_true: np.ndarray, proba: np.ndarray) -> ConformalRecord | None:
+    if found.level is None or found.set_threshold is None:
+        return None
+    members = label_sets(proba, found.set_threshold)
+    covered = _share(members[np.arange(len(y_true)), y_true])
+    assert covered is not None
+    mean_size = float(members.sum(axis=1).mean())
+    return ConformalRecord(level=found.level, threshold=found.set_threshold, covered=covered, mean_size=mean_size)
+
+
+def _share(flags: np.ndarray) -> ScoreRecord | None:
+    """The share of rows that are so, with Wilson's interval; None of no rows."""
+    if not len(flags):
+        return None
+    low, high = wilson(int(flags.sum()), len(flags))
+    return ScoreRecord(value=float(flags.mean()), low=low, high=high)
 
 
 def _without_a_number(names: Sequence[str], evaluations: Mapping[str, Evaluation]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from lightune.data.batching import Encoder, Labelled, Tokens
 from lightune.errors import GateError
+from lightune.evidence.calibration import softmax
 from lightune.evidence.score import score_all
 from lightune.hardware import Hardware, is_out_of_memory
 from lightune.records import Evaluation
@@ -86,13 +87,6 @@ def predict(
     order = np.argsort(np.concatenate(rows_done))
     is_complete = len(embeddings) == len(outputs)
     return Outputs(np.concatenate(outputs)[order], np.concatenate(embeddings)[order] if is_complete else None)
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities (N, C) of logits (N, C)."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    proba: Floats = shifted / shifted.sum(axis=1, keepdims=True)
-    return proba
 
 
 def evaluate(

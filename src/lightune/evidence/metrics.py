@@ -15,11 +15,13 @@ from typing import Any, Literal
 import numpy as np
 
 from lightune.errors import UserError, near_match
+from lightune.evidence.calibration import calibration_error, calibration_interval, resampled_errors
 from lightune.evidence.statistics import weighted_auc
 
 Compute = Callable[[np.ndarray, np.ndarray], float]
 Replicate = Callable[[np.ndarray], np.ndarray]
 Reweigh = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+FindInterval = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[float, float]]
 
 
 def _no_obstacle(y_true: np.ndarray, n_classes: int) -> str:
@@ -34,6 +36,7 @@ class Metric:
     replicate(confusions (B, C, C) [resample, true, predicted]) -> (B,), or
     reweigh(y_true, proba, weights (N, B) of each row in each resample) -> (B,), is the same on resamples.
     is_proportion: the value is a share of the rows, so its interval is Wilson's and nothing is resampled.
+    interval(y_true, proba, rng): where resamples would mislead, the 95 % interval by a way of its own.
     applies: when it does, in words; obstacle(y_true, n_classes) is why it does not, or "".
     """
 
@@ -47,6 +50,7 @@ class Metric:
     replicate: Replicate | None = None
     reweigh: Reweigh | None = None
     is_proportion: bool = False
+    interval: FindInterval | None = None
     applies: str = "always"
     obstacle: Callable[[np.ndarray, int], str] = _no_obstacle
 
@@ -75,7 +79,8 @@ def markdown_table() -> str:
 
 def _table_cells(metric: Metric) -> list[str]:
     high = "∞" if math.isinf(metric.high) else f"{metric.high:g}"
-    interval = "Wilson" if metric.is_proportion else "bootstrap over rows"
+    own = "a test inverted" if metric.interval else "bootstrap over rows"
+    interval = "Wilson" if metric.is_proportion else own
     facts = [metric.direction, f"{metric.low:g} to {high}", metric.needs, interval, metric.applies]
     return [metric.summary, *facts, metric.source]
 
@@ -226,7 +231,7 @@ def _roc_auc_samples(y_true: np.ndarray, proba: np.ndarray, weights: np.ndarray)
 
 # ---- the table
 
-HEADLINE = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss")  # what tables and cards show
+HEADLINE = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "ece")  # what tables and cards show
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
@@ -292,6 +297,16 @@ METRICS: dict[str, Metric] = {
         direction="lower",
         needs="probabilities",
         reweigh=_mean_of(_brier_rows),
+    ),
+    "ece": Metric(
+        summary="Expected calibration error: mean gap between an answer's probability and the share of such answers "
+        "that are right, over 15 bins of equal width; on N rows of a perfect classifier about 1 / sqrt(N), not 0",
+        source="Naeini et al. 2015, AAAI, p. 2901; Guo et al. 2017, arXiv:1706.04599",
+        compute=calibration_error,
+        direction="lower",
+        needs="probabilities",
+        reweigh=resampled_errors,
+        interval=calibration_interval,
     ),
     "roc_auc": Metric(
         summary="Chance that a row of the class scores above a row of another; of two classes: for the "

@@ -125,9 +125,11 @@ def _intervals(
 ) -> dict[str, tuple[float, float]]:
     """The 95 % interval of each metric, all of one seed."""
     shares = {name: metric for name, metric in metrics.items() if metric.is_proportion}
-    others = {name: metric for name, metric in metrics.items() if not metric.is_proportion}
+    own = {name: metric.interval for name, metric in metrics.items() if metric.interval}
+    others = {name: metric for name, metric in metrics.items() if name not in shares | own}
     samples = _samples(others, y_true, proba, seed, n_resamples)
     intervals = {name: _proportion_interval(metric, y_true, proba) for name, metric in shares.items()}
+    intervals |= {name: interval(y_true, proba, _rng(seed)) for name, interval in own.items()}
     return intervals | {name: percentile_interval(values) for name, values in samples.items()}
 
 

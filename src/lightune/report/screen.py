@@ -10,6 +10,8 @@ from lightune.hardware import GIB
 from lightune.journal import Journal, duration
 from lightune.records import Rehearsal, Splits
 
+MOST_LABELS = 8  # of which a line tells something
+
 
 def show_plan(journal: Journal, plan: Rehearsal, splits: Splits) -> None:
     """Rows, steps, parameters, memory, and how long it will take."""
@@ -65,6 +67,8 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
         f"{gain['fixed']:,} rows fixed, {gain['broken']:,} broken\n"
     )
     show_baselines(journal, results)
+    for line in calibration_in_words(results["calibration"]):
+        journal.say(line)
     journal.say(f"verdict: {results['verdict']}")
     for required in results["requirements"]:
         journal.say(f"required {required['what']}: {'yes' if required['passed'] else 'NO, ' + required['why']}")
@@ -72,6 +76,35 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     journal.say(f"{duration(seconds['total'])} in all, {duration(seconds['train'])} of it training")
     journal.say(f"run folder: {folder}   (look at {folder}/results.png)")
     journal.say(f"use it: lightune predict {folder} FILE")
+
+
+def calibration_in_words(calibration: dict[str, Any] | None) -> list[str]:
+    """What dev rows taught about probabilities and what it came to on the test rows, a line each."""
+    if calibration is None:
+        return []
+    was, now = (calibration[name]["ece"] for name in ("uncalibrated", "calibrated"))
+    fitted = f"temperature {calibration['temperature']:.2f}, fitted on {calibration['n_dev']:,} dev rows"
+    interval = f"({now['low']:.3f} to {now['high']:.3f})"
+    lines = [
+        f"calibration: {fitted}; expected error {was['value']:.3f} without it, {now['value']:.3f} {interval} with it"
+    ]
+    if goal := calibration["goal"]:
+        reached = [_reached(label, score) for label, score in goal["reached"].items()]
+        more = [] if len(reached) <= MOST_LABELS else [f"{len(reached) - MOST_LABELS} more"]
+        share = f"{100 * goal['answered']['value']:.1f} % of the test rows get a label"
+        lines.append(f"{goal['what']}: {share}; {'; '.join([*reached[:MOST_LABELS], *more])}")
+    if sets := calibration["conformal"]:
+        covered = f"hold the true label of {100 * sets['covered']['value']:.1f} % of the test rows"
+        lines.append(f"label sets of level {sets['level']:g}: {covered}, {sets['mean_size']:.2f} labels on average")
+    return lines
+
+
+def _reached(label: str, score: dict[str, float] | None) -> str:
+    return (
+        f"{label} never"
+        if score is None
+        else f"{label} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+    )
 
 
 def show_baselines(journal: Journal, results: dict[str, Any]) -> None:

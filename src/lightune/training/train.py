@@ -18,7 +18,8 @@ import numpy as np
 
 from lightune.data.batching import Encoder, Labelled, Tokens, epoch_steps, within_budget
 from lightune.errors import GateError, UserError
-from lightune.evidence.evaluate import predict_logits, softmax
+from lightune.evidence.calibration import softmax
+from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import Hardware, to_device
 from lightune.journal import Journal
 from lightune.model.adapters import adapter_dropout_modules
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
 CURVE_POINTS = 200
@@ -58,7 +60,7 @@ def train(
     tokens = early = train_rows.short or train_rows.tokens
     n_steps = count_steps(len(train_rows), recipe.batch_size, plan.epochs)
     n_early = n_steps - whole_steps(train_rows, recipe, n_steps)
-    history = History(n_steps=n_steps)
+    history = History(np.empty((len(dev_rows), 0)), n_steps=n_steps)
     loop = Loop(model, encoder, train_rows, recipe, plan, hardware, n_steps, head_modules)
     best, clock = Best(model), Clock(plan.seconds)
     log_every = max(1, n_steps // CURVE_POINTS)
@@ -87,14 +89,15 @@ def train(
             progress.advance(n_tokens, note)
             if (step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2) or is_last:
                 with clock.paused():
-                    point = where | score_dev(model, encoder, dev_rows, hardware)
+                    logits = predict_logits(model, encoder, dev_rows.tokens, hardware)
+                point = where | score_dev(logits, dev_rows)
                 is_last = is_last or clock.share >= 1
                 history.dev_curve.append(point)
                 journal.event("dev", **point)
                 on_log({"dev_loss": point["loss"], "dev_accuracy": point["accuracy"]}, step)
                 journal.say(f"  step {step}: dev accuracy {point['accuracy']:.3f}, loss {point['loss']:.3f}")
                 has_read_whole = reads_whole or n_early == n_steps
-                if best.offer(point, counts=has_read_whole) >= recipe.patience and not is_last:
+                if best.offer(point, logits, counts=has_read_whole) >= recipe.patience and not is_last:
                     history.stopped_early = True
                     break
             if is_last and step < n_steps:
@@ -103,6 +106,8 @@ def train(
                 break
     best.restore()
     history.best_step, history.seconds = best.step, clock.working
+    answered = best.dev_logits  # None where there was no step
+    history.dev_logits = predict_logits(model, encoder, dev_rows.tokens, hardware) if answered is None else answered
     return history
 
 
@@ -229,12 +234,16 @@ class Best:
         self.rank: tuple[float, float] | None = None
         self.step = self.waited = 0
         self.state: list[torch.Tensor] = []
+        self.dev_logits: Floats | None = None
 
-    def offer(self, point: dict[str, float], counts: bool = True) -> int:
-        """Keeps the state if `point` is the best so far; returns the evaluations since the best that count."""
+    def offer(self, point: dict[str, float], dev_logits: Floats, counts: bool = True) -> int:
+        """Keeps the state, and what it answers, if `point` is the best so far.
+
+        dev_logits (N, C): of the dev rows. Returns the evaluations since the best that count.
+        """
         rank = (point["accuracy"], -point["loss"])
         if self.rank is None or rank > self.rank:
-            self.rank, self.step, self.waited = rank, int(point["step"]), 0
+            self.rank, self.step, self.waited, self.dev_logits = rank, int(point["step"]), 0, dev_logits
             self.state = [p.detach().clone() for p in self.parameters]
         else:
             self.waited += counts
@@ -335,9 +344,8 @@ def modules_in_training(model: nn.Module, checkpointing: bool) -> list[nn.Module
     return found
 
 
-def score_dev(model: nn.Module, encoder: Encoder, rows: Labelled, hardware: Hardware) -> dict[str, float]:
-    """Accuracy and mean cross-entropy on the dev rows."""
-    logits = predict_logits(model, encoder, rows.tokens, hardware)
+def score_dev(logits: Floats, rows: Labelled) -> dict[str, float]:
+    """Accuracy and mean cross-entropy of the logits (N, C) of the dev rows."""
     own = softmax(logits)[np.arange(len(rows.y)), rows.y]
     accuracy = float((logits.argmax(axis=1) == rows.y).mean())
     return {"accuracy": accuracy, "loss": float(-np.log(np.maximum(own, 1e-12)).mean())}

@@ -12,7 +12,8 @@ import numpy as np
 from lightune.artifact.contract import Contract
 from lightune.artifact.loading import Loaded, load_adapter
 from lightune.errors import GateError, UserError
-from lightune.evidence.evaluate import predict_logits, softmax
+from lightune.evidence.calibration import is_answered, label_sets, softmax
+from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import Hardware, choose_hardware, in_fp32
 from lightune.libraries import settle_libraries
 from lightune.model import adapters
@@ -24,11 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable label, its probability, and the probability of every label."""
+    """The most probable label, its probability, and the probability of every label.
 
-    label: str
+    label: None where the classifier has a goal, such as a precision, and is not sure enough. label_set: the labels
+    among which the true one is as often as the contract says, the most probable first; None without such sets.
+    """
+
+    label: str | None
     score: float
     probabilities: dict[str, float]
+    label_set: list[str] | None = None
 
 
 class Classifier:
@@ -79,11 +85,23 @@ class Classifier:
     def predict(self, texts: Iterable[str]) -> list[Prediction]:
         """One prediction per text, in order. UserError if `texts` is one string or holds something else."""
         proba = self.predict_proba(texts)
-        best = proba.argmax(axis=1)
+        best, abstention = proba.argmax(axis=1), self.contract.abstention
+        answered = is_answered(proba, abstention.thresholds) if abstention else np.ones(len(proba), bool)
         return [
-            Prediction(self.labels[i], float(row[i]), dict(zip(self.labels, map(float, row), strict=True)))
-            for i, row in zip(best, proba, strict=True)
+            Prediction(
+                self.labels[i] if sure else None,
+                float(row[i]),
+                dict(zip(self.labels, map(float, row), strict=True)),
+                self._label_set(row),
+            )
+            for i, sure, row in zip(best, answered, proba, strict=True)
         ]
+
+    def _label_set(self, proba: NDArray[np.float64]) -> list[str] | None:
+        if self.contract.conformal is None:
+            return None
+        members = np.flatnonzero(label_sets(proba[None], self.contract.conformal.threshold)[0])
+        return [self.labels[i] for i in members[np.argsort(-proba[members], kind="stable")]]
 
     def predict_proba(self, texts: Iterable[str]) -> NDArray[np.float64]:
         """Probabilities (N, C), columns in the order of `labels`; rows sum to 1.

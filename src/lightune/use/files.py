@@ -144,7 +144,8 @@ def _words_of_options() -> Iterator[None]:
 
 def _answer(prediction: Prediction) -> Row:
     probabilities = {f"p_{name}": round(p, 6) for name, p in prediction.probabilities.items()}
-    return {"label": prediction.label, "score": round(prediction.score, 6)} | probabilities
+    sets = {} if prediction.label_set is None else {"label_set": prediction.label_set}
+    return {"label": prediction.label, "score": round(prediction.score, 6)} | sets | probabilities
 
 
 def _true_label(data: str, classifier: Classifier, columns: Sequence[str]) -> str | None:

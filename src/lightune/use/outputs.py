@@ -105,7 +105,8 @@ def _standard_output() -> Iterator[Any]:
 
 def added_columns(classifier: Classifier) -> list[str]:
     """What `predict` writes beside the input's own columns."""
-    return ["label", "score", *(f"p_{name}" for name in classifier.labels)]
+    sets = [] if classifier.contract.conformal is None else ["label_set"]
+    return ["label", "score", *sets, *(f"p_{name}" for name in classifier.labels)]
 
 
 def free_names(columns: Sequence[str], classifier: Classifier) -> dict[str, str]:
@@ -177,7 +178,7 @@ def _parquet_file(path: Path, source: Input, kept: Mapping[str, str], classifier
     from pyarrow import parquet
 
     fields = [field.with_name(kept[field.name]) for field in source.schema()]
-    types = {"label": pa.string()}
+    types = {"label": pa.string(), "label_set": pa.list_(pa.string())}
     fields += [pa.field(name, types.get(name, pa.float64())) for name in added_columns(classifier)]
     schema = pa.schema(fields)
     with parquet.ParquetWriter(path, schema) as writer:

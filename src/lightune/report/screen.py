@@ -83,11 +83,10 @@ def calibration_in_words(calibration: dict[str, Any] | None) -> list[str]:
     if calibration is None:
         return []
     was, now = (calibration[name]["ece"] for name in ("uncalibrated", "calibrated"))
-    fitted = f"temperature {calibration['temperature']:.2f}, fitted on {calibration['n_dev']:,} dev rows"
-    interval = f"({now['low']:.3f} to {now['high']:.3f})"
-    lines = [
-        f"calibration: {fitted}; expected error {was['value']:.3f} without it, {now['value']:.3f} {interval} with it"
-    ]
+    fitted = f"temperature {calibration['temperature']:.2f} by {calibration['n_dev']:,} dev rows"
+    error = f"{now['value']:.3f} ({now['low']:.3f} to {now['high']:.3f})"
+    without = "" if calibration["temperature"] == 1 else f", {was['value']:.3f} without it"
+    lines = [f"calibration: {fitted}; expected error {error}{without}"]
     if goal := calibration["goal"]:
         reached = [_reached(label, score) for label, score in goal["reached"].items()]
         more = [] if len(reached) <= MOST_LABELS else [f"{len(reached) - MOST_LABELS} more"]

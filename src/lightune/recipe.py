@@ -108,6 +108,9 @@ class EvidenceRecipe(Section):
     conformal: float | None = Field(
         None, description="sets of labels that hold the true one: how often, 0.9", gt=0, lt=1
     )
+    slices: Literal["auto"] | list[str] = Field(
+        "auto", description="columns to slice test rows by; auto: of few values"
+    )
     require: list[str] = Field([], description="gates, exit code 3: accuracy>tfidf, f1_macro>=0.8")
 
 

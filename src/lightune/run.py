@@ -22,13 +22,14 @@ from lightune.artifact.folder import DOCTOR, MARK, PICTURE, choose_run_folder, s
 from lightune.artifact.proof import prove
 from lightune.artifact.results import Evidence, gather, write_run
 from lightune.data.batching import encode, make_encoder
-from lightune.data.prepare import prepare, split_prepared
+from lightune.data.prepare import metadata, prepare, split_prepared
 from lightune.doctor.examine import glance
 from lightune.doctor.patient import of_corpus
 from lightune.evidence import baselines, gate, score
 from lightune.evidence.baselines import Lesson, embed
 from lightune.evidence.calibration import calibrate, parse_goal
 from lightune.evidence.evaluate import evaluate, predict_logits
+from lightune.evidence.slices import by_length
 from lightune.hardware import (
     choose_hardware,
     in_fp32,
@@ -129,6 +130,7 @@ def follow(
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
         splits = split_prepared(data, recipe.data, seed=seed, device=hardware.device, budget=budget)
         journal.decide(*splits.decisions)
+        columns = metadata(data, splits.test.rows, recipe.evidence.slices)
         hardware.release()  # what reading needed
 
     diagnosis = None
@@ -257,7 +259,9 @@ def follow(
             journal.say(f"  {proof.rows} texts in a fresh process: logits differ by {proof.max_logit_difference:.1e}")
 
         with journal.phase("report", "Reporting"):
-            evidence = Evidence(before, after, answers, requirements, calibration)
+            kinds = {"class": splits.test.labels, "length": by_length(rows["test"].tokens.lengths)}
+            kinds |= {f"column {name}": values for name, values in columns.items()}
+            evidence = Evidence(before, after, answers, requirements, calibration, kinds)
             results = gather(checked, journal, hardware, data, splits, base, contract, plan, history, evidence, proof)
             watchers.log(
                 {f"test_{name}": scored["value"] for name, scored in results["after"].items()}, history.n_steps

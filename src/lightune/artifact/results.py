@@ -20,6 +20,7 @@ from lightune.evidence.calibration import Calibration, is_answered, label_sets, 
 from lightune.evidence.gate import Requirement, shortfall
 from lightune.evidence.metrics import METRICS
 from lightune.evidence.score import not_applicable, score_all
+from lightune.evidence.slices import slices, worst
 from lightune.evidence.statistics import wilson
 from lightune.evidence.verdict import UNTUNED, Comparison, compare, in_words, verdict
 from lightune.hardware import Hardware, environment, git_commit, peak_memory_bytes
@@ -157,6 +158,19 @@ class CalibrationRecord(Strict):
     conformal: ConformalRecord | None
 
 
+class SliceRecord(Strict):
+    """The test rows with one value of a kind, held against all others."""
+
+    kind: str = Field(description="class, length, or column NAME")
+    value: str
+    n: int
+    accuracy: ScoreRecord
+    others: float = Field(description="accuracy of the other test rows")
+    p_value: float = Field(description="Fisher's exact test, two-sided")
+    p_adjusted: float = Field(description="the same after Holm's correction for all slices of the run")
+    outcome: Literal["better", "worse", "not distinguishable"]
+
+
 class RequirementRecord(Strict):
     """What the run had to show, and why it does not; an empty `why` if it does."""
 
@@ -181,6 +195,8 @@ class Results(Strict):
     verdict: str = Field(description="the comparison with the strongest other, in words")
     requirements: list[RequirementRecord]
     calibration: CalibrationRecord | None
+    slices: list[SliceRecord]
+    worst_slice: str | None = Field(description="the slice furthest behind, in words; null: none beyond chance")
     not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
     confusion: dict[Literal["before", "after"], list[list[int]]] = Field(description="rows true, columns predicted")
     curve: list[dict[str, int | float]]
@@ -210,6 +226,7 @@ class Evidence:
     answers: Mapping[str, Answer]
     requirements: Sequence[Requirement]
     calibration: Calibration | None
+    kinds: Mapping[str, Sequence[str]]  # name of a kind of slices -> the value of each test row
 
 
 def gather(
@@ -229,6 +246,7 @@ def gather(
     before, after, answers, seed = evidence.before, evidence.after, evidence.answers, checked.recipe.seed
     others = {"before": before.proba} | {name: answer.proba for name, answer in answers.items()}
     comparisons = compare(after.y_true, after.proba, others, seed=seed)
+    found = slices(after.proba.argmax(axis=1) == after.y_true, evidence.kinds)
     training_speed = history.tokens / max(history.seconds, 1e-9)
     results = Results(
         lightune=__version__,
@@ -247,6 +265,8 @@ def gather(
             for why in [shortfall(each, after.y_true, after.proba, others, seed=seed)]
         ],
         calibration=evidence.calibration and _calibration(evidence.calibration, after, splits.class_names, seed),
+        slices=[SliceRecord(**asdict(each), outcome=each.outcome) for each in found],
+        worst_slice=worst(found),
         not_applicable=_without_a_number(checked.recipe.metrics, {"before": before, "after": after})
         | not_applicable(after.y_true, len(splits.class_names)),
         confusion={"before": before.confusion, "after": after.confusion},

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightune.data.batching import MAX_TOKENS
-from lightune.data.columns import choose_columns
+from lightune.data.columns import choose_columns, columns_of
 from lightune.data.examples import examples, is_unlabelled
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.splits import split
 from lightune.data.values import Texts
-from lightune.errors import UserError
+from lightune.errors import UserError, near_match
 from lightune.libraries import is_offline
 from lightune.recipe import DataRecipe
 from lightune.records import Corpus, Decision, Examples, Splits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 AUTO_TRAIN_TOKENS = {"cpu": 1_500_000}  # where the recipe does not say how many rows; no cap on other devices
 TOKENS_PER_SECOND = (
@@ -24,6 +28,8 @@ TOKENS_PER_SECOND = (
 )
 TEST_PART, FEWEST_TEST_ROWS = 0.1, 200  # of the rows that a time budget affords, those to test on; not fewer
 AUTO_TEST_ROWS = {"cpu": 5_000}  # of a test split of its own; an accuracy of 0.9 is then known to 0.8 points
+EMPTY = "(empty)"  # a cell
+MOST_VALUES = 12  # of a column that is taken for metadata without being asked for
 CHARACTERS_PER_TOKEN = 4.5  # of English in a vocabulary of 30,000; only for that cap
 
 
@@ -31,7 +37,7 @@ CHARACTERS_PER_TOKEN = 4.5  # of English in a vocabulary of 30,000; only for tha
 class Prepared:
     """Labelled examples, those of separate dev and test splits if there are any, and the columns they came from.
 
-    other: the separate test data that was named, if any.
+    other: the separate test data that was named, if any. test_table: the rows that the test rows are numbered in.
     """
 
     corpus: Corpus
@@ -42,6 +48,7 @@ class Prepared:
     label: str
     class_names: list[str] | None
     other: Corpus | None
+    test_table: pa.Table
     decisions: tuple[Decision, ...]
 
 
@@ -54,10 +61,21 @@ def prepare(recipe: DataRecipe) -> Prepared:
     rows = Decision("rows", f"{table.num_rows:,}", f"{recipe.source}, split {train_name}")
     source, dropped = examples(table, text=text, label=label, class_names=corpus.class_names.get(label))
     other = _test_corpus(recipe)
-    held_out, more = _held_out(corpus, other, train_name, text, label)
+    held_out, tables, more = _held_out(corpus, other, train_name, text, label)
     every = (rows, *decisions, *dropped, *more)
     names = corpus.class_names.get(label)
-    return Prepared(corpus, source, held_out.get("dev"), held_out.get("test"), text, label, names, other, every)
+    return Prepared(
+        corpus,
+        source,
+        held_out.get("dev"),
+        held_out.get("test"),
+        text,
+        label,
+        names,
+        other,
+        tables.get("test", table),
+        every,
+    )
 
 
 def _test_corpus(recipe: DataRecipe) -> Corpus | None:
@@ -69,12 +87,13 @@ def _test_corpus(recipe: DataRecipe) -> Corpus | None:
 
 def _held_out(
     corpus: Corpus, other: Corpus | None, train_name: str, text: str, label: str
-) -> tuple[dict[str, Examples], list[Decision]]:
-    """The test rows and the dev rows that come as splits of their own, where there are any.
+) -> tuple[dict[str, Examples], dict[str, pa.Table], list[Decision]]:
+    """The test rows and the dev rows that come as splits of their own, where there are any, and their tables.
 
     A validation split is the test split where no other one has labels (as in GLUE).
     """
     found: dict[str, Examples] = {}
+    tables: dict[str, pa.Table] = {}
     decisions: list[Decision] = []
     own = [name for name in (split_for("test", corpus), split_for("dev", corpus)) if name and name != train_name]
     candidates = [(corpus, name) for name in own]
@@ -96,9 +115,32 @@ def _held_out(
         names = there.class_names.get(label)
         rows, dropped = examples(there.tables[name], text=text, label=label, class_names=names, fewest_classes=1)
         purpose = "dev" if "test" in found else "test"
-        found[purpose] = rows
+        found[purpose], tables[purpose] = rows, there.tables[name]
         decisions += [Decision(f"{purpose} split", f"{len(rows):,} rows", f"{there.source}, split {name}"), *dropped]
-    return found, decisions
+    return found, tables, decisions
+
+
+def metadata(data: Prepared, rows: Sequence[int], asked: Sequence[str] | str) -> dict[str, list[str]]:
+    """column -> the value of each of the test rows, as text.
+
+    asked: columns; "auto" for those that are neither text nor label and have 2 to MOST_VALUES different values.
+    UserError for a column that is not there.
+    """
+    used = {data.label, data.text, *columns_of(data.text)}
+    others = [name for name in data.test_table.column_names if name not in used]
+    names = others if isinstance(asked, str) else list(asked)
+    for name in names:
+        if name not in data.test_table.column_names:
+            hint = near_match(name, others)
+            raise UserError(f"evidence.slices: the test rows have no column {name!r}.{hint} There are: {others}.")
+    mine = data.test_table.select(names).take(list(rows))
+    found = {name: _as_words(mine[name]) for name in names}
+    is_asked = not isinstance(asked, str)
+    return {name: values for name, values in found.items() if is_asked or 2 <= len(set(values)) <= MOST_VALUES}
+
+
+def _as_words(column: pa.ChunkedArray) -> list[str]:
+    return [EMPTY if value is None or value == "" else str(value) for value in column.to_pylist()]
 
 
 def _read(source: str, recipe: DataRecipe) -> Corpus:

@@ -69,6 +69,8 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     show_baselines(journal, results)
     for line in calibration_in_words(results["calibration"]):
         journal.say(line)
+    if results["worst_slice"]:
+        journal.say(f"worst slice: {results['worst_slice']}")
     journal.say(f"verdict: {results['verdict']}")
     for required in results["requirements"]:
         journal.say(f"required {required['what']}: {'yes' if required['passed'] else 'NO, ' + required['why']}")

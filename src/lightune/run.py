@@ -259,7 +259,7 @@ def follow(
             journal.say(f"  {proof.rows} texts in a fresh process: logits differ by {proof.max_logit_difference:.1e}")
 
         with journal.phase("report", "Reporting"):
-            kinds = {"class": splits.test.labels, "length": by_length(rows["test"].tokens.lengths)}
+            kinds = {"class": splits.test.labels or [], "length": by_length(rows["test"].tokens.lengths)}
             kinds |= {f"column {name}": values for name, values in columns.items()}
             evidence = Evidence(before, after, answers, requirements, calibration, kinds)
             results = gather(checked, journal, hardware, data, splits, base, contract, plan, history, evidence, proof)

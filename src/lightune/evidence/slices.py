@@ -40,7 +40,7 @@ class Slice:
 
 
 def slices(right: np.ndarray, kinds: Mapping[str, Sequence[str]]) -> list[Slice]:
-    """Every slice of enough rows, by kind and then by value. right (N,) bool; kinds: name -> the value of each row."""
+    """Every slice of enough rows, by kind and value. right (N,) bool; kinds: name -> the value of each row."""
     found = [
         _slice(right, kind, value, mine)
         for kind, values in kinds.items()

@@ -14,8 +14,15 @@ import numpy as np
 from lightune.errors import GateError, UserError, near_match
 from lightune.evidence.metrics import METRICS, prediction_of
 from lightune.evidence.score import paired_difference_of
+from lightune.evidence.verdict import compare, in_words
 
 SIGNS = {">": gt, ">=": ge, "<": lt, "<=": le}
+OUTCOMES = {  # of the verdict on two accuracies
+    ">": ("better",),
+    ">=": ("better", "not distinguishable"),
+    "<": ("worse",),
+    "<=": ("worse", "not distinguishable"),
+}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 FORM = re.compile(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*")
 
@@ -51,7 +58,10 @@ def _parse(text: str, others: Collection[str]) -> Requirement:
     if metric not in METRICS:
         raise UserError(f"require {text!r}: no metric {metric!r}.{near_match(metric, METRICS)} See: lightune metrics")
     if NUMBER.fullmatch(than):
-        return Requirement(metric, sign, float(than))
+        low, high, number = METRICS[metric].low, METRICS[metric].high, float(than)
+        if not any(SIGNS[sign](value, number) for value in (low, high)):
+            raise UserError(f"require {text!r}: can never be, {metric} lies between {low:g} and {high:g}.")
+        return Requirement(metric, sign, number)
     if than not in others:
         hint = near_match(than, others)
         raise UserError(
@@ -66,7 +76,8 @@ def shortfall(
     """Why it is not so, "" if it is. ours and others: probabilities (N, C) on the same rows, y_true (N,) class ids.
 
     Against a number the value itself counts. Against others' answers > and < ask for a difference beyond chance,
-    >= and <= for none to the contrary, by the paired 95 % interval.
+    >= and <= for none to the contrary: of accuracies by the verdict on them, of other metrics by the paired 95 %
+    interval.
     """
     metric, holds = METRICS[required.metric], SIGNS[required.sign]
     if obstacle := metric.obstacle(y_true, ours.shape[1]):
@@ -74,6 +85,10 @@ def shortfall(
     if isinstance(required.than, float):
         value = metric.compute(y_true, prediction_of(metric, ours))
         return "" if holds(value, required.than) else f"{required.metric} is {value:.4f}"
+    if required.metric == "accuracy":
+        comparison = compare(y_true, ours, others, seed=seed)[required.than]
+        met = comparison.outcome in OUTCOMES[required.sign]
+        return "" if met else in_words(required.than, comparison, len(y_true))
     gain = paired_difference_of(required.metric, y_true, ours, others[required.than], seed=seed)
     # the end of the interval that is the harder to pass for > and <, the easier one for >= and <=
     end = gain.low if required.sign in (">", "<=") else gain.high

@@ -25,7 +25,8 @@ class Comparison:
 
     gain: in accuracy, ours less the other's, with its paired interval; fixed: rows that we alone have right; broken:
     that the other alone has right. p_value: McNemar's; p_adjusted: Holm's, over all comparisons that were made.
-    detectable: the smallest gain that a test of so many rows would have found four times in five, NaN if none.
+    detectable: the smallest true gain that would have been found four times in five, were p the smallest of all these
+    comparisons; NaN where the two differ on too few rows for any.
     """
 
     gain: Score
@@ -51,21 +52,28 @@ def compare(
     y_true (N,) int in [0, C). Raises UserError if N == 0.
     """
     right = ours.argmax(axis=1) == y_true
-    compared = {name: _compare(right, theirs.argmax(axis=1) == y_true, seed) for name, theirs in others.items()}
+    level = 1 - LEVEL / max(1, len(others))  # Holm's, for the smallest of all
+    compared = {
+        name: _compare(right, theirs.argmax(axis=1) == y_true, level, seed) for name, theirs in others.items()
+    }
     adjusted = holm([each.p_value for each in compared.values()])
     return {name: replace(each, p_adjusted=p) for (name, each), p in zip(compared.items(), adjusted, strict=True)}
 
 
-def _compare(right: np.ndarray, theirs: np.ndarray, seed: int) -> Comparison:
+def _compare(right: np.ndarray, theirs: np.ndarray, level: float, seed: int) -> Comparison:
     test = mcnemar(theirs, right)
     gain = paired_difference(theirs, right, N_RESAMPLES, np.random.default_rng(seed))
-    smallest = detectable_gain(len(right), (test.fixed + test.broken) / len(right))
+    smallest = detectable_gain(len(right), (test.fixed + test.broken) / len(right), level)
     return Comparison(gain, test.fixed, test.broken, test.p_value, test.p_value, smallest)
 
 
 def verdict(comparisons: Mapping[str, Comparison], titles: Mapping[str, str], n_rows: int) -> str:
-    """The one sentence to remember: how ours compares with the strongest of the others."""
-    name, strongest = min(comparisons.items(), key=lambda item: item[1].gain.value)
+    """The one sentence to remember: how ours compares with the strongest of the others.
+
+    That is one that beats ours, or else one that ours does not beat beyond chance, before any that it beats.
+    """
+    rank = {"worse": 0, "not distinguishable": 1, "better": 2}
+    name, strongest = min(comparisons.items(), key=lambda item: (rank[item[1].outcome], item[1].gain.value))
     return in_words(titles[name], strongest, n_rows)
 
 
@@ -82,11 +90,14 @@ def in_words(title: str, comparison: Comparison, n_rows: int) -> str:
 
 
 def _smallest(comparison: Comparison) -> str:
-    if comparison.fixed + comparison.broken == 0:
+    changed = comparison.fixed + comparison.broken
+    if changed == 0:
         return "both have the same rows right"
     if math.isnan(comparison.detectable):
-        return "so few rows could not have shown any gain"
-    return f"the smallest gain that you could have seen is {100 * comparison.detectable:.1f} points"
+        return f"they differ on {changed:,} rows, too few to show any gain"
+    return (
+        f"the smallest gain that you could have seen, four times in five, is {100 * comparison.detectable:.1f} points"
+    )
 
 
 def _by_chance(p_value: float) -> str:

@@ -21,6 +21,7 @@ import lightune
 from lightune.artifact.contract import read_contract, seal_of
 from lightune.data.sources import Options
 from lightune.errors import GateError, UserError
+from lightune.evidence.metrics import HEADLINE
 from lightune.journal import Journal
 from lightune.libraries import is_offline, network_off, settle_libraries
 from lightune.model.backbones import locate
@@ -245,6 +246,10 @@ def test_the_card_is_a_valid_hub_card(tiny_run):
     card = ModelCard.load(str(Path(tiny_run.folder) / "adapter" / "README.md"))
     assert card.data.library_name == "peft"
     assert card.data.pipeline_tag == "text-classification"
+    found = {each.metric_type: each.metric_value for each in card.data.eval_results or []}
+    scores = tiny_run.results["after"]
+    assert found == {name: round(scores[name]["value"], 4) for name in HEADLINE if name in scores}
+    assert f"expected error {tiny_run.results['calibration']['calibrated']['ece']['value']:.3f}" in str(card)
 
 
 def test_no_rows_leave_an_earlier_answer_alone(tiny_run, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightune.artifact.contract import Contract
 from lightune.evidence.metrics import HEADLINE
+from lightune.report.screen import calibration_in_words
 
 # of a base whose own head has another size, too
 HEAD = "num_labels=len(labels), id2label=names, ignore_mismatched_sizes=True"
@@ -19,15 +20,25 @@ def write_card(results: dict[str, Any], contract: Contract, *, is_peft: bool) ->
 
 
 def _metadata(results: dict[str, Any], contract: Contract, is_peft: bool) -> str:
-    # JSON is YAML, and quotes whatever a name may contain
-    values = {
-        "base_model": contract.base.name,
-        "library_name": "peft" if is_peft else "transformers",
-        "pipeline_tag": "text-classification",
-        "tags": ["lightune", "text-classification", contract.method],
-        "metrics": [name for name in HEADLINE if name in results["after"]],
-    }
-    return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in values.items()), "---"])
+    """The card's head, by which the Hub finds, sorts and compares models."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    names = [name for name in HEADLINE if name in results["after"]]
+    data, task = public_name(**results["data"]), "text-classification"
+    where: dict[str, Any] = {"task_type": task, "dataset_type": data, "dataset_name": data, "dataset_split": "test"}
+    values = ModelCardData(
+        base_model=contract.base.name,
+        library_name="peft" if is_peft else "transformers",
+        pipeline_tag=task,
+        tags=["lightune", task, contract.method],
+        metrics=names,
+        model_name=f"{data}-{contract.method}",
+        eval_results=[
+            EvalResult(**where, metric_type=name, metric_value=round(results["after"][name]["value"], 4))
+            for name in names
+        ],
+    )
+    return f"---\n{values.to_yaml()}\n---"
 
 
 def _facts(results: dict[str, Any]) -> str:
@@ -51,6 +62,8 @@ On {results["n_test"]:,} test rows that share no text with the training rows, wi
 
 {_comparisons(results)}
 
+{_trust(results)}
+
 Reloaded in a fresh process, it gave the same logits within {results["proof"]["max_logit_difference"]:.1e} on
 {results["proof"]["rows"]} texts.
 """
@@ -66,6 +79,14 @@ def _comparisons(results: dict[str, Any]) -> str:
     head = ["| on the same rows | accuracy | training rows | the tuned one is |", "|---|---|---|---|"]
     table = [*head, *rows, ""] if rows else []
     return "\n".join([*table, f"Verdict: {results['verdict']}."])
+
+
+def _trust(results: dict[str, Any]) -> str:
+    """What its probabilities are worth, and where it is worse."""
+    lines = calibration_in_words(results["calibration"])
+    if results["worst_slice"]:
+        lines.append(f"worst slice: {results['worst_slice']}")
+    return "\n".join(f"- {line[:1].upper()}{line[1:]}." for line in lines)
 
 
 def public_name(source: str, revision: str | None = None, **_: Any) -> str:
@@ -92,7 +113,7 @@ print(classifier.predict(["A text to classify."]))
 {_plain_loading(contract, is_peft)}
 Labels, in the order of the logits: {json.dumps(contract.labels, ensure_ascii=False)}. Texts are made as
 `{contract.text}`, read up to {contract.max_tokens} tokens, and cut by `{contract.truncation}`; a pipeline cuts
-by head only.
+by head only, and knows neither temperature nor thresholds.
 """
 
 

@@ -118,6 +118,12 @@ def _add_run(commands: Any) -> None:
     add("--output", metavar="FOLDER", help="where the run goes (default: runs/NAME, numbered)")
     add("--overwrite", action="store_true", help="replace a finished run in FOLDER, once the new one is proved")
     add("--seed", type=int, help="of the split, the head, the adapters and the order of rows")
+    add(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="train so often on the same split, and tell how far apart it ends",
+    )
     add("--preset", metavar="NAME", help="fast (two minutes), balanced or best (hours on a CPU)")
     add("--time-budget", metavar="TIME", help="90s, 10m, 2h: the run ends by then, with what fits")
     add("--no-baselines", action="store_true", help="nothing to compare with but the untuned head")
@@ -224,7 +230,7 @@ def _takes_all_letters(stream: TextIO) -> bool:
 def _run(arguments: argparse.Namespace) -> None:
     from lightune.run import run
 
-    names = ["target", "test", "text", "label", "seed", "settings", "preset", "time_budget", "require"]
+    names = ["target", "test", "text", "label", "seed", "seeds", "settings", "preset", "time_budget", "require"]
     names += ["no_baselines", "output", "overwrite", "offline", "dry_run"]
     result = run(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
     if arguments.json:

@@ -126,6 +126,7 @@ class Recipe(Section):
 
     model: str = Field("minilm", description="Hub id (with @revision), local folder, or minilm", min_length=1)
     seed: int = Field(0, description="of the split, the head, the adapters and the order of rows", ge=0, lt=2**63)
+    seeds: int = Field(1, description="trainings, from seed on: how much chance in them matters", ge=1, le=100)
     time_budget: Duration | None = Field(
         None,
         description="for the whole run: 90s, 10m, 2h; epochs, and what is auto of rows and layers, are chosen to fit",

@@ -41,7 +41,6 @@ from lightune.hardware import (
 from lightune.journal import Journal
 from lightune.libraries import network_off
 from lightune.model import methods
-from lightune.model.anatomy import inspect
 from lightune.model.backbones import load_base, locate, share_with_hub_cache
 from lightune.model.embeddings import embeddings_beside_logits
 from lightune.model.engine import can_compute, quicken
@@ -50,10 +49,9 @@ from lightune.records import Evaluation, Result
 from lightune.report.card import write_card
 from lightune.report.pictures import draw_results
 from lightune.report.screen import plan_as_dict, show_faults, show_plan, show_results
+from lightune.training.fine_tune import fine_tune
 from lightune.training.plan import OVERHEAD_SECONDS, Besides
-from lightune.training.prefix_cache import open_cache
 from lightune.training.rehearsal import rehearse
-from lightune.training.train import train
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +67,7 @@ def run(
     text: str | None = None,
     label: str | None = None,
     seed: int | None = None,
+    seeds: int | None = None,
     settings: Settings = (),
     preset: str | None = None,
     time_budget: str | None = None,
@@ -83,8 +82,9 @@ def run(
     """Fine-tunes and measures before against after; returns the run's folder and its results.json as a dictionary.
 
     target: a data source, a recipe's name or file, or None for the embedded default. settings: "key=value"
-    texts that override the recipe, or a dictionary of the same. preset: fast, balanced or best; time_budget: such
-    as "10m". require: such as ["accuracy>tfidf"]; no_baselines: nothing is compared with but the untuned head.
+    texts that override the recipe, or a dictionary of the same. seeds: trainings on the same split. preset: fast,
+    balanced or best; time_budget: such as "10m". require: such as ["accuracy>tfidf"]; no_baselines: nothing is
+    compared with but the untuned head.
     dry_run: only the plan and its cost; no folder.
     Raises UserError for a mistake in what was given, GateError if a check fails.
     """
@@ -93,6 +93,7 @@ def run(
         "data.text": text,
         "data.label": label,
         "seed": seed,
+        "seeds": seeds,
         "time_budget": time_budget,
         "evidence.require": None if require is None else list(require),
         "evidence.baselines": [] if no_baselines else None,
@@ -190,27 +191,9 @@ def follow(
         with journal.phase("train", f"Fine-tuning with {method}"):
             del base  # the rehearsal used it up
             hardware.release()
+            tune = partial(fine_tune, recipe, plan.plan, options, encoder, rows, hardware, journal)
             base = load()
-            anatomy = inspect(base.model, base.missing_keys)
-            layers, pooler = plan.plan.layers, recipe.train.pooler
-            model, _ = methods.apply(base.model, anatomy, method, options, layers=layers, train_pooler=pooler)
-            journal.decide(*quicken(model.to(hardware.device), hardware.precision))
-            cache = open_cache(model, rows, recipe.train, plan.plan.epochs, hardware.device)
-            if cache:
-                journal.decide(cache.attach(model, hardware.precision))
-            history = train(
-                model,
-                encoder,
-                rows["train"],
-                rows["dev"],
-                recipe.train,
-                plan.plan,
-                hardware,
-                seed=seed,
-                journal=journal,
-                head_modules=anatomy.head_modules + anatomy.pooler_modules,
-                on_log=watchers.log,
-            )
+            model, history, cache = tune(base, seed=seed, on_log=watchers.log)
 
         with journal.phase("before", "Before: the base model with an untrained head"):
             model.to("cpu")  # the base needs the room
@@ -230,6 +213,16 @@ def follow(
             after = measure("after", model.to(hardware.device), calibration.temperature)
             if cache and cache.trouble:
                 journal.warn(cache.trouble)
+
+        with journal.phase("seeds", f"Other seeds: {recipe.seeds - 1}") if recipe.seeds > 1 else nullcontext():
+            model.to("cpu")
+            by_seed = {seed: after}
+            for other in range(seed + 1, seed + recipe.seeds):
+                hardware.release()
+                tuned, told, _ = tune(load(seed=other), seed=other, cache=cache)
+                taught = calibrate(rows["dev"].y, told.dev_logits, recipe.evidence)
+                by_seed[other] = measure(f"seed {other}", tuned, taught.temperature)
+                del tuned
 
         with journal.phase("baselines", "Baselines: the same rows"):
             model.to("cpu")
@@ -261,7 +254,7 @@ def follow(
         with journal.phase("report", "Reporting"):
             kinds = {"class": splits.test.labels or [], "length": by_length(rows["test"].tokens.lengths)}
             kinds |= {f"column {name}": values for name, values in columns.items()}
-            evidence = Evidence(before, after, answers, requirements, calibration, kinds)
+            evidence = Evidence(before, after, answers, requirements, calibration, kinds, by_seed)
             results = gather(checked, journal, hardware, data, splits, base, contract, plan, history, evidence, proof)
             watchers.log(
                 {f"test_{name}": scored["value"] for name, scored in results["after"].items()}, history.n_steps

@@ -171,6 +171,15 @@ class SliceRecord(Strict):
     outcome: Literal["better", "worse", "not distinguishable"]
 
 
+class SeedsRecord(Strict):
+    """The same training under several seeds, on the same split: how much chance in it matters."""
+
+    seeds: list[int]
+    scores: dict[str, list[float]] = Field(description="metric -> one value a seed")
+    mean: dict[str, float]
+    deviation: dict[str, float] = Field(description="standard deviation between seeds, with n - 1")
+
+
 class RequirementRecord(Strict):
     """What the run had to show, and why it does not; an empty `why` if it does."""
 
@@ -195,6 +204,7 @@ class Results(Strict):
     verdict: str = Field(description="the comparison with the strongest other, in words")
     requirements: list[RequirementRecord]
     calibration: CalibrationRecord | None
+    seeds: SeedsRecord | None
     slices: list[SliceRecord]
     worst_slice: str | None = Field(description="the slice furthest behind, in words; null: none beyond chance")
     not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
@@ -227,6 +237,7 @@ class Evidence:
     requirements: Sequence[Requirement]
     calibration: Calibration | None
     kinds: Mapping[str, Sequence[str]]  # name of a kind of slices -> the value of each test row
+    by_seed: Mapping[int, Evaluation]  # the first is that of the classifier that is kept
 
 
 def gather(
@@ -265,6 +276,7 @@ def gather(
             for why in [shortfall(each, after.y_true, after.proba, others, seed=seed)]
         ],
         calibration=evidence.calibration and _calibration(evidence.calibration, after, splits.class_names, seed),
+        seeds=_seeds(evidence.by_seed) if len(evidence.by_seed) > 1 else None,
         slices=[SliceRecord(**asdict(each), outcome=each.outcome) for each in found],
         worst_slice=worst(found),
         not_applicable=_without_a_number(checked.recipe.metrics, {"before": before, "after": after})
@@ -413,6 +425,18 @@ def _calibration(found: Calibration, after: Evaluation, labels: Sequence[str], s
         bins=[BinRecord(**asdict(each)) for each in reliability(y_true, after.proba)],
         goal=_goal(found, y_true, after.proba, labels),
         conformal=_conformal(found, y_true, after.proba),
+    )
+
+
+def _seeds(by_seed: Mapping[int, Evaluation]) -> SeedsRecord:
+    evaluations = list(by_seed.values())
+    names = [name for name in evaluations[0].scores if all(name in each.scores for each in evaluations)]
+    scores = {name: [each.scores[name].value for each in evaluations] for name in names}
+    return SeedsRecord(
+        seeds=list(by_seed),
+        scores=scores,
+        mean={name: float(np.mean(values)) for name, values in scores.items()},
+        deviation={name: float(np.std(values, ddof=1)) for name, values in scores.items()},
     )
 
 

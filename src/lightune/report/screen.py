@@ -69,6 +69,8 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     show_baselines(journal, results)
     for line in calibration_in_words(results["calibration"]):
         journal.say(line)
+    if results["seeds"]:
+        journal.say(seeds_in_words(results["seeds"], results["after"]["accuracy"]))
     if results["worst_slice"]:
         journal.say(f"worst slice: {results['worst_slice']}")
     journal.say(f"verdict: {results['verdict']}")
@@ -98,6 +100,14 @@ def calibration_in_words(calibration: dict[str, Any] | None) -> list[str]:
         covered = f"hold the true label of {100 * sets['covered']['value']:.1f} % of the test rows"
         lines.append(f"label sets of level {sets['level']:g}: {covered}, {sets['mean_size']:.2f} labels on average")
     return lines
+
+
+def seeds_in_words(seeds: dict[str, Any], accuracy: dict[str, float]) -> str:
+    """How far trainings with other seeds are apart, beside what the choice of test rows leaves open."""
+    values = ", ".join(f"{value:.4f}" for value in seeds["scores"]["accuracy"])
+    spread = f"{seeds['mean']['accuracy']:.4f} on average, standard deviation {seeds['deviation']['accuracy']:.4f}"
+    sampling = f"the choice of test rows leaves {accuracy['low']:.3f} to {accuracy['high']:.3f} open for the first"
+    return f"accuracy under {len(seeds['seeds'])} seeds: {values}; {spread}; {sampling}"
 
 
 def _reached(label: str, score: dict[str, float] | None) -> str:

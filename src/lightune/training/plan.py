@@ -42,7 +42,8 @@ class Work:
 
     readings: the tokens of all training rows as they are read, short and whole, with each one's share of the steps.
     room: tokens whose way through the frozen blocks can be kept. probe: tokens of training rows that the base reads
-    for the baseline that learns from it; rest: seconds of all that is no pass through the network.
+    for the baseline that learns from it; rest: seconds of all that is no pass through the network. trainings: how
+    many are made, each with an evaluation after it.
     """
 
     readings: tuple[tuple[int, float], ...]
@@ -52,6 +53,7 @@ class Work:
     room: float = math.inf
     probe: float = 0.0
     rest: float = OVERHEAD_SECONDS
+    trainings: int = 1
 
     @property
     def train(self) -> float:
@@ -123,13 +125,15 @@ class Cost:
         """What a run will take from here on."""
         test, (again, _, _) = work.test * self.forward, work.known(epochs)
         before, after = test + work.probe * self.forward, test - again * self.saved
-        return Estimate(before, self.training(work, epochs), after, work.rest, memory)
+        n = work.trainings
+        return Estimate(before, n * self.training(work, epochs), n * after, work.rest, memory)
 
 
 def choose_depth(cost: Cost, work: Work, epochs: float, budget: float | None) -> tuple[int, Decision]:
     """How many of the top blocks are adapted: the most with which one pass over the rows fits into the time."""
     choices = sorted({cost.n_blocks, math.ceil(cost.n_blocks / 2), min(2, cost.n_blocks)}, reverse=True)
-    limits = {k: AUTO_LAYERS_SECONDS if budget is None else _room(cost.with_depth(k), work, budget) for k in choices}
+    rooms = {k: math.inf if budget is None else _room(cost.with_depth(k), work, budget) for k in choices}
+    limits = {k: AUTO_LAYERS_SECONDS if budget is None else rooms[k] / work.trainings for k in choices}
     takes = {k: cost.with_depth(k).training(work, min(1.0, epochs)) for k in choices}
     depth = next((k for k in choices if takes[k] <= limits[k]), choices[-1])
     told = ", ".join(f"{k}: {duration(takes[k])}" for k in choices)
@@ -144,9 +148,9 @@ def fit(plan: Plan, is_auto: bool, cost: Cost, work: Work, budget: float) -> tup
     UserError if the evaluations alone leave no time for training.
     """
     last = work.dev * cost.forward  # the evaluation that follows the last step
-    room = _room(cost, work, budget) - last
-    if room < LEAST_TRAINING * budget:
-        rest = duration(max(0.0, budget - room))
+    room = _room(cost, work, budget) / work.trainings - last  # for each of them
+    if room * work.trainings < LEAST_TRAINING * budget:
+        rest = duration(max(0.0, budget - room * work.trainings))
         raise UserError(
             f"time budget: of the {duration(max(0.0, budget))} that are left, everything but training takes {rest}. "
             f"Ask for more time, or for fewer rows with data.test_rows or data.dev_rows."
@@ -157,7 +161,8 @@ def fit(plan: Plan, is_auto: bool, cost: Cost, work: Work, budget: float) -> tup
     if fits >= plan.epochs:
         return plan, Decision("time budget", "enough", f"{plan.epochs:g} epochs need less")
     choice = f"{fits:.2f} epochs"
-    why = f"{duration(room)} for training; the clock ends it, so that the same seed need not give the same bits"
+    each = "training" if work.trainings == 1 else f"each of {work.trainings} trainings"
+    why = f"{duration(room)} for {each}; the clock ends it, so that the same seed need not give the same bits"
     return replace(plan, epochs=min(plan.epochs, MARGIN * fits)), Decision("time budget", choice, why)
 
 

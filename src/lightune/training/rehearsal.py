@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -81,6 +82,7 @@ def rehearse(
         room=room,
         probe=probe_rows * tokens_a_row,
         rest=besides.seconds,
+        trainings=recipe.seeds,
     )
     if train.layers == "auto" and METHODS[recipe.method.name].by_layers:
         depth, why = choose_depth(cost, work, plan.epochs, budget)
@@ -102,12 +104,13 @@ def rehearse(
         reason = f"about {memory / GIB:.1f} GiB needed; lower train.memory_tokens or data.max_tokens if it fails"
         decisions.append(Decision("free memory", f"only {hardware.free / GIB:.1f} GiB", reason))
     estimate = cost.estimate(work, plan.epochs, memory)
+    limit = math.inf if plan.seconds is None else plan.seconds * work.trainings
     return Rehearsal(
         plan=plan,
         n_steps=count_steps(len(rows["train"]), train.batch_size, plan.epochs),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),
-        estimate=estimate if plan.seconds is None else replace(estimate, train=min(estimate.train, plan.seconds)),
+        estimate=replace(estimate, train=min(estimate.train, limit)),
         decisions=(*adapted, *decisions),
         probe_rows=probe_rows,
     )

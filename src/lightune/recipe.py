@@ -90,6 +90,10 @@ class TrainRecipe(Section):
     warmup: float = Field(0.06, description="share of the steps with a rising learning rate", ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the rate, after the warm-up")
     weight_decay: float = Field(0.01, description="AdamW's, on matrices", ge=0)
+    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="focal: known texts count little")
+    balance: Literal["none", "weights", "sampling"] = Field(
+        "none", description="all classes count alike, by weights in the loss or by how often their rows come"
+    )
     clip: float = Field(1.0, description="largest gradient norm", gt=0)
     evaluations: int = Field(1, description="of the dev rows, per epoch", ge=1)
     patience: int = Field(3, description="evaluations of no gain before it stops, once it reads whole texts", ge=1)

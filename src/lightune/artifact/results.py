@@ -203,10 +203,10 @@ class Results(Strict):
     comparisons: dict[str, ComparisonRecord] = Field(description="by `before` and the names of baselines")
     verdict: str = Field(description="the comparison with the strongest other, in words")
     requirements: list[RequirementRecord]
-    calibration: CalibrationRecord | None
-    seeds: SeedsRecord | None
-    slices: list[SliceRecord]
-    worst_slice: str | None = Field(description="the slice furthest behind, in words; null: none beyond chance")
+    calibration: CalibrationRecord | None = None
+    seeds: SeedsRecord | None = None
+    slices: list[SliceRecord] = Field([], description="of enough rows")
+    worst_slice: str | None = Field(None, description="the slice furthest behind, in words; null: none beyond chance")
     not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
     confusion: dict[Literal["before", "after"], list[list[int]]] = Field(description="rows true, columns predicted")
     curve: list[dict[str, int | float]]

@@ -176,9 +176,14 @@ def truncate(ids: Sequence[int], room: int, truncation: str) -> Sequence[int]:
     return [*ids[:head], *ids[len(ids) - (room - head) :]]
 
 
-def epoch_steps(lengths: Ints, batch_size: int, rng: np.random.Generator) -> Iterator[Ints]:
-    """One epoch of optimizer steps, each the rows of batch_size texts of similar length, in random order."""
-    order = rng.permutation(len(lengths))
+def epoch_steps(
+    lengths: Ints, batch_size: int, rng: np.random.Generator, order: Ints | None = None
+) -> Iterator[Ints]:
+    """One epoch of optimizer steps, each the rows of batch_size texts of similar length, in random order.
+
+    order: the rows of the epoch, if they are not to be all of them once.
+    """
+    order = rng.permutation(len(lengths)) if order is None else order
     for start in range(0, len(order), batch_size * CHUNK_STEPS):
         chunk = order[start : start + batch_size * CHUNK_STEPS]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]

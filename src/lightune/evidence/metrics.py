@@ -233,6 +233,18 @@ def _roc_auc_samples(y_true: np.ndarray, proba: np.ndarray, weights: np.ndarray)
 
 HEADLINE = ("accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "ece")  # what tables and cards show
 
+IMBALANCED = 4  # times that the largest class has the rows of the smallest one
+
+
+def headline(class_sizes: Sequence[int]) -> tuple[str, ...]:
+    """HEADLINE, with what counts classes alike at the front where their sizes differ much."""
+    sizes = [size for size in class_sizes if size]
+    if not sizes or max(sizes) < IMBALANCED * min(sizes):
+        return HEADLINE
+    first = ("f1_macro", "balanced_accuracy", "mcc")
+    return (*first, *(name for name in HEADLINE if name not in first))
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         summary="Share of rows whose most probable class is the true one",

@@ -7,7 +7,7 @@ from pathlib import PureWindowsPath
 from typing import Any
 
 from lightune.artifact.contract import Contract
-from lightune.evidence.metrics import HEADLINE
+from lightune.evidence.metrics import HEADLINE, headline
 from lightune.report.screen import calibration_in_words
 
 # of a base whose own head has another size, too
@@ -44,7 +44,7 @@ def _metadata(results: dict[str, Any], contract: Contract, is_peft: bool) -> str
 def _facts(results: dict[str, Any]) -> str:
     rows = [
         f"| {name} | {_score(results['before'][name])} | {_score(results['after'][name])} |"
-        for name in HEADLINE
+        for name in headline([sum(row) for row in results["confusion"]["after"]])
         if name in results["after"]
     ]
     return f"""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightune.doctor.findings import SEVERITIES, Diagnosis
-from lightune.evidence.metrics import HEADLINE
+from lightune.evidence.metrics import HEADLINE, headline
 from lightune.hardware import GIB
 from lightune.journal import Journal, duration
 from lightune.records import Rehearsal, Splits
@@ -40,15 +41,15 @@ def plan_as_dict(plan: Rehearsal, splits: Splits) -> dict[str, Any]:
     }
 
 
-def show_scores(journal: Journal, columns: dict[str, dict[str, Any]]) -> None:
-    """A table of the headline metrics: column title -> metric -> value, low, high."""
+def show_scores(journal: Journal, columns: dict[str, dict[str, Any]], names: Sequence[str] = HEADLINE) -> None:
+    """A table of some metrics: column title -> metric -> value, low, high."""
     from rich.table import Table
 
     table = Table("  metric", box=None, padding=(0, 3, 0, 0), header_style="bold")
     for title in columns:
         table.add_column(title, justify="right", no_wrap=True)
         table.add_column("95 % interval", style="dim", no_wrap=True)
-    for name in HEADLINE:
+    for name in names:
         if all(name in scores for scores in columns.values()):
             cells = [cell for scores in columns.values() for cell in _cells(scores[name])]
             table.add_row(f"  {name}", *cells)
@@ -59,7 +60,8 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     """Before and after side by side, what else there is to beat, the verdict, how long it took, where it is."""
     rows = f"{results['n_test']:,} test rows that share no text with the {results['n_train']:,} for training"
     journal.say(f"\n{rows}\n")
-    show_scores(journal, {"before": results["before"], "after": results["after"]})
+    sizes = [sum(row) for row in results["confusion"]["after"]]
+    show_scores(journal, {"before": results["before"], "after": results["after"]}, headline(sizes))
     gain = results["comparisons"]["before"]
     low, high = gain["accuracy"]["low"], gain["accuracy"]["high"]
     journal.say(

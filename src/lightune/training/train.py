@@ -26,6 +26,7 @@ from lightune.model.adapters import adapter_dropout_modules
 from lightune.model.anatomy import inside
 from lightune.recipe import TrainRecipe
 from lightune.records import History, Plan
+from lightune.training.losses import LOSSES, balanced_draw, class_weights
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ def train(
     losses: list[torch.Tensor] = []
     with journal.progress("training", training_tokens(train_rows, recipe, plan.epochs), "tokens") as progress:
         # grouped by whole lengths throughout: cutting keeps their order, and ties all the longer texts
-        for step, rows in enumerate(_steps(train_rows.tokens.lengths, recipe.batch_size, n_steps, seed), start=1):
+        for step, rows in enumerate(_steps(train_rows, recipe, n_steps, seed), start=1):
             reads_whole = max(step / n_steps, clock.share) > n_early / n_steps
             if reads_whole and tokens is not train_rows.tokens:
                 hardware.release()  # what is free was cut to the sizes of shorter texts
@@ -175,7 +176,10 @@ class Loop:
         self.scheduler, self.n_steps = get_scheduler(schedule, optimizer, warmup, n_steps), n_steps
         self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.y = rows.y
+        self.y, self.loss = rows.y, LOSSES[recipe.loss]
+        self.weights: torch.Tensor | None = None
+        if recipe.balance == "weights":
+            self.weights = to_device(class_weights(rows.y), hardware.device)  # (C,)
         self.learning_rate = 0.0  # of the adapters, at the step just made
 
     def step(self, rows: Ints, tokens: Tokens) -> torch.Tensor:
@@ -210,13 +214,12 @@ class Loop:
             self.scheduler.step()
 
     def _loss(self, tokens: Tokens, batch: Ints) -> torch.Tensor:
-        import torch
-
         with self.hardware.autocast():
             inputs = self.encoder.batch(tokens, batch, self.hardware.device)
             logits = self.wrapped(**inputs).logits  # (B, C)
         y = to_device(self.y[batch], self.hardware.device)  # (B,)
-        return torch.nn.functional.cross_entropy(logits.float(), y, reduction="sum")
+        losses = self.loss(logits.float(), y)  # (B,)
+        return losses.sum() if self.weights is None else (self.weights[y] * losses).sum()
 
     def _my_share(self, rows: Ints) -> tuple[Ints, int]:
         """This process's part of a step, and the factor that undoes the averaging of gradients."""
@@ -351,13 +354,14 @@ def score_dev(logits: Floats, rows: Labelled) -> dict[str, float]:
     return {"accuracy": accuracy, "loss": float(-np.log(np.maximum(own, 1e-12)).mean())}
 
 
-def _steps(lengths: Ints, batch_size: int, n_steps: int, seed: int) -> Iterator[Ints]:
+def _steps(rows: Labelled, recipe: TrainRecipe, n_steps: int, seed: int) -> Iterator[Ints]:
     """The rows of each of n_steps steps, epoch after epoch in a new order."""
     rng = np.random.default_rng(seed)
     while n_steps > 0:
-        for rows in islice(epoch_steps(lengths, batch_size, rng), n_steps):
+        order = balanced_draw(rows.y, rng) if recipe.balance == "sampling" else None
+        for step in islice(epoch_steps(rows.tokens.lengths, recipe.batch_size, rng, order), n_steps):
             n_steps -= 1
-            yield rows
+            yield step
 
 
 def _mean(losses: list[torch.Tensor], step: int) -> float:

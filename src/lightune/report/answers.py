@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.finished import FinishedRun, Predictions
-from lightune.report.parts import Block, Cell, Table, Text, decimal, number, table
+from lightune.report.parts import Block, Cell, Table, Text, decimal, number, short, table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,8 +72,8 @@ def rows_table(
         row = int(predictions.rows[place])
         cells: Sequence[Cell | str] = [
             number(f"{row}"),
-            str(predictions.label[place]),
-            *(str(answer[place]) for answer in answers.values()),
+            short(predictions.label[place]),
+            *(short(answer[place]) for answer in answers.values()),
             number(decimal(float(predictions.confidence[place]))),
             *([shortened(texts.get(row, ""))] if texts else []),
         ]

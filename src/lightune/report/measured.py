@@ -27,6 +27,7 @@ from lightune.report.parts import (
     p_value,
     percent,
     scored,
+    short,
     table,
 )
 from lightune.report.pictures import TITLES, moving_mean, row_shares
@@ -69,7 +70,7 @@ def _trained(results: Mapping[str, Any]) -> Table:
 
 
 def _some(labels: Sequence[str], most: int = 12) -> str:
-    return ", ".join(labels[:most]) + (", …" if len(labels) > most else "")
+    return ", ".join(map(short, labels[:most])) + (", …" if len(labels) > most else "")
 
 
 def scores(run: FinishedRun) -> list[Block]:
@@ -177,11 +178,14 @@ def confusion(run: FinishedRun) -> list[Block]:
 
 def _matrix(when: str, labels: Sequence[str], counts: np.ndarray) -> Table:
     rows = [
-        [Cell(label), *(Cell(f"{count:,}", share=share, is_number=True) for count, share in zip(*row, strict=True))]
+        [
+            Cell(short(label)),
+            *(Cell(f"{count:,}", share=share, is_number=True) for count, share in zip(*row, strict=True)),
+        ]
         for label, row in zip(labels, zip(counts.tolist(), row_shares(counts).tolist(), strict=True), strict=True)
     ]
     caption = f"{when.capitalize()}: {np.trace(counts):,} of {counts.sum():,} right"
-    return table(caption, ["true class", *labels], rows, look="matrix")
+    return table(caption, ["true class", *map(short, labels)], rows, look="matrix")
 
 
 def _confused(labels: Sequence[str], both: Mapping[str, np.ndarray]) -> Table:
@@ -191,7 +195,7 @@ def _confused(labels: Sequence[str], both: Mapping[str, np.ndarray]) -> Table:
     order = np.argsort(-after, axis=None, kind="stable")[:MOST_CONFUSED]
     pairs = [divmod(int(place), len(labels)) for place in order if after.flat[place] > 0]
     rows: list[Row] = [
-        [labels[true], labels[answer], int(both["before"][true, answer]), int(after[true, answer])]
+        [short(labels[true]), short(labels[answer]), int(both["before"][true, answer]), int(after[true, answer])]
         for true, answer in pairs
     ]
     caption = f"The most confused pairs of {len(labels)} classes, in rows"
@@ -215,7 +219,7 @@ def calibration(run: FinishedRun) -> list[Block]:
     caption = (
         "Accuracy by confidence on the test rows; the number in a bar is its rows; the line is perfect calibration"
     )
-    rows = [
+    rows: list[Row] = [
         [title, scored(found["uncalibrated"].get(name)), scored(found["calibrated"].get(name))]
         for name, title in CALIBRATION.items()
     ]
@@ -227,8 +231,8 @@ def _goal(goal: Mapping[str, Any] | None) -> list[Block]:
     """From which probability on each class is answered, and what the answers then are."""
     if not goal:
         return []
-    rows = [
-        [label, number(decimal(threshold)), scored(goal["reached"].get(label))]
+    rows: list[Row] = [
+        [short(label), number(decimal(threshold)), scored(goal["reached"].get(label))]
         for label, threshold in goal["thresholds"].items()
     ]
     answered = f"{percent(goal['answered']['value'])} (95 % interval {_shares(goal['answered'])})"
@@ -265,7 +269,7 @@ def slices(run: FinishedRun) -> list[Block]:
     rows: list[Row] = [
         [
             each["kind"],
-            each["value"],
+            short(each["value"]),
             each["n"],
             scored(each["accuracy"]),
             number(decimal(each["others"])),

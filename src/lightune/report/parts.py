@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-LONG_WORD, SHORT_TEXT = 28, 50  # characters
+LONG_WORD, SHORT_TEXT, LONG_NAME = 28, 50, 48  # characters
 MINUS, NOTHING = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -135,6 +135,11 @@ def scored(score: Mapping[str, Any] | None) -> Cell:
     if score is None:
         return Cell(NOTHING, is_number=True)
     return Cell(decimal(score.get("value")), interval(score), is_number=True)
+
+
+def short(name: str) -> str:
+    """A name of at most LONG_NAME characters; of a longer one the beginning and the end."""
+    return name if len(name) <= LONG_NAME else f"{name[: LONG_NAME - 13]}…{name[-12:]}"
 
 
 def number(text: str) -> Cell:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightune.artifact.finished import FinishedRun, Predictions
-from lightune.report.parts import Block, Cell, Table, Text, decimal, number, short, table
+from lightune.report.parts import Block, Row, Table, Text, decimal, number, short, table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,21 +66,20 @@ def rows_table(
 ) -> Table:
     """At most MOST_ROWS of the rows at `places`.
 
-    Of each its number, its label, the answers (N,) by who gave them, the probability and, if there are any, the text.
+    Of each its number, its label, the answers (N,) by who gave them, the probability; under them its text, if any.
     """
-    rows = []
-    for place in places[:MOST_ROWS].tolist():
-        row = int(predictions.rows[place])
-        cells: Sequence[Cell | str] = [
+    shown = [(place, int(predictions.rows[place])) for place in places[:MOST_ROWS].tolist()]
+    rows: list[Row] = [
+        [
             number(f"{row}"),
             short(predictions.label[place]),
             *(short(answer[place]) for answer in answers.values()),
             number(decimal(float(predictions.confidence[place]))),
-            *([shortened(texts.get(row, ""))] if texts else []),
         ]
-        rows.append(cells)
-    columns = ["row", "label", *answers, "probability", *(["text"] if texts else [])]
-    return table(f"{caption}: {_how_many(places)}", columns, rows)
+        for place, row in shown
+    ]
+    made = table(f"{caption}: {_how_many(places)}", ["row", "label", *answers, "probability"], rows)
+    return replace(made, under=[shortened(texts.get(row, "")) for _, row in shown]) if texts else made
 
 
 def shortened(text: str) -> str:

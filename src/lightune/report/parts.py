@@ -52,13 +52,17 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under the names of their columns; the first cell of a row is its name."""
+    """Rows of cells under the names of their columns; the first cell of a row is its name.
+
+    under: for each row a text that stands under it, if there are any.
+    """
 
     kind: ClassVar[str] = "table"
     caption: str
     columns: list[Cell]
     rows: list[list[Cell]]
     look: str = ""
+    under: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

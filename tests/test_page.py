@@ -373,7 +373,7 @@ def test_a_mistake_is_one_message(arguments, message, whole, tmp_path, monkeypat
         ("results.json", "{", r"results.json: cannot be read \(Expecting"),
         ("results.json", "[]", r"results.json: holds a list, not an object"),
         ("results.json", '{"format_version": 2}', r"results.json: format_version 2, this lightune reads 1"),
-        ("results.json", '{"format_version": 1}', r"results.json: lacks \['labels', 'before'"),
+        ("results.json", '{"format_version": 1}', r"results.json: lacks \['lightune', 'labels'"),
         ("doctor.json", "nonsense", r"doctor.json: cannot be read"),
         ("predictions.parquet", "PAR1", r"predictions.parquet: cannot be read"),
         ("predictions.parquet", None, r"predictions.parquet: cannot be read"),

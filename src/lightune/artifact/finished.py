@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.folder import DOCTOR, ENVIRONMENT, PREDICTIONS, RESULTS
+from lightune.artifact.results import Results
 from lightune.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _AGAIN = "Copy the run's folder once more, or make the run again."
-NEEDED = ("labels", "before", "after", "baselines", "comparisons", "verdict", "confusion", "data", "model", "recipe")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _check_results(path: Path, results: Mapping[str, Any]) -> None:
     if results.get("format_version") != FORMAT:
         seen = results.get("format_version")
         raise UserError(f"{path}: format_version {seen!r}, this lightune reads {FORMAT}. Use the one that made it.")
-    if missing := [key for key in NEEDED if key not in results]:
+    if missing := [key for key, field in Results.model_fields.items() if field.is_required() and key not in results]:
         raise UserError(f"{path}: lacks {missing}. {_AGAIN}")
 
 

@@ -14,7 +14,7 @@ from lightune.report import answers, measured, provenance
 from lightune.report.card import public_name
 from lightune.report.lettering import visible
 from lightune.report.parts import Block, Section
-from lightune.report.pictures import _base_name
+from lightune.report.pictures import base_name
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -58,10 +58,9 @@ def write_page(page: str, path: Path) -> None:
 
 def without_folders(run: FinishedRun) -> FinishedRun:
     """The run with the last part alone of every path of data or model: pages are passed around."""
-    data, model = run.results["data"], run.results["model"]["name"]
-    names = {model: _base_name(model)}
+    data = run.results["data"]
+    names = {name: base_name(name) for name in (run.results["model"]["name"], run.results["recipe"]["model"])}
     names |= {data[key]: public_name(data[key], data["revision"]) for key in ("source", "test") if data[key]}
-    names |= {name: _base_name(name) for name in [run.results["recipe"]["model"]]}
     longest_first = {path: names[path] for path in sorted(names, key=len, reverse=True) if names[path] != path}
     return replace(run, results=_renamed(run.results, longest_first), doctor=_renamed(run.doctor, longest_first))
 

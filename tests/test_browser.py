@@ -8,11 +8,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lightune.artifact.finished import read_finished
+from lightune.report.page import run_page, write_page
 from lightune.reporting import make_report
 from tests.pages import write_folder
 from tests.test_page import HOSTILE, LABELS
@@ -25,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}: pip install 'lightune[browser]'"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or CHROMIUM=path"),
 ]
-PAGES = ("whole", "hostile", "many", "old", "versus")
+PAGES = ("whole", "hostile", "many", "old", "versus", "texts")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,10 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     }
     made = {name: Path(make_report(folder)["page"]) for name, folder in folders.items()}
     versus = make_report(folders["whole"], folders["old"], output=root / "versus.html")
-    return made | {"versus": Path(versus["page"])}
+    run = read_finished(folders["whole"])
+    texts = dict.fromkeys(run.predictions.rows.tolist(), "A text that is quite long. " * 20)
+    write_page(run_page(replace(run, texts=texts)), root / "texts.html")
+    return made | {"versus": Path(versus["page"]), "texts": root / "texts.html"}
 
 
 def opened(browser: Any, path: Path, **look: Any) -> tuple[Any, list[str]]:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ HOSTILE = [
 
 def page_of(folder: Path) -> Reader:
     return Reader(run_page(read_finished(folder)))
+
+
+def without_drawings(folder: Path) -> Reader:
+    """What the tables and paragraphs say."""
+    return Reader(re.sub(r"<svg.*?</svg>", "", run_page(read_finished(folder)), flags=re.S))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +135,7 @@ def test_every_number_on_the_page_is_in_the_files(whole):
     pairs = list(zip(right["before"], right["after"], strict=True))
     known += [pairs.count((False, True)), pairs.count((True, False)), right["after"].count(False)]
     known += [value * 100 for value in known] + [files[0]["peak_memory_bytes"] / 2**30]
-    page = Reader(re.sub(r"<svg.*?</svg>|<style.*?</style>", "", run_page(read_finished(whole)), flags=re.S))
+    page = without_drawings(whole)
     cells = re.sub(r"\d+ min \d+ s|95 %|from 0\b|F1|sha256|0\.001|\b[0-9a-f]{64}\b", "", page.text)
     for found in re.findall(r"\d[\d,]*(?:\.\d+)?(?:e-\d+)?", cells):
         value, digits = float(found.replace(",", "")), len(found.partition(".")[2].partition("e")[0])
@@ -150,9 +156,9 @@ def test_another_number_in_results_is_another_number_on_the_page(place, tmp_path
         inner = inner[key]
     inner[last] = 0.7777 if "." in str(inner[last]) else 7777
     shown = "0.778" if last == "low" else "0.7777" if last == "value" else "7,777"
-    assert shown not in page_of(folder).text
+    assert shown not in without_drawings(folder).text
     change(folder, **results)
-    assert shown in page_of(folder).text
+    assert shown in without_drawings(folder).text
 
 
 def test_scores_are_drawn_where_they_are(whole):
@@ -205,6 +211,7 @@ def test_many_classes_show_the_pairs_that_are_confused_most(many):
     texts = page_of(many).texts
     start = texts.index("The most confused pairs of 77 classes, in rows")
     assert texts[start + 5 : start + 9] == ["card_payment_number_5", "card_payment_number_9", "49", "4,321"]
+    assert texts[start + 9] != texts[start + 10]  # no right answer is among them
     assert sum("Before:" in text for text in texts) == 0
 
 
@@ -249,6 +256,8 @@ def test_a_run_leaves_its_page_under_its_name_without_texts(tiny_run):
 
 def test_texts_are_shown_where_they_are_asked_for(tiny_run, reviews, tmp_path):
     output = tmp_path / "with texts.html"
+    assert cli.main(["report", tiny_run.folder, "-o", str(output)]) == 0
+    assert "kettle" not in output.read_text(encoding="utf-8")
     assert cli.main(["report", tiny_run.folder, "--show-texts", "-o", str(output)]) == 0
     page = Reader(output.read_text(encoding="utf-8"))
     lines = reviews.read_text().splitlines()[1:]
@@ -256,6 +265,17 @@ def test_texts_are_shown_where_they_are_asked_for(tiny_run, reviews, tmp_path):
     row, text = int(page.texts[start + 1]), page.texts[start + 9]  # under its eight cells
     assert lines[row].startswith(text)
     assert len(text) > 10
+    assert "kettle" in page.text
+
+
+def test_hostile_texts_stay_text(whole):
+    run = read_finished(whole)
+    raw = run_page(replace(run, texts=dict.fromkeys(run.predictions.rows.tolist(), "".join(HOSTILE))))
+    page = Reader(raw)
+    assert page.wrong == []
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert any("<script>alert(1)</script>" in text and r"\u202egnp" in text for text in page.texts)
+    assert not {"\u202e", "\x1b", "\x00"} & set(raw)
 
 
 def test_texts_of_other_data_are_refused(tiny_run, reviews, tmp_path, monkeypatch):

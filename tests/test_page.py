@@ -268,6 +268,15 @@ def test_texts_are_shown_where_they_are_asked_for(tiny_run, reviews, tmp_path):
     assert "kettle" in page.text
 
 
+def test_a_list_of_rows_that_is_empty_is_a_sentence(tmp_path):
+    folder = write_folder(tmp_path / "run", LABELS)
+    table = pq.read_table(folder / "predictions.parquet")
+    pq.write_table(table.set_column(3, "after", table.column("label")), folder / "predictions.parquet")
+    text = page_of(folder).text
+    assert "Wrong with the most confidence, perhaps wrong labels: no row." in text
+    assert "Broken by tuning: no row." in text
+
+
 def test_hostile_texts_stay_text(whole):
     run = read_finished(whole)
     raw = run_page(replace(run, texts=dict.fromkeys(run.predictions.rows.tolist(), "".join(HOSTILE))))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.finished import FinishedRun, Predictions
-from lightune.report.parts import Block, Row, Table, Text, decimal, number, short, table
+from lightune.report.parts import Block, Row, Text, decimal, number, short, table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,18 +56,20 @@ def _how_many(places: Places) -> str:
     return f"{len(places):,} rows{shown}" if len(places) != 1 else "1 row"
 
 
-def _rows(predictions: Predictions, places: Places, caption: str, texts: Mapping[int, str]) -> Table:
+def _rows(predictions: Predictions, places: Places, caption: str, texts: Mapping[int, str]) -> Block:
     answers = {"before": predictions.before, **predictions.others, "after": predictions.after}
     return rows_table(caption, predictions, places, answers, texts)
 
 
 def rows_table(
     caption: str, predictions: Predictions, places: Places, answers: Mapping[str, Any], texts: Mapping[int, str]
-) -> Table:
-    """At most MOST_ROWS of the rows at `places`.
+) -> Block:
+    """At most MOST_ROWS of the rows at `places`; a sentence if there are none.
 
     Of each its number, its label, the answers (N,) by who gave them, the probability; under them its text, if any.
     """
+    if not len(places):
+        return Text(f"{caption}: no row.")
     shown = [(place, int(predictions.rows[place])) for place in places[:MOST_ROWS].tolist()]
     rows: list[Row] = [
         [

@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 READY_BENCH := .venv/.ready-bench
+READY_BROWSER := .venv/.ready-browser
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-hard check lint types docs-fresh format docs bench bench-gpu clean
+.PHONY: help demo test test-hard test-browser check lint types docs-fresh format docs bench bench-gpu clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -19,6 +20,9 @@ test: $(READY)  ## the test suite
 
 test-hard: $(READY)  ## the long tests as well
 	$(BIN)/python -m pytest
+
+test-browser: $(READY_BROWSER)  ## the report pages in Chromium (of the system, or CHROMIUM=path)
+	$(BIN)/python -m pytest -m browser -rs
 
 check: $(READY) lint types docs-fresh test  ## what a change must pass
 
@@ -58,3 +62,7 @@ $(READY): pyproject.toml constraints.txt
 $(READY_BENCH): $(READY)
 	$(INSTALL) '.[offline,dev,bench]'
 	@touch $(READY_BENCH)
+
+$(READY_BROWSER): $(READY)
+	$(INSTALL) '.[offline,dev,browser]'
+	@touch $(READY_BROWSER)

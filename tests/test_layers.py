@@ -19,7 +19,7 @@ SOURCE = Path(lightune.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"run", "checkup"},
+    {"run", "checkup", "reporting"},
     {"use"},
     {"report"},
     {"training"},

@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_check,
         _add_evaluate,
         _add_predict,
+        _add_report,
         _add_recipes,
         _add_methods,
         _add_metrics,
@@ -167,6 +168,16 @@ def _add_predict(commands: Any) -> None:
     add("-o", "--output", metavar="FILE", default="-", help="its ending says the format; -: standard output")
     add("--text", metavar="COLUMN|TEMPLATE", help="default: as in training")
     _add_loading(add)
+
+
+def _add_report(commands: Any) -> None:
+    summary = "make the page of a finished run again, or one that compares two runs"
+    add = _command(commands, "report", _report, summary).add_argument
+    add("run", metavar="RUN", help="folder of a run")
+    add("other", nargs="?", metavar="RUN_B", help="another run, to compare the first one with")
+    add("-o", "--output", metavar="FILE", help="default: RUN/report.html; of two runs report-vs-RUN_B.html here")
+    add("--show-texts", action="store_true", help="the rows on the page with their texts, from the run's data")
+    add("--offline", action="store_true", help="no request leaves this machine")
 
 
 def _add_loading(add: Callable[..., Any]) -> None:
@@ -303,6 +314,17 @@ def _predict(arguments: argparse.Namespace) -> None:
         print(f"{summary['empty']:,} of {summary['rows']:,} rows have no text", file=sys.stderr)
     if arguments.json:
         _print_json(summary)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from lightune.reporting import make_report
+
+    names = ["run", "other", "output", "show_texts", "offline"]
+    made = make_report(**{name: getattr(arguments, name) for name in names})
+    if arguments.json:
+        _print_json(made)
+    else:
+        _print(made["page"])
 
 
 def _recipes(arguments: argparse.Namespace) -> None:

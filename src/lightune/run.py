@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from lightune import trackers
 from lightune.artifact.contract import make_contract
-from lightune.artifact.folder import DOCTOR, MARK, PICTURE, choose_run_folder, save_adapter, write_json
+from lightune.artifact.finished import read_finished
+from lightune.artifact.folder import DOCTOR, MARK, PAGE, PICTURE, choose_run_folder, save_adapter, write_json
 from lightune.artifact.proof import prove
 from lightune.artifact.results import Evidence, gather, write_run
 from lightune.data.batching import encode, make_encoder
@@ -47,6 +48,7 @@ from lightune.model.engine import can_compute, quicken
 from lightune.recipe import Checked, Settings, load_recipe, seconds_of
 from lightune.records import Evaluation, Result
 from lightune.report.card import write_card
+from lightune.report.page import run_page, write_page
 from lightune.report.pictures import draw_results
 from lightune.report.screen import plan_as_dict, show_faults, show_plan, show_results
 from lightune.training.fine_tune import fine_tune
@@ -267,6 +269,7 @@ def follow(
             if diagnosis:
                 write_json(folder.partial / DOCTOR, diagnosis.model_dump())
             write_run(folder.partial, checked, results, splits, evidence, hardware)
+            write_page(run_page(read_finished(folder.partial, folder.final.name)), folder.partial / PAGE)
         folder.publish()
     show_results(journal, results, folder.final)
     gate.keep(results["requirements"], folder.final)

@@ -6,6 +6,7 @@
     results.json          every number of the run; its schema is schemas/results.schema.json
     doctor.json           what was wrong with the data; its schema is schemas/doctor.schema.json
     results.png           before and after, the learning curve, two confusion matrices
+    report.html           the whole report, one file that opens without a network; no text of the data
     predictions.parquet   test rows: row number, label, answers before, after and of baselines, probabilities; no text
     environment.json      versions, device and why it was chosen
     events.jsonl          what happened when, a line of JSON each
@@ -40,11 +41,12 @@ ADAPTER = "adapter"
 RESULTS = "results.json"
 RECIPE = "recipe.toml"
 PICTURE = "results.png"
+PAGE = "report.html"
 DOCTOR = "doctor.json"
 PREDICTIONS = "predictions.parquet"
 ENVIRONMENT = "environment.json"
 MARK = "events.jsonl"  # the first file of a run that is being written
-PARTS = {RECIPE, ADAPTER, RESULTS, PICTURE, DOCTOR, PREDICTIONS, ENVIRONMENT, MARK, "trackers", ".DS_Store"}
+PARTS = {RECIPE, ADAPTER, RESULTS, PICTURE, PAGE, DOCTOR, PREDICTIONS, ENVIRONMENT, MARK, "trackers", ".DS_Store"}
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 

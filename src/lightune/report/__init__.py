@@ -1,1 +1,1 @@
-"""Show what a run did, from its results.json alone: pictures, page, card."""
+"""Show what a run did, from its own files alone: pictures, pages, card."""

@@ -1,4 +1,4 @@
-"""Text in pictures: which characters can be drawn, how wide they are, how to fit them into a place."""
+"""Text in pictures and pages: which characters can be drawn, how wide they are, how to fit them into a place."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import cache
 
 # For scripts that DejaVu Sans lacks; those that are installed are used.
 OTHER_FONTS = "Noto Sans CJK SC,Noto Sans CJK JP,WenQuanYi Micro Hei,Microsoft YaHei,Hiragino Sans GB,Malgun Gothic"
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # the Unicode categories of what has no letter of its own
 
 
 @cache
@@ -34,9 +35,16 @@ def shown(text: str) -> str:
 
 
 def _shown(character: str) -> str:
-    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
-        return character.encode("unicode_escape").decode()
-    return character if _drawable(character) else "□"
+    seen = visible(character)
+    return seen if len(seen) > 1 or _drawable(character) else "□"
+
+
+def visible(text: str) -> str:
+    """`text` with control, bidi and other invisible characters, and half characters, as escapes."""
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in UNSEEN else character
+        for character in text
+    )
 
 
 @cache

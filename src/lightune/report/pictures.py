@@ -141,11 +141,11 @@ def _facts(results: dict[str, Any]) -> str:
     ]
     room = WIDTH - 2 * (LEFT - HEAD) - text_width(" · ".join(["", "", *rest]), 8.5)
     data = fit(public_name(**results["data"]), 0.45 * room, 8.5)
-    model = fit(_base_name(results["model"]["name"]), room - text_width(data, 8.5), 8.5)
+    model = fit(base_name(results["model"]["name"]), room - text_width(data, 8.5), 8.5)
     return " · ".join([model, data, *rest])
 
 
-def _base_name(name: str) -> str:
+def base_name(name: str) -> str:
     """The last part of an absolute path, since pictures are passed around; anything else as it is."""
     if PureWindowsPath(name).is_absolute():
         return PureWindowsPath(name).name

@@ -80,7 +80,7 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
         journal.say(f"required {required['what']}: {'yes' if required['passed'] else 'NO, ' + required['why']}")
     seconds = results["seconds"]
     journal.say(f"{duration(seconds['total'])} in all, {duration(seconds['train'])} of it training")
-    journal.say(f"run folder: {folder}   (look at {folder}/results.png)")
+    journal.say(f"run folder: {folder}   (read {folder}/report.html)")
     journal.say(f"use it: lightune predict {folder} FILE")
 
 

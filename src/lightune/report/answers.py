@@ -1,0 +1,90 @@
+"""The sections of a report on single test rows: fixed, broken, and wrong with confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.artifact.finished import FinishedRun, Predictions
+from lightune.report.parts import Block, Row, Text, decimal, number, short, table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Places = NDArray[np.int64]
+
+MOST_ROWS = 20
+MOST_CHARACTERS = 300  # of a text
+
+
+def listed(run: FinishedRun) -> list[Block]:
+    """The rows that tuning fixed and broke and those that it is most wrong about; see `rows_named`."""
+    return [
+        Text(
+            "Row numbers count from 0 in the data as it was read. The probability is that of the answer after tuning."
+        ),
+        *(_rows(run.predictions, places, title, run.texts) for title, places in _groups(run.predictions).items()),
+    ]
+
+
+def rows_named(predictions: Predictions) -> list[int]:
+    """The row numbers that `listed` shows, whose texts it can show beside them."""
+    groups = _groups(predictions).values()
+    return sorted({int(row) for places in groups for row in predictions.rows[places[:MOST_ROWS]]})
+
+
+def _groups(predictions: Predictions) -> dict[str, Places]:
+    before, after = predictions.right("before"), predictions.right()
+    return {
+        "Fixed by tuning": by_confidence(predictions, ~before & after),
+        "Broken by tuning": by_confidence(predictions, before & ~after),
+        "Wrong with the most confidence, perhaps wrong labels": by_confidence(predictions, ~after),
+    }
+
+
+def by_confidence(predictions: Predictions, chosen: NDArray[np.bool_]) -> Places:
+    """The places of the chosen (N,) rows, the most confident answer first."""
+    places = np.flatnonzero(chosen)
+    return places[np.argsort(-predictions.confidence[places], kind="stable")]
+
+
+def _how_many(places: Places) -> str:
+    shown = f", the {MOST_ROWS} most confident" if len(places) > MOST_ROWS else ""
+    return f"{len(places):,} rows{shown}" if len(places) != 1 else "1 row"
+
+
+def _rows(predictions: Predictions, places: Places, caption: str, texts: Mapping[int, str]) -> Block:
+    answers = {"before": predictions.before, **predictions.others, "after": predictions.after}
+    return rows_table(caption, predictions, places, answers, texts)
+
+
+def rows_table(
+    caption: str, predictions: Predictions, places: Places, answers: Mapping[str, Any], texts: Mapping[int, str]
+) -> Block:
+    """At most MOST_ROWS of the rows at `places`; a sentence if there are none.
+
+    Of each its number, its label, the answers (N,) by who gave them, the probability; under them its text, if any.
+    """
+    if not len(places):
+        return Text(f"{caption}: no row.")
+    shown = [(place, int(predictions.rows[place])) for place in places[:MOST_ROWS].tolist()]
+    rows: list[Row] = [
+        [
+            number(f"{row}"),
+            short(predictions.label[place]),
+            *(short(answer[place]) for answer in answers.values()),
+            number(decimal(float(predictions.confidence[place]))),
+        ]
+        for place, row in shown
+    ]
+    made = table(f"{caption}: {_how_many(places)}", ["row", "label", *answers, "probability"], rows)
+    return replace(made, under=[shortened(texts.get(row, "")) for _, row in shown]) if texts else made
+
+
+def shortened(text: str) -> str:
+    """The first MOST_CHARACTERS of a text in one line."""
+    line = " ".join(text[: 4 * MOST_CHARACTERS].split())
+    return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 1] + "…"

@@ -1,0 +1,189 @@
+"""Drawings for report pages: inline SVG whose colours are classes of the page's own style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as Tree
+
+from lightune.report.lettering import visible
+from lightune.report.parts import MINUS, decimal, interval
+
+WIDTH, HEIGHT = 348, 214  # of a drawing, in units that are pixels where there is room
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 36  # margins of the plot in it
+ROW = 34  # height of a row of an interval chart
+MOST_POINTS = 1200  # of a drawn line
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where values between low and high are drawn, from start to end."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """The place of a value, which may lie outside."""
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def ticks(self, most: int = 6) -> list[float]:
+        """Round values on the scale, at most so many, 1, 2 or 5 times a power of ten apart."""
+        rough = (self.high - self.low) / most
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(times * power for times in (1, 2, 5, 10) if times * power >= rough * (1 - 1e-9))
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [place * step for place in range(first, last + 1)]
+
+
+def around(values: Iterable[float], start: float, end: float, *, within: tuple[float, float] | None = None) -> Scale:
+    """A scale that holds all values with a little air; within: ends that it does not pass."""
+    known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(known), max(known)
+    air = 0.06 * (high - low) or 0.05 * max(abs(high), 1.0)
+    low, high = low - air, high + air
+    if within:
+        low, high = max(low, within[0]), min(high, within[1])
+    return Scale(low, high, start, end)
+
+
+def intervals(name: str, title: str, rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
+    """A row for each (title, class, score): the value as a dot on its 95 % interval, and in figures."""
+    height = TOP + ROW * len(rows) + BOTTOM
+    told = "; ".join(f"{label} {decimal(score['value'])} ({interval(score)})" for label, _, score in rows)
+    svg = _svg(name, title, f"Values with 95 % intervals: {told}.", height)
+    x = around([score[end] for *_, score in rows for end in ("low", "value", "high")], 10, WIDTH - 12)
+    _across(svg, x, TOP + 4, height - BOTTOM, decimals(x))
+    for place, (label, look, score) in enumerate(rows):
+        y = TOP + ROW * place + 17
+        _write(svg, 10, y, label)
+        _write(svg, WIDTH - 12, y, decimal(score["value"]), "end figure")
+        ends = {"x1": x.at(score["low"]), "x2": x.at(score["high"]), "y1": y + 9, "y2": y + 9}
+        _shape(svg, "line", f"interval {look}", **ends)
+        _shape(svg, "circle", f"dot {look}", cx=x.at(score["value"]), cy=y + 9, r=4)
+    return _markup(svg)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points (x, y) that are joined; where y is None or no finite number the line is broken."""
+
+    points: Sequence[tuple[float, float | None]]
+    look: str
+    has_dots: bool = False
+
+    def drawn(self) -> list[tuple[float, float]]:
+        """The points, NaN where there is no number; of very many, some at equal distances."""
+        every = math.ceil(len(self.points) / MOST_POINTS)
+        return [(x, math.nan if y is None else y) for x, y in self.points[:: every or 1]]
+
+
+def curves(name: str, title: str, about: str, lines: Sequence[Line], *, mark: tuple[float, str] | None = None) -> str:
+    """Lines over optimizer steps; about: what a reader who does not see it is told; mark: a step and its name."""
+    svg = _svg(name, title, about, HEIGHT)
+    drawn = [(line, line.drawn()) for line in lines]
+    last = max([1.0, *(x for _, points in drawn for x, _ in points)])
+    x = Scale(0, last * 1.02, LEFT, WIDTH - RIGHT)
+    y = around([y for _, points in drawn for _, y in points], HEIGHT - BOTTOM, TOP + 4)
+    _across(svg, x, TOP + 4, HEIGHT - BOTTOM, 0, most=5, grid=False)
+    _up(svg, y)
+    _write(svg, WIDTH - RIGHT, HEIGHT - 5, "optimizer step", "end soft")
+    if mark:
+        place = x.at(mark[0])
+        _shape(svg, "line", "mark", x1=place, x2=place, y1=TOP + 4, y2=HEIGHT - BOTTOM)
+        _write(svg, min(place, WIDTH - RIGHT), TOP - 2, mark[1], "end soft" if place > WIDTH / 2 else "soft")
+    for line, points in drawn:
+        _draw_line(svg, line, [(x.at(at), y.at(value)) for at, value in points])
+    return _markup(svg)
+
+
+def reliability(name: str, title: str, bins: Sequence[Mapping[str, Any]], look: str) -> str:
+    """Accuracy by confidence as bars beside the diagonal of perfect calibration, with each bar's number of rows."""
+    filled = [each for each in bins if each["n"]]
+    told = "; ".join(
+        f"{_bin(each)}: accuracy {decimal(each['accuracy'], 3)} of {each['n']:,} rows" for each in filled
+    )
+    svg = _svg(name, title, f"Accuracy by confidence. {told}.", HEIGHT + 60)
+    x, y = Scale(0, 1, LEFT, WIDTH - RIGHT), Scale(0, 1, HEIGHT + 60 - BOTTOM, TOP + 4)
+    _across(svg, x, y.end, y.start, 1, most=5, grid=False)
+    _up(svg, y)
+    for each in filled:
+        width = x.at(each["high"]) - x.at(each["low"]) - 2
+        place = {"x": x.at(each["low"]) + 1, "width": width, "y": y.at(each["accuracy"])}
+        _shape(svg, "rect", f"bar {look}", **place, height=y.start - y.at(each["accuracy"]))
+        if width > 7 * len(f"{each['n']:,}"):
+            _write(svg, x.at(each["low"]) + 1 + width / 2, y.start - 4, f"{each['n']:,}", "middle count")
+    _shape(svg, "line", "diagonal", x1=x.start, y1=y.start, x2=x.end, y2=y.end)
+    _write(svg, WIDTH - RIGHT, HEIGHT + 55, "confidence", "end soft")
+    return _markup(svg)
+
+
+def decimals(scale: Scale) -> int:
+    """Digits after the point that tell the ticks of a scale apart."""
+    ticks = scale.ticks()
+    return next(n for n in range(12) if len({f"{tick:.{n}f}" for tick in ticks}) == len(ticks))
+
+
+def _bin(each: Mapping[str, Any]) -> str:
+    return f"{decimal(each['low'], 2)} to {decimal(each['high'], 2)}"
+
+
+def _svg(name: str, title: str, about: str, height: float) -> Tree.Element:
+    """An empty drawing with its title on it; `title` and `about` are what a screen reader says."""
+    labels = f"{name}-title {name}-about"
+    attributes = {"viewBox": f"0 0 {WIDTH} {height:g}", "role": "img", "aria-labelledby": labels}
+    svg = Tree.Element("svg", attributes)
+    for tag, text, end in (("title", title, "title"), ("desc", about, "about")):
+        Tree.SubElement(svg, tag, {"id": f"{name}-{end}"}).text = visible(text)
+    _write(svg, 10, 14, title, "heading")
+    return svg
+
+
+def _shape(svg: Tree.Element, tag: str, look: str, **places: float | str) -> None:
+    written = {key: value if isinstance(value, str) else f"{value:.1f}" for key, value in places.items()}
+    Tree.SubElement(svg, tag, {"class": look, **written})
+
+
+def _write(svg: Tree.Element, x: float, y: float, text: str, look: str = "") -> None:
+    shown = visible(text)
+    place = {"x": f"{x:.1f}", "y": f"{y:.1f}"} | ({"class": look} if look else {})
+    Tree.SubElement(svg, "text", place).text = shown if len(shown) <= 46 else shown[:45] + "…"
+
+
+def _across(
+    svg: Tree.Element, x: Scale, top: float, bottom: float, digits: int, *, most: int = 6, grid: bool = True
+) -> None:
+    """The horizontal axis under the plot, with a line up from each tick where there is a grid."""
+    _shape(svg, "line", "axis", x1=x.start, x2=x.end, y1=bottom, y2=bottom)
+    for tick in x.ticks(most):
+        place = x.at(tick)
+        _shape(svg, "line", "grid" if grid else "axis", x1=place, x2=place, y1=top if grid else bottom + 3, y2=bottom)
+        _write(svg, place, bottom + 15, f"{tick:,.{digits}f}".replace("-", MINUS), "middle soft")
+
+
+def _up(svg: Tree.Element, y: Scale) -> None:
+    """The vertical axis: a line across the plot and a number for each tick."""
+    digits = decimals(y)
+    for tick in y.ticks(5):
+        _shape(svg, "line", "grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y.at(tick), y2=y.at(tick))
+        _write(svg, LEFT - 6, y.at(tick) + 4, decimal(tick, digits), "end soft")
+
+
+def _draw_line(svg: Tree.Element, line: Line, places: Sequence[tuple[float, float]]) -> None:
+    path, is_broken = [], True
+    for x, y in places:
+        if math.isfinite(y):
+            path.append(f"{'M' if is_broken else 'L'}{x:.1f} {y:.1f}")
+        is_broken = not math.isfinite(y)
+    if path:
+        _shape(svg, "path", f"line {line.look}", d=" ".join(path))
+    for x, y in places if line.has_dots else ():
+        if math.isfinite(y):
+            _shape(svg, "circle", f"dot {line.look}", cx=x, cy=y, r=3)
+
+
+def _markup(svg: Tree.Element) -> str:
+    return Tree.tostring(svg, encoding="unicode")

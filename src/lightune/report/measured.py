@@ -1,0 +1,287 @@
+"""The sections of a report on what was measured: verdict, scores, curves, confusions, calibration, slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lightune.artifact.finished import FinishedRun
+from lightune.evidence.metrics import HEADLINE, METRICS, headline
+from lightune.evidence.verdict import UNTUNED
+from lightune.report.charts import Line, curves, intervals, reliability
+from lightune.report.parts import (
+    NOTHING,
+    Block,
+    Cell,
+    Figure,
+    Pair,
+    Row,
+    Table,
+    Text,
+    decimal,
+    facts,
+    interval,
+    number,
+    p_value,
+    percent,
+    scored,
+    short,
+    table,
+)
+from lightune.report.pictures import TITLES, moving_mean, row_shares
+from lightune.report.screen import seeds_in_words
+
+MOST_MATRIX_CLASSES, MOST_BESIDE = 12, 4  # of a matrix, and of two side by side
+MOST_CONFUSED = 20
+TUNED = "the tuned classifier"
+CALIBRATION = {"ece": "calibration error (ECE)", "brier": "Brier score", "log_loss": "log loss"}
+
+
+def verdict(run: FinishedRun) -> list[Block]:
+    """The one sentence, whether what was required holds, and what was trained on what."""
+    results = run.results
+    blocks: list[Block] = [Text(f"The tuned classifier is {results['verdict']}.", "verdict")]
+    if required := results.get("requirements"):
+        columns = ["required", "holds", "why not"]
+        rows = [[each["what"], "yes" if each["passed"] else "no", each["why"] or NOTHING] for each in required]
+        blocks.append(table("What the run had to show", columns, rows))
+    else:
+        blocks.append(Text("Nothing was required of this run.", "note"))
+    return [*blocks, _trained(results)]
+
+
+def _trained(results: Mapping[str, Any]) -> Table:
+    data, proof = results["data"], results["proof"]
+    trained = f"{results['trainable_parameters']:,} of {results['total_parameters']:,} parameters"
+    rows = f"{results['n_train']:,} for training, {results['n_dev']:,} to choose on, {results['n_test']:,} to test"
+    reloaded = f"{proof['rows']} texts in a fresh process; logits differ by {proof['max_logit_difference']:.1e}"
+    values = {
+        "base model": f"{results['model']['name']}, {results['model']['architecture']}",
+        "method": f"{results['recipe']['method']['name']}, {trained} trained",
+        "data": f"{data['source']}, text {data['text']!r}, label {data['label']!r}",
+        "test data": data["test"] or "held out of the same data; shares no text with the training rows",
+        "rows": rows,
+        "classes": f"{len(results['labels'])}: {_some(results['labels'])}",
+        "reloads": f"{'yes' if proof['passed'] else 'no'}: {reloaded} (at most {proof['tolerance']:.1e} may be)",
+        "made by": f"lightune {results['lightune']}",
+    }
+    return facts("What was trained on what", values, ("what", "value"))
+
+
+def _some(labels: Sequence[str], most: int = 12) -> str:
+    return ", ".join(map(short, labels[:most])) + (", …" if len(labels) > most else "")
+
+
+def scores(run: FinishedRun) -> list[Block]:
+    """Every classifier that answered the test rows, its headline metrics, and what the comparisons came to."""
+    results, rivals = run.results, classifiers(run)
+    first = headline([sum(row) for row in results["confusion"]["after"]])
+    names = [name for name in first if any(name in found for _, _, found in rivals)]
+    rows = [[Cell(title), *(scored(found.get(name)) for name in names)] for title, _, found in rivals]
+    rising = [name for name in names if METRICS[name].direction == "higher"]
+    drawn = [
+        intervals(f"score-{name}", heading(name).text, [(t, look, s[name]) for t, look, s in rivals if name in s])
+        for name in rising
+    ]
+    caption = f"Scores on {results['n_test']:,} test rows, with 95 % intervals"
+    figure = Figure(f"{caption}; higher is better", drawn)
+    heads = [Cell("classifier"), *map(heading, names)]
+    missing = [
+        Text(f"No {name}: {why}.", "note")
+        for name, why in results.get("not_applicable", {}).items()
+        if name in HEADLINE
+    ]
+    seeds, accuracy = results.get("seeds"), results["after"]["accuracy"]
+    spread = [Text(f"{seeds_in_words(seeds, accuracy).capitalize()}.")] if seeds else []
+    return [figure, table(caption, heads, rows), *missing, *spread, _comparisons(results)]
+
+
+def heading(metric: str) -> Cell:
+    """The name of a metric over its column, and which way is better."""
+    return Cell(TITLES.get(metric, metric.replace("_", " ")), f"{METRICS[metric].direction} is better")
+
+
+def classifiers(run: FinishedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """(title, class of its colour, metric -> score) of the untuned head, the baselines and the tuned classifier."""
+    results = run.results
+    baselines = [(each["title"], "baseline", each["scores"]) for each in results["baselines"].values()]
+    return [(UNTUNED, "before", results["before"]), *baselines, (TUNED, "after", results["after"])]
+
+
+def _comparisons(results: Mapping[str, Any]) -> Table:
+    """What the tuned classifier is, against each of the others."""
+    titles = {"before": UNTUNED} | {name: each["title"] for name, each in results["baselines"].items()}
+    rows: list[Row] = [
+        [
+            titles.get(name, name),
+            each["words"],
+            each["fixed"],
+            each["broken"],
+            number(p_value(each["p_adjusted"])),
+            number(NOTHING) if name == "before" else results["baselines"][name]["n_train"],
+        ]
+        for name, each in results["comparisons"].items()
+    ]
+    columns = ["against", "the tuned classifier is", "it alone right", "the other alone right", "p, adjusted"]
+    caption = "Paired comparisons of accuracy: McNemar's exact test, adjusted by Holm's method"
+    return table(caption, [*columns, "training rows"], rows)
+
+
+def learning(run: FinishedRun) -> list[Block]:
+    """Training loss and dev accuracy over the steps."""
+    results = run.results
+    curve, dev = results.get("curve", []), results.get("dev_curve", [])
+    if not curve:
+        return [Text("No training step was taken.")]
+    drawn = [_loss_curve(curve)]
+    if dev:
+        drawn.append(_dev_curve(dev, results["best_step"]))
+    about = f"Learning over {results['n_steps']:,} steps. Faint: the loss of each step; over it a moving mean"
+    ended = "Training was stopped early: the dev rows showed no more gain." if results["stopped_early"] else ""
+    note = f"The state of step {results['best_step']:,} was kept. {ended}".strip()
+    return [Figure(about, drawn), Text(note, "note"), *_dev_table(results)]
+
+
+def _loss_curve(curve: Sequence[Mapping[str, Any]]) -> str:
+    steps = [point["step"] for point in curve]
+    losses = [point["train_loss"] for point in curve]
+    smooth = moving_mean(np.array([np.nan if loss is None else loss for loss in losses], dtype=float)).tolist()
+    told = f"From {decimal(losses[0], 3)} at step {steps[0]:,} to {decimal(losses[-1], 3)} at step {steps[-1]:,}."
+    lines = [Line([*zip(steps, losses, strict=True)], "faint"), Line([*zip(steps, smooth, strict=True)], "loss")]
+    return curves("loss", "training loss", told, lines)
+
+
+def _dev_curve(dev: Sequence[Mapping[str, Any]], best_step: int) -> str:
+    points = [(point["step"], point["accuracy"]) for point in dev]
+    told = "; ".join(f"step {step:,}: {decimal(accuracy, 3)}" for step, accuracy in points)
+    return curves("dev", "dev accuracy", f"{told}.", [Line(points, "dev", has_dots=True)], mark=(best_step, "kept"))
+
+
+def _dev_table(results: Mapping[str, Any]) -> list[Table]:
+    rows = [
+        [number(f"{each['step']:,}"), number(decimal(each["accuracy"])), number(decimal(each["loss"]))]
+        for each in results["dev_curve"]
+    ]
+    caption = f"Evaluations on {results['n_dev']:,} dev rows"
+    return [table(caption, ["step", "accuracy", "log loss"], rows)] if rows else []
+
+
+def confusion(run: FinishedRun) -> list[Block]:
+    """The matrices before and after; of many classes the pairs that are confused most."""
+    labels = run.results["labels"]
+    both = {when: np.array(counts) for when, counts in run.results["confusion"].items()}
+    if len(labels) > MOST_MATRIX_CLASSES:
+        return [_confused(labels, both)]
+    note = "Rows are the true class, columns the answer. The ground is as strong as the cell's share of its row."
+    matrices = [_matrix(when, labels, counts) for when, counts in both.items()]
+    shown: list[Block] = [Pair(matrices)] if len(labels) <= MOST_BESIDE else [*matrices]
+    return [*shown, Text(note, "note")]
+
+
+def _matrix(when: str, labels: Sequence[str], counts: np.ndarray) -> Table:
+    rows = [
+        [
+            Cell(short(label)),
+            *(Cell(f"{count:,}", share=share, is_number=True) for count, share in zip(*row, strict=True)),
+        ]
+        for label, row in zip(labels, zip(counts.tolist(), row_shares(counts).tolist(), strict=True), strict=True)
+    ]
+    caption = f"{when.capitalize()}: {np.trace(counts):,} of {counts.sum():,} right"
+    return table(caption, ["true class", *map(short, labels)], rows, look="matrix")
+
+
+def _confused(labels: Sequence[str], both: Mapping[str, np.ndarray]) -> Table:
+    """The pairs (true class, another answer) with the most rows after tuning, and how many before."""
+    after = both["after"].copy()
+    np.fill_diagonal(after, 0)
+    order = np.argsort(-after, axis=None, kind="stable")[:MOST_CONFUSED]
+    pairs = [divmod(int(place), len(labels)) for place in order if after.flat[place] > 0]
+    rows: list[Row] = [
+        [short(labels[true]), short(labels[answer]), int(both["before"][true, answer]), int(after[true, answer])]
+        for true, answer in pairs
+    ]
+    caption = f"The most confused pairs of {len(labels)} classes, in rows"
+    return table(caption, ["true class", "answer", "before", "after"], rows)
+
+
+def calibration(run: FinishedRun) -> list[Block]:
+    """Whether the probabilities can be believed: before and after temperature scaling, and what they are used for."""
+    found = run.results.get("calibration")
+    if not found:
+        return []
+    chosen = f"Temperature {decimal(found['temperature'], 3)}, chosen on {found['n_dev']:,} dev rows."
+    drawn = [
+        reliability(f"reliability-{name}", title, found[bins], look)
+        for name, title, bins, look in (
+            ("plain", "as they come", "bins_uncalibrated", "before"),
+            ("scaled", "temperature scaled", "bins", "after"),
+        )
+        if found.get(bins)
+    ]
+    caption = (
+        "Accuracy by confidence on the test rows; the number in a bar is its rows; the line is perfect calibration"
+    )
+    rows: list[Row] = [
+        [title, scored(found["uncalibrated"].get(name)), scored(found["calibrated"].get(name))]
+        for name, title in CALIBRATION.items()
+    ]
+    scaled = table("Calibration, lower is better", ["measure", "as they come", "temperature scaled"], rows)
+    return [Text(chosen), Figure(caption, drawn), scaled, *_goal(found.get("goal")), *_conformal(found)]
+
+
+def _goal(goal: Mapping[str, Any] | None) -> list[Block]:
+    """From which probability on each class is answered, and what the answers then are."""
+    if not goal:
+        return []
+    rows: list[Row] = [
+        [short(label), number(decimal(threshold)), scored(goal["reached"].get(label))]
+        for label, threshold in goal["thresholds"].items()
+    ]
+    answered = f"{percent(goal['answered']['value'])} (95 % interval {_shares(goal['answered'])})"
+    caption = f"Thresholds for {goal['what']}; a class without one is never answered"
+    return [
+        table(caption, ["class", "answered from", "reached on the test rows"], rows),
+        Text(f"Answered are {answered} of the test rows."),
+    ]
+
+
+def _conformal(found: Mapping[str, Any]) -> list[Block]:
+    sets = found.get("conformal")
+    if not sets:
+        return []
+    covered = f"{percent(sets['covered']['value'])} (95 % interval {_shares(sets['covered'])})"
+    size = f"{decimal(sets['mean_size']['value'], 2)} ({interval(sets['mean_size'], 2)})"
+    aim = f"Sets of classes that are to hold the true one in {percent(sets['level'], 0)} of the cases"
+    return [
+        Text(
+            f"{aim} hold it in {covered}. Their mean size is {size}, at a threshold of {decimal(sets['threshold'])}."
+        )
+    ]
+
+
+def _shares(score: Mapping[str, Any]) -> str:
+    return f"{decimal(100 * score['low'], 1)} to {decimal(100 * score['high'], 1)} %"
+
+
+def slices(run: FinishedRun) -> list[Block]:
+    """Where it is better or worse than elsewhere: by length, class and the columns that were named."""
+    found = run.results.get("slices")
+    if not found:
+        return []
+    rows: list[Row] = [
+        [
+            each["kind"],
+            short(each["value"]),
+            each["n"],
+            scored(each["accuracy"]),
+            number(decimal(each["others"])),
+            number(p_value(each["p_adjusted"])),
+            each["outcome"],
+        ]
+        for each in found
+    ]
+    columns = ["by", "value", "rows", "accuracy", "of the others", "p, adjusted", "than the others"]
+    worst = run.results.get("worst_slice")
+    return [*([Text(worst)] if worst else []), table("Accuracy in parts of the test rows", columns, rows)]

@@ -103,7 +103,7 @@ def calibration(labels: list[str]) -> dict[str, Any]:
             "answered": score(0.734),
             "reached": {label: score(0.957) if i else None for i, label in enumerate(labels)},
         },
-        "conformal": {"level": 0.9, "threshold": 0.1234, "covered": score(0.905), "mean_size": score(1.21)},
+        "conformal": {"level": 0.9, "threshold": 0.1234, "covered": score(0.905), "mean_size": 1.21},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -246,6 +247,9 @@ def test_what_a_run_calibrated_is_in_its_contract_and_obeyed(run):
     assert record["goal"]["answered"]["value"] == pytest.approx(answered.mean())
     assert answered.any()
     assert sum(each["n"] for each in record["bins"]) == len(y_true)
+    page = (Path(run.folder) / "report.html").read_text()
+    assert f"Answered are {100 * answered.mean():.1f} %" in page.replace("\u202f", " ").replace("\xa0", " ")
+    assert "Sets of classes that are to hold the true one in 80 % of the cases" in page.replace("\xa0", " ")
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

@@ -269,8 +269,8 @@ def follow(
             if diagnosis:
                 write_json(folder.partial / DOCTOR, diagnosis.model_dump())
             write_run(folder.partial, checked, results, splits, evidence, hardware)
-            write_page(run_page(read_finished(folder.partial, folder.final.name)), folder.partial / PAGE)
         folder.publish()
+        write_page(run_page(read_finished(folder.final)), folder.final / PAGE)
     show_results(journal, results, folder.final)
     gate.keep(results["requirements"], folder.final)
     return Result(str(folder.final), results)

@@ -66,11 +66,8 @@ class FinishedRun:
     texts: Mapping[int, str] = field(default_factory=dict)
 
 
-def read_finished(folder: str | Path, name: str | None = None) -> FinishedRun:
-    """The run in `folder`; name: what it is called, the folder's own name without it.
-
-    Raises UserError if that is no folder of a run, or a file in it is damaged.
-    """
+def read_finished(folder: str | Path) -> FinishedRun:
+    """The run in `folder`. Raises UserError if that is no folder of a run, or a file in it is damaged."""
     path = Path(folder)
     if not (path / RESULTS).is_file():
         raise UserError(f"{folder}: no run of lightune ({RESULTS} is not there). Name the folder that `run` wrote.")
@@ -79,7 +76,7 @@ def read_finished(folder: str | Path, name: str | None = None) -> FinishedRun:
     environment = _read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).is_file() else {}
     doctor = _read_json(path / DOCTOR) if (path / DOCTOR).is_file() else None
     predictions = _read_predictions(path / PREDICTIONS, results)
-    return FinishedRun(name or path.resolve().name, results, predictions, environment, doctor)
+    return FinishedRun(path.resolve().name, results, predictions, environment, doctor)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

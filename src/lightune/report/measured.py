@@ -22,7 +22,6 @@ from lightune.report.parts import (
     Text,
     decimal,
     facts,
-    interval,
     number,
     p_value,
     percent,
@@ -241,9 +240,11 @@ def _goal(goal: Mapping[str, Any] | None) -> list[Block]:
     ]
     answered = f"{percent(goal['answered']['value'])} (95 % interval {_shares(goal['answered'])})"
     caption = f"Thresholds for {goal['what']}; a class without one is never answered"
+    together = goal["reached"].get("all") if "all" not in goal["thresholds"] else None
+    of_all = together and f" Of these {percent(together['value'])} are right (95 % interval {_shares(together)})."
     return [
         table(caption, ["class", "answered from", "reached on the test rows"], rows),
-        Text(f"Answered are {answered} of the test rows."),
+        Text(f"Answered are {answered} of the test rows.{of_all or ''}"),
     ]
 
 
@@ -252,7 +253,7 @@ def _conformal(found: Mapping[str, Any]) -> list[Block]:
     if not sets:
         return []
     covered = f"{percent(sets['covered']['value'])} (95 % interval {_shares(sets['covered'])})"
-    size = f"{decimal(sets['mean_size']['value'], 2)} ({interval(sets['mean_size'], 2)})"
+    size = decimal(sets["mean_size"], 2)
     aim = f"Sets of classes that are to hold the true one in {percent(sets['level'], 0)} of the cases"
     return [
         Text(

@@ -66,6 +66,12 @@ def test_lengths_are_cut_into_parts_that_hold_as_many_rows():
     assert by_length(np.array([2, 2, 2, 9, 9])) == ["2 tokens"] * 3 + ["3 to 9 tokens"] * 2
 
 
+def test_slices_come_in_the_order_of_their_numbers():
+    values = ["1,024 to 2,000 tokens", "20 to 31 tokens", "6 to 19 tokens", "b", "-1.5", "a"]
+    found = slices(np.ones(60, bool), {"any": [value for value in values for _ in range(10)]})
+    assert [each.value for each in found] == ["-1.5", values[2], values[1], values[0], "a", "b"]
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """Reviews from two shops; those of shop B have a random label."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -71,9 +72,14 @@ def by_length(n_tokens: np.ndarray) -> list[str]:
 
 
 def _parts(values: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Each value, in the order in which it first comes, with its rows (N,) bool."""
+    """Each value, numbers by their size and before words, with its rows (N,) bool."""
     names = np.asarray(values, dtype=object)
-    return [(value, names == value) for value in dict.fromkeys(values)]
+    return [(value, names == value) for value in sorted(set(values), key=_place)]
+
+
+def _place(value: str) -> tuple[float, str]:
+    found = re.match(r"-?[\d,]*\d(\.\d+)?", value, re.ASCII)
+    return (float(found[0].replace(",", "")) if found else np.inf, value)
 
 
 def _slice(right: np.ndarray, kind: str, value: str, mine: np.ndarray) -> Slice:

@@ -285,4 +285,7 @@ def slices(run: FinishedRun) -> list[Block]:
     ]
     columns = ["by", "value", "rows", "accuracy", "of the others", "p, adjusted", "than the others"]
     worst = run.results.get("worst_slice")
-    return [*([Text(worst)] if worst else []), table("Accuracy in parts of the test rows", columns, rows)]
+    return [
+        *([Text(f"Worst: {worst}.")] if worst else []),
+        table("Accuracy in parts of the test rows", columns, rows),
+    ]

@@ -205,39 +205,115 @@ def test_a_file_that_is_not_utf_8_is_read_as_what_it_looks_like(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"),
+    ("counts", "kept", "others", "how"),
     [
-        ({"Positive": 90, "positive": 4}, [("positive", "Positive", "case")]),
-        ({"no reply": 9, "noreply": 40}, [("no reply", "noreply", "white space or Unicode form")]),
-        ({"cafe\u0301": 3, "caf\u00e9": 40}, [("cafe\u0301", "caf\u00e9", "Unicode form")]),
-        ({"2": 9, "2.0": 3}, [("2.0", "2", "how a number is written")]),
-        ({"2": 9, "Two": 3}, [("Two", "2", "how a number is written")]),
-        ({"student": 500, "studen": 3}, [("studen", "student", "a letter or two")]),
-        ({"student": 500, "studnet": 3}, [("studnet", "student", "a letter or two")]),
-        ({"card-payment": 9, "card_payment": 80}, [("card-payment", "card_payment", "punctuation or accents")]),
-        ({"1": 50, "2": 3, "3": 90}, []),
-        ({"cat": 500, "car": 3}, []),
-        ({"politics": 500, "political": 400}, []),  # both are common
-        ({"version 1": 500, "version 2": 3}, []),
-        ({"positive": 500, "negative": 3}, []),
-        ({"!": 10, "?": 10}, []),
-        ({"complaint": 500, "compliment": 3}, []),  # three letters
+        ({"Positive": 90, "positive": 4}, "Positive", ("positive",), "case"),
+        ({"spam": 140, "SPAM": 55, "Spam": 5}, "spam", ("SPAM", "Spam"), "case"),
+        ({"no reply": 9, "noreply": 40}, "noreply", ("no reply",), "white space or Unicode form"),
+        ({"cafe\u0301": 3, "caf\u00e9": 40}, "caf\u00e9", ("cafe\u0301",), "Unicode form"),
+        ({"cafe\u0301": 3, "caf\u00e9": 40, "Caf\u00e9": 2}, "caf\u00e9", ("cafe\u0301", "Caf\u00e9"), "case"),
+        ({"2": 9, "2.0": 3, "Two": 4}, "2", ("Two", "2.0"), "how a number is written"),
     ],
 )
-def test_labels_that_are_one_and_labels_that_are_not(counts, expected):
-    assert twins(counts) == expected
+def test_labels_of_one_class_are_one_group_with_the_commonest_first(counts, kept, others, how):
+    assert twins(counts) == [(kept, others, how, True)]
 
 
-def test_a_misspelt_label_and_a_class_of_one_are_errors(tmp_path):
+@pytest.mark.parametrize(
+    ("counts", "kept", "other", "how"),
+    [
+        ({"student": 500, "studen": 3}, "student", "studen", "a letter or two"),
+        ({"student": 500, "studnet": 3, "students": 20}, "student", "studnet", "a letter or two"),
+        ({"irrelevant": 180, "relevant": 20}, "irrelevant", "relevant", "a letter or two"),
+        ({"hypertension": 180, "hypotension": 20}, "hypertension", "hypotension", "a letter or two"),
+        ({"card-payment": 9, "card_payment": 80}, "card_payment", "card-payment", "punctuation or accents"),
+        ({"n/a": 9, "na": 80}, "na", "n/a", "punctuation or accents"),
+        ({"a\u00f1o": 90, "ano": 80}, "a\u00f1o", "ano", "punctuation or accents"),
+    ],
+)
+def test_labels_that_may_be_two_classes_are_in_doubt(counts, kept, other, how):
+    assert (kept, (other,), how, False) in twins(counts)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(["-1", "1"], ["-1", "0", "1"], ["A+", "A-", "A"], ["C", "C++", "C#"], ["<5", ">5"], ["1.5", "15"]),
+        *(["1-2", "12"], ["A.1.1", "A.11"], ["1 5", "15"], ["1.1", "1.10"], ["1234567", "1234568"]),
+        *(["10\u00b2", "102"], ["Ma\u00dfe", "Masse"], ["1", "2", "3"], ["!", "?"], ["cat", "car"]),
+        *(["version 1", "version 2"], ["positive", "negative"], ["complaint", "compliment"]),  # three letters
+    ],
+)
+@pytest.mark.parametrize("rows", [3, 100])
+def test_labels_that_are_two_are_no_twins(names, rows):
+    assert twins({name: rows if place else 100 for place, name in enumerate(names)}) == []
+
+
+def test_labels_a_letter_apart_that_are_both_common_are_no_twins():
+    assert twins({"politics": 500, "political": 400}) == []
+
+
+def test_a_chain_of_twins_is_one_finding(tmp_path):
+    rows = reviews(300)
+    for i, row in enumerate(rows):
+        row["label"] = "Spam" if i < 5 else "SPAM" if i < 60 else "spam" if i < 200 else "ham"
+    (found,) = findings(diagnose(tmp_path, rows, only=["label_twins"]), "label_twins")
+    assert (found.severity, found.fix, found.count) == ("error", "relabel", 60)
+    assert "labels 'SPAM' (55 rows), 'Spam' (5 rows) and 'spam' (140 rows) differ in case only" in found.what
+
+
+def test_twins_that_look_the_same_are_told_apart(tmp_path):
+    rows = reviews(100)
+    for i, row in enumerate(rows):
+        row["label"] = "caf\u00e9" if i < 60 else "cafe\u0301" if i < 80 else "tea"
+    (found,) = findings(diagnose(tmp_path, rows, only=["label_twins"]), "label_twins")
+    assert "'cafe\\u0301' (20 rows) and 'caf\\xe9' (60 rows)" in found.what
+
+
+def test_a_long_label_is_shortened(tmp_path):
+    rows = [row | {"label": "x" * 1000 + row["label"]} for row in reviews(100)]
+    rows[0]["label"] = "y" * 1000
+    for finding in diagnose(tmp_path, rows, text="text", label="label").findings:
+        assert len(finding.what) < 300
+
+
+def test_a_misspelt_label_is_a_warning_and_a_class_of_one_an_error(tmp_path):
     rows = reviews(200)
     for row in rows:
         row["label"] = {"good": "splendid", "bad": "terrible"}[row["label"]]
     rows[5]["label"] = "splendit"
     diagnosis = diagnose(tmp_path, rows)
     (twin,), (rare,) = findings(diagnosis, "label_twins"), findings(diagnosis, "rare_classes")
-    assert (twin.severity, twin.rows) == ("error", {"train": [5]})
+    assert (twin.severity, twin.rows, twin.fix) == ("warning", {"train": [5]}, None)
     assert (rare.severity, rare.rows) == ("error", {"train": [5]})
     assert diagnosis.worst() == "error"
+
+
+def test_a_class_of_few_rows_is_a_warning_and_its_training_rows_count(tmp_path):
+    rows, held_out = reviews(200), reviews(60, seed=1)
+    for row in rows[:5] + held_out[:20]:
+        row["label"] = "special"
+    test = write(tmp_path / "test.csv", held_out)
+    (found,) = findings(diagnose(tmp_path, rows, test=test), "rare_classes")
+    assert (found.severity, found.rows) == ("warning", {"train": [0, 1, 2, 3, 4]})
+    assert "1 of 3 classes have fewer than 10 training rows: 'special' (5)" in found.what
+
+
+def test_labels_that_mean_no_value_are_a_warning(tmp_path):
+    rows = reviews(100)
+    for i, name in enumerate(["None", "NaN", "null"]):
+        for row in rows[i * 12 : i * 12 + 12]:
+            row["label"] = name
+    (found,) = findings(diagnose(tmp_path, rows), "missing_labels")
+    assert (found.severity, found.count) == ("warning", 36)
+    assert "written for no value: 'None', 'NaN', 'null'" in found.what
+
+
+@pytest.mark.parametrize(("label", "told"), [("a", "all training rows are 'a'"), ("", "no training row has a label")])
+def test_a_single_class_is_an_error(label, told, tmp_path):
+    rows = [row | {"label": label} for row in reviews(60)]
+    (found,) = findings(diagnose(tmp_path, rows, text="text", label="label"), "single_class")
+    assert (found.severity, found.what) == ("error", told)
 
 
 def test_classes_that_one_split_lacks_are_named(tmp_path):
@@ -449,7 +525,7 @@ def test_a_repaired_copy_is_sound_and_every_change_is_written_down(ending, tmp_p
     rows[20]["text"] = ""
     for row in rows:
         row["label"] = {"good": "splendid", "bad": "terrible"}[row["label"]]
-    rows[30]["label"] = "splendit"
+    rows[30]["label"] = "Splendid"
     rows[40]["text"] = "The cafÃ© was lovely, weâ€™ll come again to the kitchen\x07"
     source, target = write(tmp_path / "data.csv", rows), tmp_path / f"clean{ending}"
     original = Path(source).read_bytes()

@@ -90,10 +90,23 @@ CHECKS: dict[str, Check] = {
         look=copies.contradictory,
     ),
     "label_twins": Check(
-        summary="Labels that differ in case, white space, Unicode form, the spelling of a number, or a letter or two",
+        summary="Labels that differ in case, white space, Unicode form, a number's spelling, punctuation or a letter",
         why="one class as two: both are learned worse, and half of the right answers count as wrong",
-        do="write the label in one way",
+        do="write the label in one way, if it is one class; --fix does where case, white space, Unicode form or the "
+        "spelling of a number alone differ",
         look=labels.alike,
+    ),
+    "missing_labels": Check(
+        summary="Labels that programs write for no value: NaN, None, null",
+        why="rows without a label become a class of their own",
+        do="empty these cells, unless it is the name of a class",
+        look=labels.missing,
+    ),
+    "single_class": Check(
+        summary="Training rows of one class only, or without any label",
+        why="there is nothing to tell apart",
+        do="add rows of another class, or name the right column with --label",
+        look=labels.single,
     ),
     "rare_classes": Check(
         summary="Classes with few rows",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightune.doctor.embedded import Embed
 
 ALL_ROWS, SAMPLE_ROWS = 2000, 1000  # of data that a run looks at as a whole, and of a split of more
-BY_LABEL = ("label_twins", "rare_classes", "absent_classes")  # need no text
+BY_LABEL = ("label_twins", "missing_labels", "single_class", "rare_classes", "absent_classes")  # need no text
 TOLD_BY_SPLITS = ("empty", "duplicates", "leaks", "contradictions", "label_errors")  # when rows are chosen and split
 
 

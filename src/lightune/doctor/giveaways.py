@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.data.columns import columns_of
-from lightune.doctor.exam import SHOWN, Exam, Symptom
+from lightune.doctor.exam import SHOWN, Exam, Symptom, quoted
 from lightune.doctor.reading import words_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def tokens(exam: Exam) -> list[Symptom]:
         Symptom(
             "warning",
             int((codes == code).sum()),
-            f"{precision:.1%} of the texts with {token!r} are {names[code]!r}, and {recall:.1%} of these have it",
+            f"{precision:.1%} of the texts with {quoted(token)} are {quoted(names[code])}, "
+            f"and {recall:.1%} of these have it",
         )
         for token, code, precision, recall in found[:SHOWN]
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import lightune
+from lightune import checkup
 from lightune.checkup import check
+from lightune.data.columns import check_column
 from lightune.doctor import examine as examine_module
 from lightune.doctor.checks import CHECKS
 from lightune.doctor.examine import glance
@@ -23,6 +26,7 @@ from lightune.doctor.label_errors import by_embeddings, likely_errors
 from lightune.doctor.labels import twins
 from lightune.doctor.patient import admit
 from lightune.doctor.reading import PERSONAL, band_hashes, shingles, words_of
+from lightune.doctor.target import log_of
 from lightune.errors import UserError
 from lightune.journal import Journal
 from lightune.report.screen import show_faults
@@ -435,8 +439,14 @@ def test_labels_that_do_not_follow_from_the_texts_are_not_called_wrong(tmp_path)
     assert "hardly tells their labels" in diagnosis.left_out["label_errors"]
 
 
-def test_without_its_base_model_the_check_is_left_out_and_says_so(tmp_path):
-    diagnosis = diagnose(tmp_path, reviews(150), model=str(tmp_path / "nowhere"))
+def test_a_base_model_that_is_not_there_is_refused_before_the_reading(tmp_path):
+    with pytest.raises(UserError, match=r"--model '.*nowhere': no such folder"):
+        check(str(tmp_path / "no data"), model=str(tmp_path / "nowhere"))
+
+
+def test_without_the_usual_base_model_the_words_alone_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkup, "MODEL", str(tmp_path / "nowhere"))
+    diagnosis = diagnose(tmp_path, reviews(150), model=checkup.MODEL)
     assert "no such folder" in diagnosis.left_out["label_errors"]
     assert diagnosis.findings == []
 
@@ -454,7 +464,8 @@ def test_a_run_looks_at_all_of_few_rows(tmp_path):
     rows[6]["label"] = "goood"
     diagnosis = glance_at(tmp_path, rows)
     assert [finding.check for finding in diagnosis.findings] == ["garbage", "rare_classes"]  # "goood" is too short
-    assert diagnosis.left_out == {}
+    assert set(diagnosis.left_out) == {"empty", "duplicates", "leaks", "contradictions", "label_errors"}
+    assert not diagnosis.is_of_sample()
 
 
 def test_a_run_looks_at_all_labels_and_some_texts_of_many_rows(tmp_path, monkeypatch):
@@ -474,6 +485,9 @@ def test_a_run_looks_at_all_labels_and_some_texts_of_many_rows(tmp_path, monkeyp
     assert diagnosis.rows == {"train": 400}
     assert diagnosis.left_out["personal_data"] == "on 100 of 400 rows only"
     assert diagnosis.left_out["near_duplicates"].endswith("`lightune check` does it")
+    assert diagnosis.is_of_sample()
+    made_in_full = {"encoding", "label_twins", "missing_labels", "single_class", "rare_classes", "absent_classes"}
+    assert set(diagnosis.left_out) == set(CHECKS) - made_in_full
 
 
 def test_a_run_says_what_is_wrong_before_it_works(tmp_path):
@@ -484,6 +498,15 @@ def test_a_run_says_what_is_wrong_before_it_works(tmp_path):
     show_faults(Journal(screen), glance_at(tmp_path, rows))
     assert "warning: 100.0% of the texts with '[src:7]' are 'good'" in screen.getvalue()
     assert "to look at; 0 notes; all of it, with rows: lightune check" in screen.getvalue()
+    assert "a sample" not in screen.getvalue()
+
+
+def test_the_command_that_a_run_suggests_reads_the_data_as_the_run_did(tmp_path):
+    screen = io.StringIO()
+    rows = [{"a b": row["text"], "kind": row["label"]} for row in reviews(100)]
+    show_faults(Journal(screen), glance_at(tmp_path, rows), {"test": "it's.csv", "encoding": None})
+    command = screen.getvalue().split("with rows: ")[1].strip()
+    assert shlex.split(command)[3:] == ["--text", "a b", "--label", "kind", "--test", "it's.csv"]
 
 
 # ---- the visit as a whole
@@ -495,6 +518,32 @@ def test_every_check_can_be_made_alone_and_an_unknown_one_is_refused(tmp_path):
         assert check(path, only=[name], model=None).findings == []
     with pytest.raises(UserError, match=r"check 'duplicate': not known. Did you mean 'duplicates'"):
         check(path, only=["duplicate"])
+    with pytest.raises(UserError, match=r"names no check\. There are encoding"):
+        check(path, only=[])
+
+
+def test_a_check_is_made_once_by_its_bare_name_on_a_path(tmp_path):
+    source = Path(write(tmp_path / "data.csv", reviews(100) + reviews(3)))
+    assert [found.check for found in check(source, only="duplicates").findings] == ["duplicates"]
+    assert len(check(source, only=["duplicates", "duplicates"], test=source).findings) == 2  # one a split
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_is_none_is_refused(seed, tmp_path):
+    with pytest.raises(UserError, match=f"--seed {seed}: is no seed"):
+        diagnose(tmp_path, reviews(20), seed=seed)
+
+
+def test_what_is_wrong_is_said_in_the_words_of_the_options(tmp_path):
+    with pytest.raises(UserError, match=r"no column 'lable'.* Set --label to the one") as error:
+        diagnose(tmp_path, reviews(20), label="lable")
+    assert "data." not in str(error.value)
+
+
+def test_a_run_has_no_words_of_options():
+    """What the translation is for: the same message with the keys of a recipe."""
+    with pytest.raises(UserError, match=r"Set data\.label"):
+        check_column(pa.table({"text": ["a"]}), "label", "label")
 
 
 def test_the_findings_fit_the_published_schema(tmp_path):
@@ -544,14 +593,140 @@ def test_a_repaired_copy_is_sound_and_every_change_is_written_down(ending, tmp_p
     ]
 
 
-def test_a_repair_never_replaces_the_data_itself(tmp_path):
-    source = write(tmp_path / "data.csv", reviews(20))
-    with pytest.raises(UserError, match="is the data itself"):
-        check(source, fix=True, output=source)
-    with pytest.raises(UserError, match=r"cannot be written as \.xlsx"):
-        check(source, fix=True, output=tmp_path / "clean.xlsx")
+@pytest.mark.parametrize("fix", [True, False])
+def test_no_file_that_is_read_is_ever_replaced(fix, tmp_path):
+    ending = ".csv" if fix else ".json"
+    rows = [json.dumps(row) + "\n" for row in reviews(20)]
+    source, test, link = (tmp_path / f"{name}{ending}" for name in ("data", "test", "link"))
+    for path in (source, test):
+        if fix:
+            write(path, reviews(20))
+        else:
+            path.write_text(f"[{','.join(rows)}]")
+    link.symlink_to(source)
+    before = source.read_bytes(), test.read_bytes()
+    for target in (source, test, link):
+        with pytest.raises(UserError, match="is the data itself"):
+            check(source, test=test, fix=fix, output=target, model=None)
+    assert (source.read_bytes(), test.read_bytes()) == before
+
+
+def test_nothing_is_written_into_a_folder_of_data(tmp_path):
+    folder = tmp_path / "data"
+    for name in ("good", "bad"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.txt").write_text("a text")
+    with pytest.raises(UserError, match="which is the data"):
+        check(folder, output=folder / "good" / "doctor.json")
+
+
+@pytest.mark.parametrize(
+    ("fix", "name", "told"),
+    [
+        (False, "clean.csv", r"cannot be written as \.csv. Use \.json"),
+        (True, "clean.xlsx", r"cannot be written as \.xlsx"),
+        (True, "nowhere/clean.csv", "its folder does not exist"),
+        (True, "folder.csv", "cannot be written there"),
+        (False, "x" * 300 + ".json", "cannot be written .File name too long"),
+        (True, "x" * 245 + ".csv", "cannot be written .File name too long"),  # of the changes
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_reading(fix, name, told, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UserError, match=told):
+        check(tmp_path / "no data.csv", fix=fix, output=tmp_path / name)
+
+
+def test_standard_output_and_no_output_are_refused_with_a_word(tmp_path):
+    with pytest.raises(UserError, match="standard output with --json"):
+        check(tmp_path / "data.csv", output="-")
     with pytest.raises(UserError, match="needs the file that the repaired copy goes to"):
-        check(source, fix=True)
+        check(tmp_path / "data.csv", fix=True)
+
+
+def test_what_the_system_refuses_is_one_message_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(path, values):
+        path.write_text("a part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkup, "write_json", full)
+    with pytest.raises(UserError, match=r"doctor.json: cannot be written \(No space left on device\)"):
+        diagnose(tmp_path, reviews(20), output=tmp_path / "doctor.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+def test_labels_and_texts_are_mended_before_copies_and_contradictions_are_judged(tmp_path):
+    rows = reviews(100)
+    rows[50] |= {"text": rows[0]["text"], "label": rows[0]["label"].title()}  # a contradiction no more: a copy
+    rows[51] |= {"text": rows[1]["text"] + "\x07", "label": rows[1]["label"]}  # a copy once mended
+    rows[52]["text"] = "\x07"  # empty once mended
+    target = tmp_path / "clean.csv"
+    check(write(tmp_path / "data.csv", rows), model=None, fix=True, output=target)
+    changes = [json.loads(line) for line in log_of(target).read_text().splitlines()]
+    dropped = {change["row"]: change["check"] for change in changes if change["change"] == "dropped"}
+    assert dropped == {50: "duplicates", 51: "duplicates", 52: "empty"}
+    assert len(changes) == 3  # what is dropped was not changed
+    again = check(target, model=None)
+    assert again.rows == {"train": 97}
+    assert {finding.check for finding in again.findings} <= {"rare_classes"}
+
+
+def test_each_row_of_a_chain_of_twins_is_relabelled_once(tmp_path):
+    rows = reviews(300)
+    for i, row in enumerate(rows):
+        row["label"] = "Spam" if i < 5 else "SPAM" if i < 60 else "spam" if i < 200 else "ham"
+    target = tmp_path / "clean.jsonl"
+    check(write(tmp_path / "data.csv", rows), model=None, fix=True, output=target)
+    changes = [json.loads(line) for line in log_of(target).read_text().splitlines()]
+    assert [(change["row"], change["to"]) for change in changes] == [(row, "spam") for row in range(60)]
+    labels = [json.loads(line)["label"] for line in target.read_text().splitlines()]
+    assert labels == ["spam"] * 200 + ["ham"] * 100
+
+
+@pytest.mark.parametrize(
+    ("rows", "left"),
+    [
+        ([{"text": "hello there", "label": "ab"[i % 2]} for i in range(20)], "0 rows of 0 classes"),
+        (
+            [row | {"text": "" if row["label"] == "bad" else row["text"]} for row in reviews(60)],
+            "rows of 1 class would",
+        ),
+    ],
+)
+def test_a_repair_that_leaves_nothing_to_learn_writes_nothing(rows, left, tmp_path):
+    with pytest.raises(UserError, match=f"only .*{left}"):
+        diagnose(tmp_path, rows, text="text", label="label", fix=True, output=tmp_path / "clean.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+@pytest.mark.parametrize(
+    ("column", "ending", "fits"),
+    [
+        ([["x", "y"]], ".csv", False),
+        ([{"a": 1}], ".tsv", False),
+        ([b"\xff"], ".csv", False),
+        ([b"\xff"], ".jsonl", False),
+        ([[b"\xff"]], ".jsonl", False),
+        ([["x", "y"]], ".jsonl", True),
+        ([b"\xff"], ".parquet", True),
+    ],
+)
+def test_columns_that_a_format_cannot_hold_are_named_before_the_reading(column, ending, fits, tmp_path):
+    rows = reviews(60)
+    table = pa.table({name: [row[name] for row in rows] for name in ("text", "label")} | {"more": column * 60})
+    pq.write_table(table, tmp_path / "data.parquet")
+    options = {"fix": True, "output": tmp_path / f"clean{ending}", "model": None, "text": "text", "label": "label"}
+    if fits:
+        check(tmp_path / "data.parquet", **options)
+    else:
+        with pytest.raises(UserError, match=r"cannot hold the lists or bytes of columns \['more'\]"):
+            check(tmp_path / "data.parquet", **options)
+    assert (tmp_path / f"clean{ending}").exists() == fits
+
+
+def test_a_check_for_which_rows_are_dropped_says_so():
+    source = {name: row for name, row in CHECKS.items() if row.drops}
+    assert set(source) == {"empty", "duplicates", "leaks", "contradictions"}
 
 
 def test_a_parquet_file_with_text_and_number_columns_is_checked(tmp_path):
@@ -561,6 +736,18 @@ def test_a_parquet_file_with_text_and_number_columns_is_checked(tmp_path):
     (found,) = findings(check(str(tmp_path / "data.parquet"), model=None), "duplicates")
     assert found.count == 3
     assert "0 of them all columns" in found.what
+
+
+@pytest.mark.parametrize("more", [["x", "y"], {"a": 1}])
+def test_a_parquet_file_with_lists_or_structures_is_checked_by_hand_and_by_a_run(more, tmp_path):
+    rows = [{**row, "more": more} for row in reviews(100)]
+    pq.write_table(pa.Table.from_pylist(rows + rows[:3]), tmp_path / "data.parquet")
+    source, columns = str(tmp_path / "data.parquet"), {"text": "text", "label": "label"}
+    (found,) = findings(check(source, model=None, **columns), "duplicates")
+    assert "3 of them all columns" in found.what
+    assert findings(glance(admit(source, **columns), seed=0), "giveaway_column") == []
+    with pytest.raises(UserError, match="--group more: holds"):
+        check(source, model=None, group="more", **columns)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def whole_rows(table: pa.Table, keys: NDArray[np.generic], repeated: Ints) -> in
     n_repeats = 0
     for start in range(0, len(involved), CHUNK_ROWS):
         for row in table.take(involved[start : start + CHUNK_ROWS]).to_pylist():
-            key = hash(tuple(row.values()))
+            key = hash(repr(row))  # lists have no hash, and NaN is not itself
             n_repeats += key in seen
             seen.add(key)
     return n_repeats

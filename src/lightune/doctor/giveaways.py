@@ -139,6 +139,8 @@ def _kinds(column: Any) -> Ints | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if pa.types.is_nested(column.type):
+        return None
     n_values = pc.count_distinct(column).as_py()
     if n_values < 2:
         return None

@@ -18,17 +18,22 @@ import lightune
 from lightune import checkup
 from lightune.checkup import check
 from lightune.data.columns import check_column
+from lightune.data.values import Texts
+from lightune.doctor import copies
 from lightune.doctor import examine as examine_module
 from lightune.doctor.checks import CHECKS
-from lightune.doctor.examine import glance
+from lightune.doctor.exam import share
+from lightune.doctor.examine import examine, glance
 from lightune.doctor.findings import Diagnosis
-from lightune.doctor.label_errors import by_embeddings, likely_errors
+from lightune.doctor.giveaways import likeness_of_neighbours, telling_tokens
+from lightune.doctor.label_errors import by_embeddings, likely_errors, stratified_folds
 from lightune.doctor.labels import twins
-from lightune.doctor.patient import admit
-from lightune.doctor.reading import PERSONAL, band_hashes, shingles, words_of
+from lightune.doctor.patient import admit, of_corpus
+from lightune.doctor.reading import PERSONAL, band_hashes, read_through, shingles, words_of
 from lightune.doctor.target import log_of
 from lightune.errors import UserError
 from lightune.journal import Journal
+from lightune.records import Corpus
 from lightune.report.screen import show_faults
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -102,13 +107,73 @@ def test_near_copies_are_found_and_texts_on_one_subject_are_not(tmp_path):
     assert found.rows == {"train": list(range(400, 440))}
 
 
+def nearly(row):
+    """A row with another word of sixteen."""
+    words = row["text"].split()
+    words[3] = "otherwise"
+    return {**row, "text": " ".join(words)}
+
+
+def test_near_copies_across_splits_are_told_by_the_split_they_are_in():
+    rows, dev = reviews(100), reviews(60, seed=1)
+    splits = {
+        "train": rows,
+        "validation": dev + [nearly(row) for row in rows[:7]],
+        "test": reviews(60, seed=2) + [nearly(row) for row in dev[10:13]],
+    }
+    tables = {name: pa.Table.from_pylist(each) for name, each in splits.items()}
+    patient = of_corpus(Corpus("three splits", tables, "digest"), None, "text", "label")
+    diagnosis, _ = examine(patient, checks=["near_duplicates"])
+    first, second = diagnosis.findings
+    assert (first.count, first.rows) == (7, {"train": list(range(7))})
+    assert "7 training rows are nearly a text of another split" in first.what
+    assert (second.count, second.rows) == (3, {"validation": [10, 11, 12]})
+    assert "3 rows of split validation are nearly" in second.what
+
+
+def test_many_near_copies_are_read_few_times(monkeypatch):
+    rows = [{"text": " ".join(f"word{k}" for k in range(40)) + f" {i}", "label": "ab"[i % 2]} for i in range(300)]
+    patient = of_corpus(Corpus("near", {"train": pa.Table.from_pylist(rows)}, "d"), None, "text", "label")
+    readings, n_read = read_through(patient.texts), []
+    monkeypatch.setattr(copies, "words_of", lambda text: n_read.append(text) or words_of(text))
+    pairs, is_all = copies.near_pairs(patient, readings, np.random.default_rng(0))
+    assert is_all
+    assert len(n_read) < len(pairs)  # two for each pair without a memory
+
+
+def test_rows_without_a_label_are_no_first_copy(tmp_path):
+    rows = [{**row, "more": "x"} for row in reviews(100)]
+    rows += [{**rows[0], "label": ""}, {**rows[0], "label": ""}, {**rows[1], "more": "y"}]
+    (found,) = findings(diagnose(tmp_path, rows, text="text", label="label"), "duplicates")
+    assert found.rows == {"train": [102]}
+    assert "0 of them all columns" in found.what
+
+
+def test_empty_texts_are_told_as_such_and_leak_nothing(tmp_path):
+    rows, held_out = reviews(100), reviews(60, seed=1)
+    for row in (*rows[:3], *held_out[:3]):
+        row["text"] = ""
+    diagnosis = diagnose(tmp_path, rows, test=write(tmp_path / "test.csv", held_out))
+    assert findings(diagnosis, "leaks") == []
+    assert "2 of 100 rows (2 %) of split train" in findings(diagnosis, "duplicates")[0].what
+    assert findings(diagnosis, "duplicates")[0].what.endswith(", 2 of them without a text")
+
+
+@pytest.mark.parametrize(
+    ("count", "whole", "told"),
+    [(3, 200, "1.5 %"), (9999, 10_000, "99.99 %"), (200, 200, "100 %"), (1, 30_000, "0.0033 %"), (75, 200, "38 %")],
+)
+def test_shares_are_written_out(count, whole, told):
+    assert share(count, whole) == f"{count:,} of {whole:,} rows ({told})"
+
+
 def test_the_hashes_of_near_texts_meet_and_those_of_others_do_not():
     """Two sets that share a part p are candidates with chance 1 - (1 - p⁴)¹⁶."""
     rng = np.random.default_rng(0)
-    for share in (0.9, 0.7, 0.3):
+    for part in (0.9, 0.7, 0.3):
         met = []
         for _ in range(300):
-            n_common = round(200 * share)
+            n_common = round(200 * part)
             ids = rng.integers(0, 10**12, 400 - n_common)
             common, one, other = np.split(ids, [n_common, 200])
             first, second = ({f"t{i}" for i in (*common, *each)} for each in (one, other))
@@ -186,6 +251,25 @@ def test_texts_in_another_language_are_noticed(tmp_path):
     (found,) = findings(diagnose(tmp_path, rows, only=["languages"]), "languages")
     assert found.rows == {"train": [11, 42]}
     assert "en: de 2" in found.what
+
+
+def test_the_language_of_short_texts_is_not_guessed(tmp_path):
+    english = "This is a long and rather ordinary sentence about the weather of this week, number"
+    rows = [{"text": f"{english} {i}", "label": "ab"[i % 2]} for i in range(80)]
+    rows[3]["text"] = "Das Wetter ist schön, und der Tisch auch."
+    diagnosis = diagnose(tmp_path, rows, only=["languages"])
+    assert (diagnosis.findings, diagnosis.left_out) == ([], {})
+    diagnosis = diagnose(tmp_path, rows[:12], only=["languages"], text="text", label="label")
+    assert diagnosis.left_out == {"languages": "fewer than 20 texts of 60 characters"}
+
+
+@pytest.mark.parametrize(("n_rows", "severity"), [(2, "warning"), (1, "note")])
+def test_what_few_rows_have_is_a_note_and_what_many_have_a_warning(n_rows, severity, tmp_path):
+    rows = reviews(800)
+    for row in rows[:n_rows]:
+        row["text"] = f"!!!! ---- ???? {row['text'][:1]}...."
+    (found,) = findings(diagnose(tmp_path, rows, only=["garbage"]), "garbage")
+    assert (found.count, found.severity) == (n_rows, severity)
 
 
 def test_a_file_that_is_not_utf_8_is_read_as_what_it_looks_like(tmp_path):
@@ -359,6 +443,80 @@ def test_a_column_that_tells_the_class_is_named_and_others_are_not(tmp_path):
     assert {finding.what.split("'")[1] for finding in findings(diagnosis, "giveaway_column")} == {"stars", "price"}
 
 
+def test_a_token_of_nearly_every_text_tells_nothing_of_a_large_class(tmp_path):
+    rows = [
+        row | {"label": "bad" if i % 50 == 0 else "good", "text": row["text"] + " ."}
+        for i, row in enumerate(reviews(800))
+    ]
+    assert findings(diagnose(tmp_path, rows), "giveaway_token") == []
+    for row in rows:
+        row["text"] += " zebra" if row["label"] == "bad" else ""
+    (found,) = findings(diagnose(tmp_path, rows), "giveaway_token")
+    assert "100.0% of the texts with 'zebra' are 'bad' (classes in balance)" in found.what
+
+
+def test_tokens_that_tell_are_those_of_a_plain_count():
+    """The reference holds every token of every text."""
+    rng = np.random.default_rng(0)
+    codes = rng.choice(3, 400, p=[0.6, 0.3, 0.1]).astype(np.int32)
+    chances = np.array([[0.99, 0.01, 0.0], [0.97, 0.5, 0.1], [0.02, 0.96, 0.01], [0.0, 0.0, 1.0], [0.9, 0.0, 0.0]])
+    has = rng.random((400, 5)) < chances[:, codes].T
+    texts = [" ".join(["all", *(f"token{k}" for k in np.flatnonzero(row))]) for row in has]
+    expected = set()
+    for k in range(5):
+        rates = np.array([has[codes == c, k].mean() for c in range(3)])
+        expected |= {(f"token{k}", c) for c in range(3) if min(rates[c], rates[c] / rates.sum()) >= 0.95}
+    found = telling_tokens(Texts.of(texts), codes, 3)
+    assert {(token, code) for token, code, *_ in found} == expected
+    assert len(expected) == 3
+
+
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_a_column_is_judged_with_classes_in_balance(is_flat, tmp_path):
+    """A mark on all 20 rows of the small class and on 29 of 970 others: most rows with it are of the large one."""
+    rows = reviews(990)
+    for i, row in enumerate(rows):
+        row["label"] = "rare" if i % 50 == 0 and i < 1000 else "usual"
+        row["mark"] = "yes" if row["label"] == "rare" or i % 33 == 1 else "no"
+        row["shop"] = ["web", "town"][i * 7 % 3 == 0]
+    if is_flat:
+        for row in rows:
+            row["mark"] = "yes"
+    found = findings(
+        diagnose(tmp_path, rows, text="text", label="label", only=["giveaway_column"]), "giveaway_column"
+    )
+    assert [each.what.split("'")[1] for each in found] == ([] if is_flat else ["mark"])
+
+
+@pytest.mark.parametrize("value", ["seen", None])
+def test_a_column_that_is_filled_for_one_class_only_is_named(value, tmp_path):
+    rows = reviews(300)
+    for i, row in enumerate(rows):
+        row["when"] = (value or str(i + 0.5)) if row["label"] == "good" else None
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    options = {"only": ["giveaway_column"], "text": "text", "label": "label"}
+    for path in (write(tmp_path / "data.csv", rows), str(tmp_path / "data.parquet")):
+        (found,) = check(path, **options).findings
+        assert "column 'when' alone tells the label" in found.what
+
+
+def test_neighbours_are_compared_with_rows_that_are_none():
+    """Two rows a class, side by side: whoever is drawn from the class is a neighbour, and does not count."""
+    texts = Texts.of([f"gadget{i // 2} brand{i // 2} lamp{i}" for i in range(400)])
+    near, apart = likeness_of_neighbours(texts, np.arange(400) // 2, np.random.default_rng(0))
+    assert near > 0.4
+    assert apart == 0
+
+
+def test_neighbours_that_are_no_nearer_than_others_of_their_class_are_no_group(tmp_path):
+    """All texts of a class share its rare words, in order or not."""
+    rows = sorted(reviews(1200), key=lambda row: row["label"])
+    for i, row in enumerate(rows):
+        row["label"] = f"class {i // 10}"
+        row["text"] += f" gadget{i // 10} brand{i // 10} maker{i // 10}"
+    assert findings(diagnose(tmp_path, rows, only=["groups"], text="text", label="label"), "groups") == []
+
+
 def test_neighbouring_rows_about_one_thing_are_noticed(tmp_path):
     rng = np.random.default_rng(0)
     rows = reviews(900)
@@ -380,6 +538,12 @@ def test_a_group_on_both_sides_of_a_split_is_an_error(tmp_path):
     (found,) = findings(diagnose(tmp_path, rows, **options), "groups")
     assert (found.severity, found.rows) == ("error", {"train": list(range(180, 200))})
     assert "2 values of 'product'" in found.what
+    alone = diagnose(tmp_path, rows, **options | {"test": None})
+    assert "one split only" in alone.left_out["groups"]
+    for row in rows[180:]:
+        row["product"] = ""  # no product, and no group
+    test = write(tmp_path / "test.csv", [row | {"product": " "} for row in held_out])
+    assert findings(diagnose(tmp_path, rows, **options | {"test": test}), "groups") == []
     with pytest.raises(UserError, match=r"--group produkt: split train has no such column. Did you mean 'product'"):
         diagnose(tmp_path, rows, **options | {"group": "produkt"})
 
@@ -436,7 +600,50 @@ def test_labels_that_do_not_follow_from_the_texts_are_not_called_wrong(tmp_path)
     rows = [row | {"label": "ab"[rng.integers(2)]} for row in reviews(400)]
     diagnosis = diagnose(tmp_path, rows, only=["label_errors"])
     assert diagnosis.findings == []
-    assert "hardly tells their labels" in diagnosis.left_out["label_errors"]
+    assert "by chance 50%: too little to speak against a label" in diagnosis.left_out["label_errors"]
+
+
+def test_wrong_labels_are_found_where_nearly_all_rows_are_of_one_class(tmp_path):
+    """Of 600 rows 30 are bad: a classifier that is right in all has 5 points more than the most frequent class."""
+    rows = [{"text": f"{GOOD[i % 6] if i % 20 else BAD[i // 20 % 6]} thing", "label": "good"} for i in range(600)]
+    for i in range(0, 600, 20):
+        rows[i]["label"] = "bad"
+    rows[7]["label"] = "bad"
+    rows[40]["label"] = "good"
+    rows = [row | {"text": f"{row['text']} {i % 11}"} for i, row in enumerate(rows)]
+    (found,) = findings(diagnose(tmp_path, rows, only=["label_errors"]), "label_errors")
+    assert set(found.rows["train"]) == {7, 40}
+
+
+def test_every_fold_has_its_share_of_every_class():
+    codes = np.array([0] * 93 + [1] * 5 + [2] * 7)
+    fold = stratified_folds(codes, np.random.default_rng(0))
+    for code, size in ((0, 93), (1, 5), (2, 7)):
+        counts = np.bincount(fold[codes == code], minlength=5)
+        assert set(counts.tolist()) <= {size // 5, -(-size // 5)}
+    assert not np.array_equal(fold, stratified_folds(codes, np.random.default_rng(1)))
+
+
+def test_a_class_of_five_rows_is_in_every_fold(tmp_path):
+    """Drawn without regard to classes, all five may be in one fold, and the others know of one class only."""
+    rows = [
+        {"text": f"{'zebra' if i < 5 else 'horse'} number {i}", "label": "b" if i < 5 else "a"} for i in range(120)
+    ]
+    for seed in range(40):
+        diagnose(tmp_path, rows, only=["label_errors"], seed=seed)
+
+
+def test_wrong_labels_are_found_by_embeddings_where_words_say_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [{"text": f"a text about {rng.integers(10**9)} words", "label": "ab"[i % 2]} for i in range(200)]
+    x = np.where(np.arange(200) % 2, 3.0, -3.0)[:, None] + rng.normal(size=(200, 4))
+    for i in (10, 20, 31):
+        rows[i]["label"] = "ab"[1 - i % 2]
+    patient = admit(write(tmp_path / "data.csv", rows), text="text", label="label")
+    diagnosis, _ = examine(patient, checks=["label_errors"], embed=lambda texts: x)
+    found = set(findings(diagnosis, "label_errors")[0].rows["train"])
+    assert {10, 20} <= found <= {10, 20, 31}
+    assert diagnosis.left_out == {}
 
 
 def test_a_base_model_that_is_not_there_is_refused_before_the_reading(tmp_path):

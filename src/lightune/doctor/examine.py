@@ -60,8 +60,8 @@ def _check_group(patient: Patient, group: str) -> None:
             hint = near_match(group, table.column_names)
             raise UserError(f"--group {group}: split {split} has no such column.{hint} Found: {table.column_names}.")
         kind = table.schema.field(group).type
-        if kinds.is_nested(kind):
-            raise UserError(f"--group {group}: holds {kind}. Name a column of plain values.")
+        if not kinds.is_string(kind):
+            raise UserError(f"--group {group}: holds {kind}, no plain values. Name a column that does.")
 
 
 def glance(patient: Patient, *, seed: int) -> Diagnosis:

@@ -473,11 +473,11 @@ def test_tokens_that_tell_are_those_of_a_plain_count():
 
 @pytest.mark.parametrize("is_flat", [True, False])
 def test_a_column_is_judged_with_classes_in_balance(is_flat, tmp_path):
-    """A mark on all 20 rows of the small class and on 29 of 970 others: most rows with it are of the large one."""
+    """A mark on all 20 rows of the small class and on 40 of 970 others: most rows with it are of the large one."""
     rows = reviews(990)
     for i, row in enumerate(rows):
         row["label"] = "rare" if i % 50 == 0 and i < 1000 else "usual"
-        row["mark"] = "yes" if row["label"] == "rare" or i % 33 == 1 else "no"
+        row["mark"] = "yes" if row["label"] == "rare" or i % 25 == 1 else "no"
         row["shop"] = ["web", "town"][i * 7 % 3 == 0]
     if is_flat:
         for row in rows:

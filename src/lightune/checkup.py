@@ -95,5 +95,5 @@ def _in_words_of_options() -> Iterator[None]:
         yield
     except UserError as error:
         said = str(error).replace(" (--text, --label)", "")
-        said = re.sub(r"\bdata\.(text|label|test|encoding|delimiter)\b", r"--\1", said)
+        said = re.sub(r"\bdata\.(text|label|test|encoding|delimiter)\b( =)?", r"--\1", said)
         raise UserError(re.sub(r"^model = (\S+):", r"--model \1:", said)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from pathlib import Path
 
 import jsonschema
@@ -14,17 +15,25 @@ import pyarrow.parquet as pq
 import pytest
 
 import lightune
+from lightune import checkup
 from lightune.checkup import check
+from lightune.data.columns import check_column
+from lightune.data.values import Texts
+from lightune.doctor import copies
 from lightune.doctor import examine as examine_module
 from lightune.doctor.checks import CHECKS
-from lightune.doctor.examine import glance
+from lightune.doctor.exam import share
+from lightune.doctor.examine import examine, glance
 from lightune.doctor.findings import Diagnosis
-from lightune.doctor.label_errors import by_embeddings, likely_errors
+from lightune.doctor.giveaways import likeness_of_neighbours, telling_tokens
+from lightune.doctor.label_errors import by_embeddings, likely_errors, stratified_folds
 from lightune.doctor.labels import twins
-from lightune.doctor.patient import admit
-from lightune.doctor.reading import PERSONAL, band_hashes, shingles, words_of
+from lightune.doctor.patient import admit, of_corpus
+from lightune.doctor.reading import PERSONAL, band_hashes, read_through, shingles, words_of
+from lightune.doctor.target import log_of
 from lightune.errors import UserError
 from lightune.journal import Journal
+from lightune.records import Corpus
 from lightune.report.screen import show_faults
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -98,13 +107,73 @@ def test_near_copies_are_found_and_texts_on_one_subject_are_not(tmp_path):
     assert found.rows == {"train": list(range(400, 440))}
 
 
+def nearly(row):
+    """A row with another word of sixteen."""
+    words = row["text"].split()
+    words[3] = "otherwise"
+    return {**row, "text": " ".join(words)}
+
+
+def test_near_copies_across_splits_are_told_by_the_split_they_are_in():
+    rows, dev = reviews(100), reviews(60, seed=1)
+    splits = {
+        "train": rows,
+        "validation": dev + [nearly(row) for row in rows[:7]],
+        "test": reviews(60, seed=2) + [nearly(row) for row in dev[10:13]],
+    }
+    tables = {name: pa.Table.from_pylist(each) for name, each in splits.items()}
+    patient = of_corpus(Corpus("three splits", tables, "digest"), None, "text", "label")
+    diagnosis, _ = examine(patient, checks=["near_duplicates"])
+    first, second = diagnosis.findings
+    assert (first.count, first.rows) == (7, {"train": list(range(7))})
+    assert "7 training rows are nearly a text of another split" in first.what
+    assert (second.count, second.rows) == (3, {"validation": [10, 11, 12]})
+    assert "3 rows of split validation are nearly" in second.what
+
+
+def test_many_near_copies_are_read_few_times(monkeypatch):
+    rows = [{"text": " ".join(f"word{k}" for k in range(40)) + f" {i}", "label": "ab"[i % 2]} for i in range(300)]
+    patient = of_corpus(Corpus("near", {"train": pa.Table.from_pylist(rows)}, "d"), None, "text", "label")
+    readings, n_read = read_through(patient.texts), []
+    monkeypatch.setattr(copies, "words_of", lambda text: n_read.append(text) or words_of(text))
+    pairs, is_all = copies.near_pairs(patient, readings, np.random.default_rng(0))
+    assert is_all
+    assert len(n_read) < len(pairs)  # two for each pair without a memory
+
+
+def test_rows_without_a_label_are_no_first_copy(tmp_path):
+    rows = [{**row, "more": "x"} for row in reviews(100)]
+    rows += [{**rows[0], "label": ""}, {**rows[0], "label": ""}, {**rows[1], "more": "y"}]
+    (found,) = findings(diagnose(tmp_path, rows, text="text", label="label"), "duplicates")
+    assert found.rows == {"train": [102]}
+    assert "0 of them all columns" in found.what
+
+
+def test_empty_texts_are_told_as_such_and_leak_nothing(tmp_path):
+    rows, held_out = reviews(100), reviews(60, seed=1)
+    for row in (*rows[:3], *held_out[:3]):
+        row["text"] = ""
+    diagnosis = diagnose(tmp_path, rows, test=write(tmp_path / "test.csv", held_out))
+    assert findings(diagnosis, "leaks") == []
+    assert "2 of 100 rows (2 %) of split train" in findings(diagnosis, "duplicates")[0].what
+    assert findings(diagnosis, "duplicates")[0].what.endswith(", 2 of them without a text")
+
+
+@pytest.mark.parametrize(
+    ("count", "whole", "told"),
+    [(3, 200, "1.5 %"), (9999, 10_000, "99.99 %"), (200, 200, "100 %"), (1, 30_000, "0.0033 %"), (75, 200, "38 %")],
+)
+def test_shares_are_written_out(count, whole, told):
+    assert share(count, whole) == f"{count:,} of {whole:,} rows ({told})"
+
+
 def test_the_hashes_of_near_texts_meet_and_those_of_others_do_not():
     """Two sets that share a part p are candidates with chance 1 - (1 - p⁴)¹⁶."""
     rng = np.random.default_rng(0)
-    for share in (0.9, 0.7, 0.3):
+    for part in (0.9, 0.7, 0.3):
         met = []
         for _ in range(300):
-            n_common = round(200 * share)
+            n_common = round(200 * part)
             ids = rng.integers(0, 10**12, 400 - n_common)
             common, one, other = np.split(ids, [n_common, 200])
             first, second = ({f"t{i}" for i in (*common, *each)} for each in (one, other))
@@ -184,6 +253,25 @@ def test_texts_in_another_language_are_noticed(tmp_path):
     assert "en: de 2" in found.what
 
 
+def test_the_language_of_short_texts_is_not_guessed(tmp_path):
+    english = "This is a long and rather ordinary sentence about the weather of this week, number"
+    rows = [{"text": f"{english} {i}", "label": "ab"[i % 2]} for i in range(80)]
+    rows[3]["text"] = "Das Wetter ist schön, und der Tisch auch."
+    diagnosis = diagnose(tmp_path, rows, only=["languages"])
+    assert (diagnosis.findings, diagnosis.left_out) == ([], {})
+    diagnosis = diagnose(tmp_path, rows[:12], only=["languages"], text="text", label="label")
+    assert diagnosis.left_out == {"languages": "fewer than 20 texts of 60 characters"}
+
+
+@pytest.mark.parametrize(("n_rows", "severity"), [(2, "warning"), (1, "note")])
+def test_what_few_rows_have_is_a_note_and_what_many_have_a_warning(n_rows, severity, tmp_path):
+    rows = reviews(800)
+    for row in rows[:n_rows]:
+        row["text"] = f"!!!! ---- ???? {row['text'][:1]}...."
+    (found,) = findings(diagnose(tmp_path, rows, only=["garbage"]), "garbage")
+    assert (found.count, found.severity) == (n_rows, severity)
+
+
 def test_a_file_that_is_not_utf_8_is_read_as_what_it_looks_like(tmp_path):
     rows = reviews(100)
     rows[4]["text"] = "a lovely café in the cellar"
@@ -205,39 +293,115 @@ def test_a_file_that_is_not_utf_8_is_read_as_what_it_looks_like(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"),
+    ("counts", "kept", "others", "how"),
     [
-        ({"Positive": 90, "positive": 4}, [("positive", "Positive", "case")]),
-        ({"no reply": 9, "noreply": 40}, [("no reply", "noreply", "white space or Unicode form")]),
-        ({"cafe\u0301": 3, "caf\u00e9": 40}, [("cafe\u0301", "caf\u00e9", "Unicode form")]),
-        ({"2": 9, "2.0": 3}, [("2.0", "2", "how a number is written")]),
-        ({"2": 9, "Two": 3}, [("Two", "2", "how a number is written")]),
-        ({"student": 500, "studen": 3}, [("studen", "student", "a letter or two")]),
-        ({"student": 500, "studnet": 3}, [("studnet", "student", "a letter or two")]),
-        ({"card-payment": 9, "card_payment": 80}, [("card-payment", "card_payment", "punctuation or accents")]),
-        ({"1": 50, "2": 3, "3": 90}, []),
-        ({"cat": 500, "car": 3}, []),
-        ({"politics": 500, "political": 400}, []),  # both are common
-        ({"version 1": 500, "version 2": 3}, []),
-        ({"positive": 500, "negative": 3}, []),
-        ({"!": 10, "?": 10}, []),
-        ({"complaint": 500, "compliment": 3}, []),  # three letters
+        ({"Positive": 90, "positive": 4}, "Positive", ("positive",), "case"),
+        ({"spam": 140, "SPAM": 55, "Spam": 5}, "spam", ("SPAM", "Spam"), "case"),
+        ({"no reply": 9, "noreply": 40}, "noreply", ("no reply",), "white space or Unicode form"),
+        ({"cafe\u0301": 3, "caf\u00e9": 40}, "caf\u00e9", ("cafe\u0301",), "Unicode form"),
+        ({"cafe\u0301": 3, "caf\u00e9": 40, "Caf\u00e9": 2}, "caf\u00e9", ("cafe\u0301", "Caf\u00e9"), "case"),
+        ({"2": 9, "2.0": 3, "Two": 4}, "2", ("Two", "2.0"), "how a number is written"),
     ],
 )
-def test_labels_that_are_one_and_labels_that_are_not(counts, expected):
-    assert twins(counts) == expected
+def test_labels_of_one_class_are_one_group_with_the_commonest_first(counts, kept, others, how):
+    assert twins(counts) == [(kept, others, how, True)]
 
 
-def test_a_misspelt_label_and_a_class_of_one_are_errors(tmp_path):
+@pytest.mark.parametrize(
+    ("counts", "kept", "other", "how"),
+    [
+        ({"student": 500, "studen": 3}, "student", "studen", "a letter or two"),
+        ({"student": 500, "studnet": 3, "students": 20}, "student", "studnet", "a letter or two"),
+        ({"irrelevant": 180, "relevant": 20}, "irrelevant", "relevant", "a letter or two"),
+        ({"hypertension": 180, "hypotension": 20}, "hypertension", "hypotension", "a letter or two"),
+        ({"card-payment": 9, "card_payment": 80}, "card_payment", "card-payment", "punctuation or accents"),
+        ({"n/a": 9, "na": 80}, "na", "n/a", "punctuation or accents"),
+        ({"a\u00f1o": 90, "ano": 80}, "a\u00f1o", "ano", "punctuation or accents"),
+    ],
+)
+def test_labels_that_may_be_two_classes_are_in_doubt(counts, kept, other, how):
+    assert (kept, (other,), how, False) in twins(counts)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(["-1", "1"], ["-1", "0", "1"], ["A+", "A-", "A"], ["C", "C++", "C#"], ["<5", ">5"], ["1.5", "15"]),
+        *(["1-2", "12"], ["A.1.1", "A.11"], ["1 5", "15"], ["1.1", "1.10"], ["1234567", "1234568"]),
+        *(["10\u00b2", "102"], ["Ma\u00dfe", "Masse"], ["1", "2", "3"], ["!", "?"], ["cat", "car"]),
+        *(["version 1", "version 2"], ["positive", "negative"], ["complaint", "compliment"]),  # three letters
+    ],
+)
+@pytest.mark.parametrize("rows", [3, 100])
+def test_labels_that_are_two_are_no_twins(names, rows):
+    assert twins({name: rows if place else 100 for place, name in enumerate(names)}) == []
+
+
+def test_labels_a_letter_apart_that_are_both_common_are_no_twins():
+    assert twins({"politics": 500, "political": 400}) == []
+
+
+def test_a_chain_of_twins_is_one_finding(tmp_path):
+    rows = reviews(300)
+    for i, row in enumerate(rows):
+        row["label"] = "Spam" if i < 5 else "SPAM" if i < 60 else "spam" if i < 200 else "ham"
+    (found,) = findings(diagnose(tmp_path, rows, only=["label_twins"]), "label_twins")
+    assert (found.severity, found.fix, found.count) == ("error", "relabel", 60)
+    assert "labels 'SPAM' (55 rows), 'Spam' (5 rows) and 'spam' (140 rows) differ in case only" in found.what
+
+
+def test_twins_that_look_the_same_are_told_apart(tmp_path):
+    rows = reviews(100)
+    for i, row in enumerate(rows):
+        row["label"] = "caf\u00e9" if i < 60 else "cafe\u0301" if i < 80 else "tea"
+    (found,) = findings(diagnose(tmp_path, rows, only=["label_twins"]), "label_twins")
+    assert "'cafe\\u0301' (20 rows) and 'caf\\xe9' (60 rows)" in found.what
+
+
+def test_a_long_label_is_shortened(tmp_path):
+    rows = [row | {"label": "x" * 1000 + row["label"]} for row in reviews(100)]
+    rows[0]["label"] = "y" * 1000
+    for finding in diagnose(tmp_path, rows, text="text", label="label").findings:
+        assert len(finding.what) < 300
+
+
+def test_a_misspelt_label_is_a_warning_and_a_class_of_one_an_error(tmp_path):
     rows = reviews(200)
     for row in rows:
         row["label"] = {"good": "splendid", "bad": "terrible"}[row["label"]]
     rows[5]["label"] = "splendit"
     diagnosis = diagnose(tmp_path, rows)
     (twin,), (rare,) = findings(diagnosis, "label_twins"), findings(diagnosis, "rare_classes")
-    assert (twin.severity, twin.rows) == ("error", {"train": [5]})
+    assert (twin.severity, twin.rows, twin.fix) == ("warning", {"train": [5]}, None)
     assert (rare.severity, rare.rows) == ("error", {"train": [5]})
     assert diagnosis.worst() == "error"
+
+
+def test_a_class_of_few_rows_is_a_warning_and_its_training_rows_count(tmp_path):
+    rows, held_out = reviews(200), reviews(60, seed=1)
+    for row in rows[:5] + held_out[:20]:
+        row["label"] = "special"
+    test = write(tmp_path / "test.csv", held_out)
+    (found,) = findings(diagnose(tmp_path, rows, test=test), "rare_classes")
+    assert (found.severity, found.rows) == ("warning", {"train": [0, 1, 2, 3, 4]})
+    assert "1 of 3 classes have fewer than 10 training rows: 'special' (5)" in found.what
+
+
+def test_labels_that_mean_no_value_are_a_warning(tmp_path):
+    rows = reviews(100)
+    for i, name in enumerate(["None", "NaN", "null"]):
+        for row in rows[i * 12 : i * 12 + 12]:
+            row["label"] = name
+    (found,) = findings(diagnose(tmp_path, rows), "missing_labels")
+    assert (found.severity, found.count) == ("warning", 36)
+    assert "written for no value: 'None', 'NaN', 'null'" in found.what
+
+
+@pytest.mark.parametrize(("label", "told"), [("a", "all training rows are 'a'"), ("", "no training row has a label")])
+def test_a_single_class_is_an_error(label, told, tmp_path):
+    rows = [row | {"label": label} for row in reviews(60)]
+    (found,) = findings(diagnose(tmp_path, rows, text="text", label="label"), "single_class")
+    assert (found.severity, found.what) == ("error", told)
 
 
 def test_classes_that_one_split_lacks_are_named(tmp_path):
@@ -279,6 +443,80 @@ def test_a_column_that_tells_the_class_is_named_and_others_are_not(tmp_path):
     assert {finding.what.split("'")[1] for finding in findings(diagnosis, "giveaway_column")} == {"stars", "price"}
 
 
+def test_a_token_of_nearly_every_text_tells_nothing_of_a_large_class(tmp_path):
+    rows = [
+        row | {"label": "bad" if i % 50 == 0 else "good", "text": row["text"] + " ."}
+        for i, row in enumerate(reviews(800))
+    ]
+    assert findings(diagnose(tmp_path, rows), "giveaway_token") == []
+    for row in rows:
+        row["text"] += " zebra" if row["label"] == "bad" else ""
+    (found,) = findings(diagnose(tmp_path, rows), "giveaway_token")
+    assert "100.0% of the texts with 'zebra' are 'bad' (classes in balance)" in found.what
+
+
+def test_tokens_that_tell_are_those_of_a_plain_count():
+    """The reference holds every token of every text."""
+    rng = np.random.default_rng(0)
+    codes = rng.choice(3, 400, p=[0.6, 0.3, 0.1]).astype(np.int32)
+    chances = np.array([[0.99, 0.01, 0.0], [0.97, 0.5, 0.1], [0.02, 0.96, 0.01], [0.0, 0.0, 1.0], [0.9, 0.0, 0.0]])
+    has = rng.random((400, 5)) < chances[:, codes].T
+    texts = [" ".join(["all", *(f"token{k}" for k in np.flatnonzero(row))]) for row in has]
+    expected = set()
+    for k in range(5):
+        rates = np.array([has[codes == c, k].mean() for c in range(3)])
+        expected |= {(f"token{k}", c) for c in range(3) if min(rates[c], rates[c] / rates.sum()) >= 0.95}
+    found = telling_tokens(Texts.of(texts), codes, 3)
+    assert {(token, code) for token, code, *_ in found} == expected
+    assert len(expected) == 3
+
+
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_a_column_is_judged_with_classes_in_balance(is_flat, tmp_path):
+    """A mark on all 20 rows of the small class and on 40 of 970 others: most rows with it are of the large one."""
+    rows = reviews(990)
+    for i, row in enumerate(rows):
+        row["label"] = "rare" if i % 50 == 0 and i < 1000 else "usual"
+        row["mark"] = "yes" if row["label"] == "rare" or i % 25 == 1 else "no"
+        row["shop"] = ["web", "town"][i * 7 % 3 == 0]
+    if is_flat:
+        for row in rows:
+            row["mark"] = "yes"
+    found = findings(
+        diagnose(tmp_path, rows, text="text", label="label", only=["giveaway_column"]), "giveaway_column"
+    )
+    assert [each.what.split("'")[1] for each in found] == ([] if is_flat else ["mark"])
+
+
+@pytest.mark.parametrize("value", ["seen", None])
+def test_a_column_that_is_filled_for_one_class_only_is_named(value, tmp_path):
+    rows = reviews(300)
+    for i, row in enumerate(rows):
+        row["when"] = (value or str(i + 0.5)) if row["label"] == "good" else None
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    options = {"only": ["giveaway_column"], "text": "text", "label": "label"}
+    for path in (write(tmp_path / "data.csv", rows), str(tmp_path / "data.parquet")):
+        (found,) = check(path, **options).findings
+        assert "column 'when' alone tells the label" in found.what
+
+
+def test_neighbours_are_compared_with_rows_that_are_none():
+    """Two rows a class, side by side: whoever is drawn from the class is a neighbour, and does not count."""
+    texts = Texts.of([f"gadget{i // 2} brand{i // 2} lamp{i}" for i in range(400)])
+    near, apart = likeness_of_neighbours(texts, np.arange(400) // 2, np.random.default_rng(0))
+    assert near > 0.4
+    assert apart == 0
+
+
+def test_neighbours_that_are_no_nearer_than_others_of_their_class_are_no_group(tmp_path):
+    """All texts of a class share its rare words, in order or not."""
+    rows = sorted(reviews(1200), key=lambda row: row["label"])
+    for i, row in enumerate(rows):
+        row["label"] = f"class {i // 10}"
+        row["text"] += f" gadget{i // 10} brand{i // 10} maker{i // 10}"
+    assert findings(diagnose(tmp_path, rows, only=["groups"], text="text", label="label"), "groups") == []
+
+
 def test_neighbouring_rows_about_one_thing_are_noticed(tmp_path):
     rng = np.random.default_rng(0)
     rows = reviews(900)
@@ -300,6 +538,12 @@ def test_a_group_on_both_sides_of_a_split_is_an_error(tmp_path):
     (found,) = findings(diagnose(tmp_path, rows, **options), "groups")
     assert (found.severity, found.rows) == ("error", {"train": list(range(180, 200))})
     assert "2 values of 'product'" in found.what
+    alone = diagnose(tmp_path, rows, **options | {"test": None})
+    assert "one split only" in alone.left_out["groups"]
+    for row in rows[180:]:
+        row["product"] = ""  # no product, and no group
+    test = write(tmp_path / "test.csv", [row | {"product": " "} for row in held_out])
+    assert findings(diagnose(tmp_path, rows, **options | {"test": test}), "groups") == []
     with pytest.raises(UserError, match=r"--group produkt: split train has no such column. Did you mean 'product'"):
         diagnose(tmp_path, rows, **options | {"group": "produkt"})
 
@@ -356,11 +600,60 @@ def test_labels_that_do_not_follow_from_the_texts_are_not_called_wrong(tmp_path)
     rows = [row | {"label": "ab"[rng.integers(2)]} for row in reviews(400)]
     diagnosis = diagnose(tmp_path, rows, only=["label_errors"])
     assert diagnosis.findings == []
-    assert "hardly tells their labels" in diagnosis.left_out["label_errors"]
+    assert "by chance 50%: too little to speak against a label" in diagnosis.left_out["label_errors"]
 
 
-def test_without_its_base_model_the_check_is_left_out_and_says_so(tmp_path):
-    diagnosis = diagnose(tmp_path, reviews(150), model=str(tmp_path / "nowhere"))
+def test_wrong_labels_are_found_where_nearly_all_rows_are_of_one_class(tmp_path):
+    """Of 600 rows 30 are bad: a classifier that is right in all has 5 points more than the most frequent class."""
+    rows = [{"text": f"{GOOD[i % 6] if i % 20 else BAD[i // 20 % 6]} thing", "label": "good"} for i in range(600)]
+    for i in range(0, 600, 20):
+        rows[i]["label"] = "bad"
+    rows[7]["label"] = "bad"
+    rows[40]["label"] = "good"
+    rows = [row | {"text": f"{row['text']} {i % 11}"} for i, row in enumerate(rows)]
+    (found,) = findings(diagnose(tmp_path, rows, only=["label_errors"]), "label_errors")
+    assert set(found.rows["train"]) == {7, 40}
+
+
+def test_every_fold_has_its_share_of_every_class():
+    codes = np.array([0] * 93 + [1] * 5 + [2] * 7)
+    fold = stratified_folds(codes, np.random.default_rng(0))
+    for code, size in ((0, 93), (1, 5), (2, 7)):
+        counts = np.bincount(fold[codes == code], minlength=5)
+        assert set(counts.tolist()) <= {size // 5, -(-size // 5)}
+    assert not np.array_equal(fold, stratified_folds(codes, np.random.default_rng(1)))
+
+
+def test_a_class_of_five_rows_is_in_every_fold(tmp_path):
+    """Drawn without regard to classes, all five may be in one fold, and the others know of one class only."""
+    rows = [
+        {"text": f"{'zebra' if i < 5 else 'horse'} number {i}", "label": "b" if i < 5 else "a"} for i in range(120)
+    ]
+    for seed in range(40):
+        diagnose(tmp_path, rows, only=["label_errors"], seed=seed)
+
+
+def test_wrong_labels_are_found_by_embeddings_where_words_say_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [{"text": f"a text about {rng.integers(10**9)} words", "label": "ab"[i % 2]} for i in range(200)]
+    x = np.where(np.arange(200) % 2, 3.0, -3.0)[:, None] + rng.normal(size=(200, 4))
+    for i in (10, 20, 31):
+        rows[i]["label"] = "ab"[1 - i % 2]
+    patient = admit(write(tmp_path / "data.csv", rows), text="text", label="label")
+    diagnosis, _ = examine(patient, checks=["label_errors"], embed=lambda texts: x)
+    found = set(findings(diagnosis, "label_errors")[0].rows["train"])
+    assert {10, 20} <= found <= {10, 20, 31}
+    assert diagnosis.left_out == {}
+
+
+def test_a_base_model_that_is_not_there_is_refused_before_the_reading(tmp_path):
+    with pytest.raises(UserError, match=r"--model '.*nowhere': no such folder"):
+        check(str(tmp_path / "no data"), model=str(tmp_path / "nowhere"))
+
+
+def test_without_the_usual_base_model_the_words_alone_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkup, "MODEL", str(tmp_path / "nowhere"))
+    diagnosis = diagnose(tmp_path, reviews(150), model=checkup.MODEL)
     assert "no such folder" in diagnosis.left_out["label_errors"]
     assert diagnosis.findings == []
 
@@ -378,7 +671,8 @@ def test_a_run_looks_at_all_of_few_rows(tmp_path):
     rows[6]["label"] = "goood"
     diagnosis = glance_at(tmp_path, rows)
     assert [finding.check for finding in diagnosis.findings] == ["garbage", "rare_classes"]  # "goood" is too short
-    assert diagnosis.left_out == {}
+    assert set(diagnosis.left_out) == {"empty", "duplicates", "leaks", "contradictions", "label_errors"}
+    assert not diagnosis.is_of_sample()
 
 
 def test_a_run_looks_at_all_labels_and_some_texts_of_many_rows(tmp_path, monkeypatch):
@@ -398,6 +692,9 @@ def test_a_run_looks_at_all_labels_and_some_texts_of_many_rows(tmp_path, monkeyp
     assert diagnosis.rows == {"train": 400}
     assert diagnosis.left_out["personal_data"] == "on 100 of 400 rows only"
     assert diagnosis.left_out["near_duplicates"].endswith("`lightune check` does it")
+    assert diagnosis.is_of_sample()
+    made_in_full = {"encoding", "label_twins", "missing_labels", "single_class", "rare_classes", "absent_classes"}
+    assert set(diagnosis.left_out) == set(CHECKS) - made_in_full
 
 
 def test_a_run_says_what_is_wrong_before_it_works(tmp_path):
@@ -408,6 +705,15 @@ def test_a_run_says_what_is_wrong_before_it_works(tmp_path):
     show_faults(Journal(screen), glance_at(tmp_path, rows))
     assert "warning: 100.0% of the texts with '[src:7]' are 'good'" in screen.getvalue()
     assert "to look at; 0 notes; all of it, with rows: lightune check" in screen.getvalue()
+    assert "a sample" not in screen.getvalue()
+
+
+def test_the_command_that_a_run_suggests_reads_the_data_as_the_run_did(tmp_path):
+    screen = io.StringIO()
+    rows = [{"a b": row["text"], "kind": row["label"]} for row in reviews(100)]
+    show_faults(Journal(screen), glance_at(tmp_path, rows), {"test": "it's.csv", "encoding": None})
+    command = screen.getvalue().split("with rows: ")[1].strip()
+    assert shlex.split(command)[3:] == ["--text", "a b", "--label", "kind", "--test", "it's.csv"]
 
 
 # ---- the visit as a whole
@@ -419,6 +725,32 @@ def test_every_check_can_be_made_alone_and_an_unknown_one_is_refused(tmp_path):
         assert check(path, only=[name], model=None).findings == []
     with pytest.raises(UserError, match=r"check 'duplicate': not known. Did you mean 'duplicates'"):
         check(path, only=["duplicate"])
+    with pytest.raises(UserError, match=r"names no check\. There are encoding"):
+        check(path, only=[])
+
+
+def test_a_check_is_made_once_by_its_bare_name_on_a_path(tmp_path):
+    source = Path(write(tmp_path / "data.csv", reviews(100) + reviews(3)))
+    assert [found.check for found in check(source, only="duplicates").findings] == ["duplicates"]
+    assert len(check(source, only=["duplicates", "duplicates"], test=source).findings) == 2  # one a split
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_is_none_is_refused(seed, tmp_path):
+    with pytest.raises(UserError, match=f"--seed {seed}: is no seed"):
+        diagnose(tmp_path, reviews(20), seed=seed)
+
+
+def test_what_is_wrong_is_said_in_the_words_of_the_options(tmp_path):
+    with pytest.raises(UserError, match=r"no column 'lable'.* Set --label to the one") as error:
+        diagnose(tmp_path, reviews(20), label="lable")
+    assert "data." not in str(error.value)
+
+
+def test_a_run_has_no_words_of_options():
+    """What the translation is for: the same message with the keys of a recipe."""
+    with pytest.raises(UserError, match=r"Set data\.label"):
+        check_column(pa.table({"text": ["a"]}), "label", "label")
 
 
 def test_the_findings_fit_the_published_schema(tmp_path):
@@ -449,7 +781,7 @@ def test_a_repaired_copy_is_sound_and_every_change_is_written_down(ending, tmp_p
     rows[20]["text"] = ""
     for row in rows:
         row["label"] = {"good": "splendid", "bad": "terrible"}[row["label"]]
-    rows[30]["label"] = "splendit"
+    rows[30]["label"] = "Splendid"
     rows[40]["text"] = "The cafÃ© was lovely, weâ€™ll come again to the kitchen\x07"
     source, target = write(tmp_path / "data.csv", rows), tmp_path / f"clean{ending}"
     original = Path(source).read_bytes()
@@ -468,14 +800,140 @@ def test_a_repaired_copy_is_sound_and_every_change_is_written_down(ending, tmp_p
     ]
 
 
-def test_a_repair_never_replaces_the_data_itself(tmp_path):
-    source = write(tmp_path / "data.csv", reviews(20))
-    with pytest.raises(UserError, match="is the data itself"):
-        check(source, fix=True, output=source)
-    with pytest.raises(UserError, match=r"cannot be written as \.xlsx"):
-        check(source, fix=True, output=tmp_path / "clean.xlsx")
+@pytest.mark.parametrize("fix", [True, False])
+def test_no_file_that_is_read_is_ever_replaced(fix, tmp_path):
+    ending = ".csv" if fix else ".json"
+    rows = [json.dumps(row) + "\n" for row in reviews(20)]
+    source, test, link = (tmp_path / f"{name}{ending}" for name in ("data", "test", "link"))
+    for path in (source, test):
+        if fix:
+            write(path, reviews(20))
+        else:
+            path.write_text(f"[{','.join(rows)}]")
+    link.symlink_to(source)
+    before = source.read_bytes(), test.read_bytes()
+    for target in (source, test, link):
+        with pytest.raises(UserError, match="is the data itself"):
+            check(source, test=test, fix=fix, output=target, model=None)
+    assert (source.read_bytes(), test.read_bytes()) == before
+
+
+def test_nothing_is_written_into_a_folder_of_data(tmp_path):
+    folder = tmp_path / "data"
+    for name in ("good", "bad"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.txt").write_text("a text")
+    with pytest.raises(UserError, match="which is the data"):
+        check(folder, output=folder / "good" / "doctor.json")
+
+
+@pytest.mark.parametrize(
+    ("fix", "name", "told"),
+    [
+        (False, "clean.csv", r"cannot be written as \.csv. Use \.json"),
+        (True, "clean.xlsx", r"cannot be written as \.xlsx"),
+        (True, "nowhere/clean.csv", "its folder does not exist"),
+        (True, "folder.csv", "cannot be written there"),
+        (False, "x" * 300 + ".json", "cannot be written .File name too long"),
+        (True, "x" * 245 + ".csv", "cannot be written .File name too long"),  # of the changes
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_reading(fix, name, told, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UserError, match=told):
+        check(tmp_path / "no data.csv", fix=fix, output=tmp_path / name)
+
+
+def test_standard_output_and_no_output_are_refused_with_a_word(tmp_path):
+    with pytest.raises(UserError, match="standard output with --json"):
+        check(tmp_path / "data.csv", output="-")
     with pytest.raises(UserError, match="needs the file that the repaired copy goes to"):
-        check(source, fix=True)
+        check(tmp_path / "data.csv", fix=True)
+
+
+def test_what_the_system_refuses_is_one_message_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(path, values):
+        path.write_text("a part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkup, "write_json", full)
+    with pytest.raises(UserError, match=r"doctor.json: cannot be written \(No space left on device\)"):
+        diagnose(tmp_path, reviews(20), output=tmp_path / "doctor.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+def test_labels_and_texts_are_mended_before_copies_and_contradictions_are_judged(tmp_path):
+    rows = reviews(100)
+    rows[50] |= {"text": rows[0]["text"], "label": rows[0]["label"].title()}  # a contradiction no more: a copy
+    rows[51] |= {"text": rows[1]["text"] + "\x07", "label": rows[1]["label"]}  # a copy once mended
+    rows[52]["text"] = "\x07"  # empty once mended
+    target = tmp_path / "clean.csv"
+    check(write(tmp_path / "data.csv", rows), model=None, fix=True, output=target)
+    changes = [json.loads(line) for line in log_of(target).read_text().splitlines()]
+    dropped = {change["row"]: change["check"] for change in changes if change["change"] == "dropped"}
+    assert dropped == {50: "duplicates", 51: "duplicates", 52: "empty"}
+    assert len(changes) == 3  # what is dropped was not changed
+    again = check(target, model=None)
+    assert again.rows == {"train": 97}
+    assert {finding.check for finding in again.findings} <= {"rare_classes"}
+
+
+def test_each_row_of_a_chain_of_twins_is_relabelled_once(tmp_path):
+    rows = reviews(300)
+    for i, row in enumerate(rows):
+        row["label"] = "Spam" if i < 5 else "SPAM" if i < 60 else "spam" if i < 200 else "ham"
+    target = tmp_path / "clean.jsonl"
+    check(write(tmp_path / "data.csv", rows), model=None, fix=True, output=target)
+    changes = [json.loads(line) for line in log_of(target).read_text().splitlines()]
+    assert [(change["row"], change["to"]) for change in changes] == [(row, "spam") for row in range(60)]
+    labels = [json.loads(line)["label"] for line in target.read_text().splitlines()]
+    assert labels == ["spam"] * 200 + ["ham"] * 100
+
+
+@pytest.mark.parametrize(
+    ("rows", "left"),
+    [
+        ([{"text": "hello there", "label": "ab"[i % 2]} for i in range(20)], "0 rows of 0 classes"),
+        (
+            [row | {"text": "" if row["label"] == "bad" else row["text"]} for row in reviews(60)],
+            "rows of 1 class would",
+        ),
+    ],
+)
+def test_a_repair_that_leaves_nothing_to_learn_writes_nothing(rows, left, tmp_path):
+    with pytest.raises(UserError, match=f"only .*{left}"):
+        diagnose(tmp_path, rows, text="text", label="label", fix=True, output=tmp_path / "clean.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+@pytest.mark.parametrize(
+    ("column", "ending", "fits"),
+    [
+        ([["x", "y"]], ".csv", False),
+        ([{"a": 1}], ".tsv", False),
+        ([b"\xff"], ".csv", False),
+        ([b"\xff"], ".jsonl", False),
+        ([[b"\xff"]], ".jsonl", False),
+        ([["x", "y"]], ".jsonl", True),
+        ([b"\xff"], ".parquet", True),
+    ],
+)
+def test_columns_that_a_format_cannot_hold_are_named_before_the_reading(column, ending, fits, tmp_path):
+    rows = reviews(60)
+    table = pa.table({name: [row[name] for row in rows] for name in ("text", "label")} | {"more": column * 60})
+    pq.write_table(table, tmp_path / "data.parquet")
+    options = {"fix": True, "output": tmp_path / f"clean{ending}", "model": None, "text": "text", "label": "label"}
+    if fits:
+        check(tmp_path / "data.parquet", **options)
+    else:
+        with pytest.raises(UserError, match=r"cannot hold the lists or bytes of columns \['more'\]"):
+            check(tmp_path / "data.parquet", **options)
+    assert (tmp_path / f"clean{ending}").exists() == fits
+
+
+def test_a_check_for_which_rows_are_dropped_says_so():
+    source = {name: row for name, row in CHECKS.items() if row.drops}
+    assert set(source) == {"empty", "duplicates", "leaks", "contradictions"}
 
 
 def test_a_parquet_file_with_text_and_number_columns_is_checked(tmp_path):
@@ -485,6 +943,18 @@ def test_a_parquet_file_with_text_and_number_columns_is_checked(tmp_path):
     (found,) = findings(check(str(tmp_path / "data.parquet"), model=None), "duplicates")
     assert found.count == 3
     assert "0 of them all columns" in found.what
+
+
+@pytest.mark.parametrize("more", [["x", "y"], {"a": 1}])
+def test_a_parquet_file_with_lists_or_structures_is_checked_by_hand_and_by_a_run(more, tmp_path):
+    rows = [{**row, "more": more} for row in reviews(100)]
+    pq.write_table(pa.Table.from_pylist(rows + rows[:3]), tmp_path / "data.parquet")
+    source, columns = str(tmp_path / "data.parquet"), {"text": "text", "label": "label"}
+    (found,) = findings(check(source, model=None, **columns), "duplicates")
+    assert "3 of them all columns" in found.what
+    assert findings(glance(admit(source, **columns), seed=0), "giveaway_column") == []
+    with pytest.raises(UserError, match="--group more: holds"):
+        check(source, model=None, group="more", **columns)
 
 
 @pytest.mark.parametrize(

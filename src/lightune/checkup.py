@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightune.artifact.folder import write_json
 from lightune.doctor import repair
+from lightune.doctor.checks import chosen
 from lightune.doctor.embedded import embedder
 from lightune.doctor.examine import examine
 from lightune.doctor.findings import Diagnosis
 from lightune.doctor.patient import admit
+from lightune.doctor.target import check_target, written
 from lightune.errors import UserError
 from lightune.journal import Journal
 from lightune.libraries import network_off
+from lightune.model.backbones import locate
 from lightune.report.screen import show_diagnosis
+
+MODEL = "minilm"  # where none is named; without it the words alone are looked at
+MOST_SEED = 2**32 - 1  # of scikit-learn
 
 
 def check(
-    source: str,
+    source: str | Path,
     *,
-    test: str | None = None,
+    test: str | Path | None = None,
     text: str | None = None,
     label: str | None = None,
     group: str | None = None,
-    only: Sequence[str] | None = None,
-    model: str | None = "minilm",
+    only: str | Sequence[str] | None = None,
+    model: str | None = MODEL,
     fix: bool = False,
     output: str | Path | None = None,
     encoding: str | None = None,
@@ -39,27 +47,53 @@ def check(
     test: separate test data; group: a column that says what a row is about; only: names of CHECKS; model: the base
     model that looks for wrong labels, None for none; output without `fix`: where the findings go as JSON; seed: of
     what is looked at where not every row is.
-    Raises UserError for data that cannot be read, and for a check or column that is not there.
+    Raises UserError for data that cannot be read, for a check, column or model that is not there, and for an output
+    that cannot be written or is one of the files that are read.
     """
     journal = journal or Journal(quiet=True)
+    source, test = str(source), None if test is None else str(test)
     target = None if output is None else Path(output)
+    names = chosen(only)
+    _check_seed(seed)
     if fix and target is None:
         raise UserError("--fix: needs the file that the repaired copy goes to. Name it with -o.")
-    if fix and target is not None:
-        repair.check_target(target, source)
+    if target is not None:
+        check_target(target, repair.FORMATS if fix else (".json",), [source] if test is None else [source, test])
     how = {"text": text, "label": label, "encoding": encoding, "delimiter": delimiter}
-    with network_off(offline):
+    with network_off(offline), _in_words_of_options():
+        asks_model = bool(model) and "label_errors" in names
+        if asks_model and model != MODEL:
+            locate(str(model))  # before the reading
         patient = admit(source, test=test, offline=offline, **how)
-        embed = embedder(model) if model else None
+        if fix and target is not None:
+            repair.check_columns(patient, target)
+        embed = embedder(str(model), seed) if asks_model else None
         with journal.progress("reading", len(patient), "rows") as progress:
             diagnosis, symptoms = examine(
-                patient, checks=only, group=group, embed=embed, seed=seed, advance=progress.advance
+                patient, checks=names, group=group, embed=embed, seed=seed, advance=progress.advance
             )
     show_diagnosis(journal, diagnosis)
     if fix and target is not None:
-        changes = repair.repair(patient, symptoms, target)
+        changes = repair.repair(patient, symptoms, target, checks=names)
         told = ", ".join(f"{count:,} rows {change}" for change, count in changes.items())
         journal.say(f"{target}: {told or 'nothing had to be changed'}; each change is in {target.name}.changes.jsonl")
     elif target is not None:
-        write_json(target, diagnosis.model_dump())
+        with written(target) as (part,):
+            write_json(part, diagnosis.model_dump())
     return diagnosis
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= MOST_SEED:
+        raise UserError(f"--seed {seed}: is no seed. Give a whole number from 0 to {MOST_SEED}.")
+
+
+@contextmanager
+def _in_words_of_options() -> Iterator[None]:
+    """What is wrong, by the names of the options instead of the keys of a recipe."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error).replace(" (--text, --label)", "")
+        said = re.sub(r"\bdata\.(text|label|test|encoding|delimiter)\b( =)?", r"--\1", said)
+        raise UserError(re.sub(r"^model = (\S+):", r"--model \1:", said)) from error

@@ -140,7 +140,7 @@ def follow(
     if recipe.evidence.doctor:
         with journal.phase("check", "Looking for faults in the data"):
             diagnosis = glance(of_corpus(data.corpus, data.other, data.text, data.label), seed=seed)
-            show_faults(journal, diagnosis)
+            show_faults(journal, diagnosis, recipe.data.model_dump(include={"test", "encoding", "delimiter"}))
 
     with journal.phase("load", "Loading the model"):
         journal.decide(*hardware.decisions, *tune_process(hardware))

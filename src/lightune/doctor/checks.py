@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from lightune.doctor import copies, giveaways, label_errors, labels, rows
 from lightune.doctor.exam import Exam, Symptom
 from lightune.doctor.findings import MOST_ROWS, Finding
+from lightune.errors import UserError, near_match
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,31 @@ class Check:
     do: str
     look: Callable[[Exam], list[Symptom]]
     by_sample: bool = False  # whether some rows show it as well as all
+    drops: bool = False  # whether --fix drops rows for it
 
 
-def look(exam: Exam, names: Sequence[str] | None = None) -> Iterator[tuple[str, Symptom]]:
-    """What all checks, or those of `names`, find, in the order of CHECKS."""
-    for name in names or CHECKS:
+def chosen(only: str | Sequence[str] | None) -> list[str]:
+    """All checks, or those named, each once, in the order of CHECKS. UserError for one that is not there."""
+    if only is None:
+        return list(CHECKS)
+    names = [only] if isinstance(only, str) else list(only)
+    if not names:
+        raise UserError(f"--only: names no check. There are {', '.join(CHECKS)}.")
+    for name in names:
+        if name not in CHECKS:
+            raise UserError(f"check {name!r}: not known.{near_match(name, CHECKS)} There are {', '.join(CHECKS)}.")
+    return [name for name in CHECKS if name in names]
+
+
+def dropping(names: Iterable[str]) -> list[str]:
+    """Those for which --fix drops rows, in the order of CHECKS."""
+    asked = set(names)
+    return [name for name, row in CHECKS.items() if row.drops and name in asked]
+
+
+def look(exam: Exam, names: Sequence[str]) -> Iterator[tuple[str, Symptom]]:
+    """What the checks of these names find, in their order."""
+    for name in names:
         for symptom in CHECKS[name].look(exam):
             yield name, symptom
 
@@ -57,6 +78,7 @@ CHECKS: dict[str, Check] = {
         why="nothing can be learned from them; a run leaves them out",
         do="fill them in, or remove them",
         look=rows.empty,
+        drops=True,
     ),
     "garbage": Check(
         summary="Texts with hardly a letter",
@@ -70,12 +92,14 @@ CHECKS: dict[str, Check] = {
         why="copies in training and test make a score that no new text will repeat; a run keeps one of each",
         do="remove the copies, unless they are to count more",
         look=copies.duplicates,
+        drops=True,
     ),
     "leaks": Check(
         summary="Training texts that are in another split, too",
         why="the score on that split is then in part for memory",
         do="remove them from the training rows",
         look=copies.leaks,
+        drops=True,
     ),
     "near_duplicates": Check(
         summary="Texts that are nearly the same, by MinHash and their words, within and across splits",
@@ -88,12 +112,26 @@ CHECKS: dict[str, Check] = {
         why="no classifier can have all of them right, and each teaches against the other",
         do="decide for one label, or remove them",
         look=copies.contradictory,
+        drops=True,
     ),
     "label_twins": Check(
-        summary="Labels that differ in case, white space, Unicode form, the spelling of a number, or a letter or two",
+        summary="Labels that differ in case, white space, Unicode form, a number's spelling, punctuation or a letter",
         why="one class as two: both are learned worse, and half of the right answers count as wrong",
-        do="write the label in one way",
+        do="write the label in one way, if it is one class; --fix does where case, white space, Unicode form or the "
+        "spelling of a number alone differ",
         look=labels.alike,
+    ),
+    "missing_labels": Check(
+        summary="Labels that programs write for no value: NaN, None, null",
+        why="rows without a label become a class of their own",
+        do="empty these cells, unless it is the name of a class",
+        look=labels.missing,
+    ),
+    "single_class": Check(
+        summary="Training rows of one class only, or without any label",
+        why="there is nothing to tell apart",
+        do="add rows of another class, or name the right column with --label",
+        look=labels.single,
     ),
     "rare_classes": Check(
         summary="Classes with few rows",
@@ -123,7 +161,7 @@ CHECKS: dict[str, Check] = {
     "giveaway_column": Check(
         summary="Another column from which alone the label follows",
         why="it may have been made from the label; in a template, it would be all that is learned",
-        do="keep it out of data.text, unless it is known before the label is",
+        do="keep it out of the text, unless it is known before the label is",
         look=giveaways.columns,
         by_sample=True,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 NEAR = 0.7  # of the shingles of two texts, in common to both; an altered word in twelve
 NEARLY = f"{NEAR:.0%} of their words and pairs of words in common"
 MOST_PAIRS = 300_000  # that are compared word by word
+KEPT_TEXTS = 256  # whose words are held for their next pair
 
 
 def duplicates(exam: Exam) -> list[Symptom]:
@@ -33,9 +35,11 @@ def duplicates(exam: Exam) -> list[Symptom]:
         where = f" of split {name}" if len(exam.patient.tables) > 1 else ""
         total = int(among.sum())
         if len(exact):
-            whole = whole_rows(table, readings.exact[is_inside], exact - np.argmax(is_inside))
+            first = int(np.argmax(is_inside))
+            whole = whole_rows(table, readings.exact[is_inside], among[is_inside], exact - first)
             what = (
                 f"{share(len(exact), total)}{where} repeat the text of an earlier row, {whole:,} of them all columns"
+                + _blank_among(exam, exact)
             )
             found.append(Symptom("warning", len(exact), what, exact, "drop"))
         if len(alike) > len(exact):
@@ -46,19 +50,19 @@ def duplicates(exam: Exam) -> list[Symptom]:
 
 
 def near_duplicates(exam: Exam) -> list[Symptom]:
-    pairs, is_all = near_pairs(exam.patient, exam.readings)
+    pairs, is_all = near_pairs(exam.patient, exam.readings, exam.rng)
     if not is_all:
         exam.left_out["near_duplicates"] = f"only {MOST_PAIRS:,} of the pairs that may be near were compared"
-    split_of = exam.patient.split_of
-    inside = pairs[split_of[pairs[:, 0]] == split_of[pairs[:, 1]]]
-    across = pairs[split_of[pairs[:, 0]] != split_of[pairs[:, 1]]]
+    names = list(exam.patient.tables)
+    one, other = exam.patient.split_of[pairs].T
     found = []
-    if len(across):
-        places = np.unique(across[:, 0])
-        what = f"{len(places):,} training rows are nearly a text of another split ({NEARLY})"
+    for number in np.unique(one[one != other]):
+        places = np.unique(pairs[(one == number) & (one != other), 0])
+        rows = "training rows" if number == 0 else f"rows of split {names[number]}"
+        what = f"{len(places):,} {rows} are nearly a text of another split ({NEARLY})"
         found.append(Symptom("warning", len(places), what, places))
-    if len(inside):
-        places = np.unique(inside[:, 1])
+    places = np.unique(pairs[one == other, 1])
+    if len(places):
         what = f"{share(len(places), len(exam.patient))} are nearly an earlier text ({NEARLY})"
         found.append(Symptom("warning", len(places), what, places))
     return found
@@ -78,8 +82,14 @@ def contradictory(exam: Exam) -> list[Symptom]:
     if not groups:
         return []
     places = np.concatenate(groups)
-    what = f"{len(groups):,} texts stand under several labels ({len(places):,} rows)"
+    what = f"{len(groups):,} texts stand under several labels ({len(places):,} rows)" + _blank_among(exam, places)
     return [Symptom("warning", len(groups), what, places, "drop")]
+
+
+def _blank_among(exam: Exam, places: Ints) -> str:
+    """How many of the rows have an empty text, which counts as one as any other does, and is told as empty, too."""
+    count = int(exam.readings.flags["blank"][places].sum())
+    return f", {count:,} of them without a text" if count else ""
 
 
 def repeats(keys: NDArray[np.generic], among: Bools) -> Ints:
@@ -91,14 +101,17 @@ def repeats(keys: NDArray[np.generic], among: Bools) -> Ints:
     return places[~is_first]
 
 
-def whole_rows(table: pa.Table, keys: NDArray[np.generic], repeated: Ints) -> int:
-    """How many of the `repeated` rows have every column from an earlier row; keys (N,) of the texts of the table."""
-    involved = np.flatnonzero(np.isin(keys, keys[repeated]))
+def whole_rows(table: pa.Table, keys: NDArray[np.generic], among: Bools, repeated: Ints) -> int:
+    """How many of the `repeated` rows have every column from an earlier row of those `among` (N,) which they are.
+
+    keys (N,) of the texts of the table.
+    """
+    involved = np.flatnonzero(among & np.isin(keys, keys[repeated]))
     seen: set[int] = set()
     n_repeats = 0
     for start in range(0, len(involved), CHUNK_ROWS):
         for row in table.take(involved[start : start + CHUNK_ROWS]).to_pylist():
-            key = hash(tuple(row.values()))
+            key = hash(repr(row))  # lists have no hash, and NaN is not itself
             n_repeats += key in seen
             seen.add(key)
     return n_repeats
@@ -122,7 +135,7 @@ def contradictions(keys: NDArray[np.generic], codes: NDArray[np.int32], among: B
     return [np.sort(group) for group in np.split(involved, starts)] if len(involved) else []
 
 
-def near_pairs(patient: Patient, readings: Readings) -> tuple[Ints, bool]:
+def near_pairs(patient: Patient, readings: Readings, rng: np.random.Generator) -> tuple[Ints, bool]:
     """Pairs of places (M, 2), the lower first, of near copies that are not the same, and whether all were compared.
 
     Candidates share a band of their hashes; what they have in common is then counted, shingle by shingle.
@@ -131,8 +144,13 @@ def near_pairs(patient: Patient, readings: Readings) -> tuple[Ints, bool]:
     candidates = _candidates(readings.bands, np.flatnonzero(among))
     is_all = len(candidates) <= MOST_PAIRS
     if not is_all:
-        candidates = candidates[np.sort(np.random.default_rng(0).permutation(len(candidates))[:MOST_PAIRS])]
-    near = [pair for pair in candidates if _are_near(patient, *pair)]
+        candidates = candidates[np.sort(rng.permutation(len(candidates))[:MOST_PAIRS])]
+
+    @lru_cache(KEPT_TEXTS)  # candidates are in order: a text's pairs come one after the other
+    def of_text(place: int) -> set[str]:
+        return shingles(words_of(patient.texts[place]))
+
+    near = [(one, other) for one, other in candidates.tolist() if are_near(of_text(one), of_text(other))]
     return np.array(near, np.int64).reshape(-1, 2), is_all
 
 
@@ -149,9 +167,9 @@ def _candidates(bands: NDArray[np.uint64], places: Ints) -> Ints:
     return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
 
 
-def _are_near(patient: Patient, one: int, other: int) -> bool:
-    first, second = (shingles(words_of(patient.texts[int(place)])) for place in (one, other))
+def are_near(one: set[str], other: set[str]) -> bool:
+    """Whether two texts have so much in common, by their shingles."""
     # the shorter can have no more in common than it has
-    if min(len(first), len(second)) < NEAR * max(len(first), len(second)):
+    if min(len(one), len(other)) < NEAR * max(len(one), len(other)):
         return False
-    return len(first & second) >= NEAR * len(first | second)
+    return len(one & other) >= NEAR * len(one | other)

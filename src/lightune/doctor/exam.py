@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Ints = NDArray[np.int64]
 
-SHOWN = 5  # names in a sentence
+SHOWN, MOST_SHOWN = 5, 60  # names in a sentence, and characters of each
 
 
 @dataclass(frozen=True)
@@ -72,4 +72,10 @@ class Exam:
 
 def share(count: int, whole: int) -> str:
     """ "3 of 200 rows (1.5 %)"."""
-    return f"{count:,} of {whole:,} rows ({100 * count / max(1, whole):.2g} %)"
+    percent = 100 * count / max(1, whole)
+    return f"{count:,} of {whole:,} rows ({percent:{'.2g' if percent < 99 else '.4g'}} %)"
+
+
+def quoted(name: str, written: Callable[[str], str] = repr) -> str:
+    """A name as it stands in a sentence: of a long one the beginning and the end."""
+    return written(name if len(name) <= MOST_SHOWN else f"{name[: MOST_SHOWN - 10]}…{name[-9:]}")

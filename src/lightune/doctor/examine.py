@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightune import __version__
-from lightune.doctor.checks import CHECKS, finding, look
+from lightune.doctor.checks import CHECKS, chosen, finding, look
 from lightune.doctor.exam import Exam, Symptom
-from lightune.doctor.findings import Diagnosis
+from lightune.doctor.findings import ROWS_ONLY, Diagnosis
 from lightune.doctor.patient import Patient
 from lightune.doctor.reading import read_through
 from lightune.errors import UserError, near_match
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from lightune.doctor.embedded import Embed
 
 ALL_ROWS, SAMPLE_ROWS = 2000, 1000  # of data that a run looks at as a whole, and of a split of more
-BY_LABEL = ("label_twins", "rare_classes", "absent_classes")  # need no text
-TOLD_BY_SPLITS = ("empty", "duplicates", "leaks", "contradictions", "label_errors")  # when rows are chosen and split
+BY_LABEL = ("label_twins", "missing_labels", "single_class", "rare_classes", "absent_classes")  # need no text
+TOLD_BY_SPLITS = ("empty", "duplicates", "leaks", "contradictions")  # when rows are chosen and split
+NO_GLANCE = {  # what a run does not look for -> why
+    **dict.fromkeys(TOLD_BY_SPLITS, "a run says what it keeps of such rows; `lightune check` names them"),
+    "label_errors": "takes longer; `lightune check` does it",
+}
 
 
 def examine(
@@ -39,32 +43,43 @@ def examine(
     looked at where not every row is. Raises UserError for a check or a column that is not there.
     """
     started = time.monotonic()
-    for name in checks or ():
-        if name not in CHECKS:
-            raise UserError(f"check {name!r}: not known.{near_match(name, CHECKS)} There are {', '.join(CHECKS)}.")
+    names = chosen(checks)
+    if group is not None:
+        _check_group(patient, group)
+    exam = Exam(patient, read_through(patient.texts, advance), seed, group, embed)
+    symptoms = list(look(exam, names))
+    return _diagnosis(patient, [(exam, symptoms)], exam.left_out, started), symptoms
+
+
+def _check_group(patient: Patient, group: str) -> None:
+    """UserError unless every split has the column, with plain values."""
+    import pyarrow.types as kinds
+
     for split, table in patient.tables.items():
-        if group is not None and group not in table.column_names:
+        if group not in table.column_names:
             hint = near_match(group, table.column_names)
             raise UserError(f"--group {group}: split {split} has no such column.{hint} Found: {table.column_names}.")
-    exam = Exam(patient, read_through(patient.texts, advance), seed, group, embed)
-    symptoms = list(look(exam, checks))
-    return _diagnosis(patient, [(exam, symptoms)], exam.left_out, started), symptoms
+        kind = table.schema.field(group).type
+        if not kinds.is_string(kind):
+            raise UserError(f"--group {group}: holds {kind}, no plain values. Name a column that does.")
 
 
 def glance(patient: Patient, *, seed: int) -> Diagnosis:
     """What can be seen in about a second: everything of few rows; of many, the labels, and the texts of a sample."""
     started = time.monotonic()
+    names = [name for name in CHECKS if name not in NO_GLANCE]
     if len(patient) <= ALL_ROWS:
         exam = Exam(patient, read_through(patient.texts), seed)
-        names = [name for name in CHECKS if name not in TOLD_BY_SPLITS]
-        return _diagnosis(patient, [(exam, list(look(exam, names)))], exam.left_out, started)
+        found = [(exam, list(look(exam, names)))]
+        return _diagnosis(patient, found, NO_GLANCE | exam.left_out, started)
     few = patient.sample(SAMPLE_ROWS, np.random.default_rng(seed))
     whole, part = Exam(patient, read_through(patient.texts[:0]), seed), Exam(few, read_through(few.texts), seed)
-    by_sample = [name for name in CHECKS if CHECKS[name].by_sample and name not in TOLD_BY_SPLITS]
-    found = [(whole, list(look(whole, BY_LABEL))), (part, list(look(part, by_sample)))]
-    rest = [name for name in CHECKS if name not in (*BY_LABEL, *by_sample, *TOLD_BY_SPLITS)]
-    left_out = dict.fromkeys(by_sample, f"on {len(few):,} of {len(patient):,} rows only")
-    left_out |= dict.fromkeys(rest, "takes longer; `lightune check` does it")
+    by_label = [name for name in names if name in (*BY_LABEL, "encoding")]
+    by_sample = [name for name in names if CHECKS[name].by_sample]
+    found = [(whole, list(look(whole, by_label))), (part, list(look(part, by_sample)))]
+    rest = [name for name in names if name not in (*by_label, *by_sample)]
+    left_out = NO_GLANCE | dict.fromkeys(rest, "takes longer; `lightune check` does it")
+    left_out |= dict.fromkeys(by_sample, f"on {len(few):,} of {len(patient):,} {ROWS_ONLY}") | part.left_out
     return _diagnosis(patient, found, left_out, started)
 
 

@@ -10,6 +10,7 @@ Fix = Literal["drop", "relabel", "retext"]
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 MOST_ROWS = 1000  # that a finding names
+ROWS_ONLY = "rows only"  # ends the reason why a check was made in part
 
 
 class Strict(BaseModel):
@@ -50,3 +51,7 @@ class Diagnosis(Strict):
     def worst(self) -> Severity | None:
         """The highest severity among the findings."""
         return min((each.severity for each in self.findings), key=SEVERITIES.index, default=None)
+
+    def is_of_sample(self) -> bool:
+        """Whether some checks looked at a part of the rows."""
+        return any(why.endswith(ROWS_ONLY) for why in self.left_out.values())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.data.columns import columns_of
-from lightune.doctor.exam import SHOWN, Exam, Symptom
+from lightune.doctor.exam import SHOWN, Exam, Symptom, quoted
 from lightune.doctor.reading import words_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ SAMPLE_ROWS = 20_000  # that tokens and columns are looked for in
 FEWEST_TEXTS = 5  # with a token that gives a class away
 NEIGHBOURS = 2_000  # pairs of neighbouring rows that are compared with pairs drawn at random
 GIVEN_AWAY = 0.95  # of the rows, classes in balance: what no token and no column should tell alone
+FEWEST_ROWS = 200  # of which neighbours are compared
+MOST_KINDS = 1000
 MOST_VALUES = 0.5  # of the rows: a column of more values than that is a name, not a kind
 
 
@@ -33,7 +35,8 @@ def tokens(exam: Exam) -> list[Symptom]:
         Symptom(
             "warning",
             int((codes == code).sum()),
-            f"{precision:.1%} of the texts with {token!r} are {names[code]!r}, and {recall:.1%} of these have it",
+            f"{precision:.1%} of the texts with {quoted(token)} are {quoted(names[code])} (classes in balance), "
+            f"and {recall:.1%} of these have it",
         )
         for token, code, precision, recall in found[:SHOWN]
     ]
@@ -49,7 +52,7 @@ def columns(exam: Exam) -> list[Symptom]:
         Symptom(
             "warning",
             len(places),
-            f"column {name!r} alone tells the label, right in {score:.1%} (classes in balance)",
+            f"column {quoted(name)} alone tells the label, right in {score:.1%} (classes in balance)",
         )
         for name, score in found
     ]
@@ -67,7 +70,8 @@ def groups(exam: Exam) -> list[Symptom]:
     if exam.group is not None:
         return _straddling(exam, exam.group)
     n_first = next(iter(patient.tables.values())).num_rows
-    if n_first < 200:
+    if n_first < FEWEST_ROWS:
+        exam.left_out["groups"] = f"fewer than {FEWEST_ROWS} rows"
         return []
     codes = patient.labels.codes[:n_first]
     near, apart = likeness_of_neighbours(patient.texts[:n_first], codes, exam.rng)
@@ -82,36 +86,65 @@ def _straddling(exam: Exam, group: str) -> list[Symptom]:
     import pyarrow.compute as pc
 
     tables = exam.patient.tables
-    groups = [set(table.column(group).drop_null().unique().to_pylist()) for table in tables.values()]
+    if len(tables) == 1:
+        exam.left_out["groups"] = f"there is one split only: nothing of {group!r} is on both sides of one yet"
+    first, *rest = ((name, _filled(table.column(group))) for name, table in tables.items())
     found = []
-    for name, others in list(zip(tables, groups, strict=True))[1:]:
-        shared = groups[0] & others
+    for name, column in rest:
+        shared = set(first[1].drop_null().unique().to_pylist()) & set(column.drop_null().unique().to_pylist())
         if shared:
-            first = next(iter(tables.values())).column(group)
-            places = np.flatnonzero(np.asarray(pc.is_in(first, pa.array(list(shared)))))
+            places = np.flatnonzero(np.asarray(pc.is_in(first[1], pa.array(list(shared), pa.string()))))
             what = f"{len(shared):,} values of {group!r} are in the training rows and in split {name}"
             found.append(Symptom("error", len(places), what, places))
     return found
 
 
+def _filled(column: Any) -> Any:
+    """The cells as text, null where there is nothing but white space."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = column.cast(pa.string())
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(cells), ""), pa.scalar(None, pa.string()), cells)
+
+
 def telling_tokens(texts: Texts, codes: NDArray[np.int32], n_classes: int) -> list[tuple[str, int, float, float]]:
     """Tokens that say by themselves whether a text is of a class: token, class, precision and recall, the best first.
 
-    Only those of which both are at least GIVEN_AWAY, in at least FEWEST_TEXTS texts.
+    Only those of which both are at least GIVEN_AWAY, in at least FEWEST_TEXTS texts of the class. Precision counts
+    classes in balance: a token in nearly every text says nothing, however many are of one class.
     """
-    counts = Counter(
-        (token, code) for text, code in zip(texts, codes.tolist(), strict=True) for token in _tokens(text or "")
-    )
-    in_all: Counter[str] = Counter()
-    for (token, _), n in counts.items():
-        in_all[token] += n
-    sizes = np.bincount(codes, minlength=n_classes).tolist()
+    sizes = np.bincount(codes, minlength=n_classes)
+    usual = _usual_tokens(texts, codes, sizes)
+    counts = np.zeros((len(usual), n_classes))
+    place_of = {token: place for place, token in enumerate(usual)}
+    for text, code in zip(texts, codes.tolist(), strict=True):
+        counts[[place_of[token] for token in _tokens(text or "") if token in place_of], code] += 1
+    rates = counts / np.maximum(sizes, 1)
+    precision = rates / np.maximum(rates.sum(axis=1, keepdims=True), 1e-12)
+    is_telling = (counts >= FEWEST_TEXTS) & (rates >= GIVEN_AWAY) & (precision >= GIVEN_AWAY)
     found = [
-        (token, code, n / in_all[token], n / sizes[code])
-        for (token, code), n in counts.items()
-        if n >= max(FEWEST_TEXTS, GIVEN_AWAY * max(sizes[code], in_all[token]))
+        (usual[place], int(code), float(precision[place, code]), float(rates[place, code]))
+        for place, code in zip(*np.nonzero(is_telling), strict=True)
     ]
     return sorted(found, key=lambda each: (-min(each[2:]), each[0]))
+
+
+def _usual_tokens(texts: Texts, codes: NDArray[np.int32], sizes: Ints) -> list[str]:
+    """Tokens that nearly all texts of some class have.
+
+    Such a one is missed by at most 1 - GIVEN_AWAY of the class's texts, so it is in one of its first ones: others
+    are not counted.
+    """
+    may_miss = ((1 - GIVEN_AWAY) * sizes).astype(np.int64)
+    seen = np.zeros(len(sizes), np.int64)
+    counts: list[Counter[str]] = [Counter() for _ in sizes]
+    for text, code in zip(texts, codes.tolist(), strict=True):
+        own = _tokens(text or "")
+        counts[code].update(own if seen[code] <= may_miss[code] else own & counts[code].keys())
+        seen[code] += 1
+    both = zip(counts, sizes.tolist(), strict=True)
+    return sorted({token for own, n in both for token in own if own[token] >= max(FEWEST_TEXTS, GIVEN_AWAY * n)})
 
 
 def _tokens(text: str) -> set[str]:
@@ -134,24 +167,35 @@ def telling_columns(
 
 
 def _kinds(column: Any) -> Ints | None:
-    """(N,) the number of each cell's kind: its value, or a fiftieth of the numbers; None if it is a name."""
+    """(N,) the kind of each cell: 0 for none, its value, or a fiftieth of the numbers; None if it is a name."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    n_values = pc.count_distinct(column).as_py()
+    if not pa.types.is_string(column.type):
+        return None
+    cells = _filled(column).combine_chunks()
+    n_values = pc.count_distinct(cells, mode="all").as_py()
     if n_values < 2:
         return None
-    if n_values > MOST_VALUES * len(column) or n_values > 1000:
-        try:
-            numbers = column.cast(pa.float64()).to_numpy()
-        except pa.ArrowInvalid:
-            return None
-        if np.isnan(numbers).any():
-            return None
-        edges = np.unique(np.quantile(numbers, np.linspace(0, 1, 51)[1:-1]))
-        return np.asarray(np.searchsorted(edges, numbers), np.int64)
-    encoded = column.combine_chunks().dictionary_encode()
+    if n_values > MOST_VALUES * len(cells) or n_values > MOST_KINDS:
+        return _fiftieths(cells)
+    encoded = cells.dictionary_encode()
     return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), np.int64) + 1
+
+
+def _fiftieths(cells: Any) -> Ints | None:
+    """(N,) in which fiftieth of the numbers each is, from 1; 0 for none; None if they are no numbers."""
+    import pyarrow as pa
+
+    try:
+        numbers = cells.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        return None
+    is_number = np.isfinite(numbers)
+    if not is_number.any():
+        return None
+    edges = np.unique(np.quantile(numbers[is_number], np.linspace(0, 1, 51)[1:-1]))
+    return np.where(is_number, np.searchsorted(edges, numbers) + 1, 0).astype(np.int64)
 
 
 def _predicts(values: Ints, codes: NDArray[np.int32], n_classes: int, rng: np.random.Generator) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.data.values import Texts
-from lightune.doctor.exam import SHOWN, Exam, Symptom
+from lightune.doctor.exam import SHOWN, Exam, Symptom, quoted
 from lightune.errors import UserError, first_line
 from lightune.evidence.baselines import TOKEN, on_embeddings, on_words
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 FOLDS = 5
-LEAST_GAIN = 0.1  # in accuracy over the most frequent class, of a classifier that may speak against a label
+LEAST_GAIN = 0.1  # in balanced accuracy over chance, of a classifier that may speak against a label
 WORD_STRENGTH, EMBEDDING_STRENGTH = 10.0, 0.03  # of logistic regression, C
 LABEL_ROWS, FEWEST_LABEL_ROWS = 2000, 100  # that are looked at for wrong labels
 
@@ -30,30 +30,59 @@ def wrong_labels(exam: Exam) -> list[Symptom]:
     places = places[sizes[exam.patient.labels.codes[places]] >= FOLDS]
     present, codes = np.unique(exam.patient.labels.codes[places], return_inverse=True)
     if len(places) < FEWEST_LABEL_ROWS or len(present) < 2:
+        few = f"fewer than {FEWEST_LABEL_ROWS} training rows, or than 2 classes, of {FOLDS} rows a class and more"
+        exam.left_out["label_errors"] = few
         return []
-    texts = exam.patient.texts.take(places)
-    fold = exam.rng.permutation(len(places)) % FOLDS
-    proba = by_words(texts, codes, len(present), fold, exam.seed)
-    embeddings = _embeddings(exam, texts)
-    if embeddings is not None:
-        proba = (proba + by_embeddings(embeddings, codes, len(present), fold)) / 2
-    right = float((proba.argmax(axis=1) == codes).mean())
-    if right < float(np.bincount(codes).max() / len(codes)) + LEAST_GAIN:
-        exam.left_out["label_errors"] = "what the texts say hardly tells their labels, so that none stands out"
+    proba = _out_of_fold_proba(exam, exam.patient.texts.take(places), codes, len(present))
+    if reason := _knows_too_little(proba, codes):
+        exam.left_out["label_errors"] = reason
         return []
     wrong, likelier = likely_errors(proba, codes)
     if not len(wrong):
         return []
     names = exam.patient.labels.names
     shown = ", ".join(
-        f"row {places[row]} ({names[present[codes[row]]]!r}, rather {names[present[other]]!r})"
+        f"row {places[row]} ({quoted(names[present[codes[row]]])}, rather {quoted(names[present[other]])})"
         for row, other in zip(wrong[:SHOWN], likelier[:SHOWN], strict=True)
     )
+    right = float((proba.argmax(axis=1) == codes).mean())
     what = (
         f"up to {len(wrong):,} of {len(places):,} labels looked at are likely wrong, by a classifier that has "
-        f"{right:.0%} of the others right; the surest: {shown}"
+        f"{right:.0%} of them right; the surest: {shown}"
     )
     return [Symptom("note", len(wrong), what, places[wrong])]
+
+
+def _out_of_fold_proba(exam: Exam, texts: Texts, codes: Ints, n_classes: int) -> Floats:
+    """(N, C) by the words of the texts and, where there is a base model, by what it makes of them."""
+    fold = stratified_folds(codes, exam.rng)
+    proba = by_words(texts, codes, n_classes, fold, exam.seed)
+    embeddings = _embeddings(exam, texts)
+    if embeddings is None:
+        return proba
+    return (proba + by_embeddings(embeddings, codes, n_classes, fold)) / 2
+
+
+def stratified_folds(codes: Ints, rng: np.random.Generator) -> Ints:
+    """(N,) the fold of each row, drawn by chance, with rows of each class in as many of them as there are."""
+    order = rng.permutation(len(codes))
+    order = order[np.argsort(codes[order], kind="stable")]
+    fold = np.empty(len(codes), np.int64)
+    fold[order] = np.arange(len(codes)) % FOLDS
+    return fold
+
+
+def _knows_too_little(proba: Floats, codes: Ints) -> str:
+    """Why a classifier cannot speak against labels; "" if it can. Classes count alike: the largest is no skill."""
+    is_right = proba.argmax(axis=1) == codes
+    by_chance = 1 / proba.shape[1]
+    balanced = float(np.mean([is_right[codes == code].mean() for code in range(proba.shape[1])]))
+    if balanced >= by_chance + LEAST_GAIN:
+        return ""
+    return (
+        f"by the texts, a classifier finds {balanced:.0%} of the rows of a class on average, and by chance "
+        f"{by_chance:.0%}: too little to speak against a label"
+    )
 
 
 def _embeddings(exam: Exam, texts: Texts) -> Floats | None:

@@ -1,15 +1,16 @@
-"""Labels that may be one class written in two ways, and classes of few rows."""
+"""Labels that may be one class written in several ways, labels that say nothing, and classes of few rows."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
-from itertools import combinations
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from lightune.doctor.exam import SHOWN, Exam, Symptom
+from lightune.doctor.exam import SHOWN, Exam, Symptom, quoted, share
 from lightune.doctor.findings import Severity
 
 FEW_ROWS = 10  # of a class: fewer can neither be learned nor tested
@@ -17,29 +18,66 @@ SPELLED = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five
 SPELLED |= {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 RARE_SHARE = 0.2  # a misspelt label has at most so many rows for each of the right one's
 FEWEST_LETTERS = 5  # of a label that may be misspelt: "cat" and "car" are two words
+MISSING = {"nan", "none", "null", "nil", "n/a", "#n/a", "<na>", "nat"}  # what programs write for no value
+LETTER = r"[^\W\d_]"
+PUNCTUATION, MISSPELLING = "punctuation or accents", "a letter or two"
+
+
+class Twins(NamedTuple):
+    """Labels that look like one: the commonest, the others, in what they differ, whether they are one for sure."""
+
+    kept: str
+    others: tuple[str, ...]
+    how: str
+    is_sure: bool
 
 
 def alike(exam: Exam) -> list[Symptom]:
-    counts = {name: n for name, n in exam.patient.labels.counts().items() if name}
+    counts = _counts(exam)
+    codes = {name: code for code, name in enumerate(exam.patient.labels.names)}
     found = []
-    for rarer, other, how in twins(counts):
-        what = f"label {rarer!r} ({counts[rarer]:,} rows) and {other!r} ({counts[other]:,}) differ in {how} only"
-        places = np.flatnonzero(exam.patient.labels.codes == exam.patient.labels.names.index(rarer))
-        found.append(Symptom("error", len(places), what, places, "relabel", other))
+    for each in twins(counts):
+        written = ascii if each.how == "Unicode form" else repr  # they look the same on a screen
+        *first, last = (f"{quoted(name, written)} ({counts[name]:,} rows)" for name in (*each.others, each.kept))
+        what = f"labels {', '.join(first)} and {last} differ in {each.how} only"
+        places = np.flatnonzero(np.isin(exam.patient.labels.codes, [codes[name] for name in each.others]))
+        if each.is_sure:
+            found.append(Symptom("error", len(places), what, places, "relabel", each.kept))
+        else:
+            found.append(Symptom("warning", len(places), what, places))
     return found
 
 
+def missing(exam: Exam) -> list[Symptom]:
+    """Labels such as "None": a class of that name, or what a program wrote for no label."""
+    names = exam.patient.labels.names
+    odd = [name for name in _counts(exam) if name.casefold() in MISSING]
+    if not odd:
+        return []
+    places = np.flatnonzero(np.isin(exam.patient.labels.codes, [names.index(name) for name in odd]))
+    what = f"{share(len(places), len(exam.patient))} have a label that is written for no value: {_listed(odd)}"
+    return [Symptom("warning", len(places), what, places)]
+
+
+def single(exam: Exam) -> list[Symptom]:
+    counts = _counts(exam, training_only=True)
+    if len(counts) > 1:
+        return []
+    what = f"all training rows are {quoted(next(iter(counts)))}" if counts else "no training row has a label"
+    return [Symptom("error", sum(counts.values()), what)]
+
+
 def rare(exam: Exam) -> list[Symptom]:
-    counts = {name: n for name, n in exam.patient.labels.counts().items() if name}
+    counts = _counts(exam, training_only=True)
     few = {name: n for name, n in counts.items() if n < FEW_ROWS}
     if not few:
         return []
-    shown = ", ".join(f"{name!r} ({n})" for name, n in sorted(few.items(), key=lambda each: each[1])[:SHOWN])
+    shown = ", ".join(f"{quoted(name)} ({n})" for name, n in sorted(few.items(), key=lambda each: each[1])[:SHOWN])
     more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
-    codes = [exam.patient.labels.names.index(name) for name in few]
-    places = np.flatnonzero(np.isin(exam.patient.labels.codes, codes))
+    codes = [code for code, name in enumerate(exam.patient.labels.names) if name in few]
+    places = np.flatnonzero(np.isin(exam.patient.labels.codes, codes) & (exam.patient.split_of == 0))
     severity: Severity = "error" if min(few.values()) == 1 else "warning"
-    what = f"{len(few):,} of {len(counts):,} classes have fewer than {FEW_ROWS} rows: {shown}{more}"
+    what = f"{len(few):,} of {len(counts):,} classes have fewer than {FEW_ROWS} training rows: {shown}{more}"
     return [Symptom(severity, len(few), what, places)]
 
 
@@ -54,61 +92,112 @@ def absent(exam: Exam) -> list[Symptom]:
             (here - present[0], "error", f"of split {name} are not in the training rows"),
             (present[0] - here, "note", f"of the training rows are not in split {name}"),
         )
-        for missing, severity, what in gaps:
-            if missing:
-                shown = ", ".join(map(repr, sorted(missing)[:SHOWN]))
-                sentence = f"{len(missing):,} classes {what}: {shown}"
-                found.append(Symptom(severity, len(missing), sentence))
+        for lacking, severity, what in gaps:
+            if lacking:
+                sentence = f"{len(lacking):,} classes {what}: {_listed(sorted(lacking))}"
+                found.append(Symptom(severity, len(lacking), sentence))
     return found
 
 
-def twins(counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
-    """Pairs of labels that look like one, the rarer first, and in what they differ. counts: label -> rows."""
-    found = []
-    for one, other in combinations(counts, 2):
-        rarer, other = sorted((one, other), key=lambda name: (counts[name], name))
-        if how := _difference(rarer, other, counts[rarer] / max(1, counts[other])):
-            found.append((rarer, other, how))
-    return found
+def _counts(exam: Exam, *, training_only: bool = False) -> dict[str, int]:
+    """Rows of each label, those without one left out."""
+    labels = exam.patient.labels
+    if training_only:
+        labels = labels.take(np.flatnonzero(exam.patient.split_of == 0))
+    return {name: n for name, n in labels.counts().items() if name}
 
 
-def _difference(rarer: str, other: str, ratio: float) -> str:
-    """In what two labels differ that look like one; "" if they do not."""
-    for how, form in FORMS.items():
-        if form(rarer) == form(other):
-            return how
-    return "a letter or two" if ratio <= RARE_SHARE and _is_misspelling(rarer, other) else ""
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(quoted, names[:SHOWN])) + more
 
 
-def _is_misspelling(one: str, other: str) -> bool:
+def twins(counts: Mapping[str, int]) -> list[Twins]:
+    """Labels that look like one, each in one group at most of a kind. counts: label -> rows.
+
+    Those of one SAME form are one class for sure. Of each of these the commonest is then compared without
+    punctuation and accents, and what is rare with what is near it: these may be two classes all the same.
+    """
+    groups = _grouped(counts, counts, list(SAME.values())[-1])
+    sure = [Twins(kept, tuple(others), _difference([kept, *others]), True) for kept, *others in groups if others]
+    looser = _grouped((kept for kept, *_ in groups), counts, _plain)
+    doubtful = [Twins(kept, tuple(others), PUNCTUATION, False) for kept, *others in looser if others]
+    return [*sure, *doubtful, *_misspelt({kept: counts[kept] for kept, *_ in looser})]
+
+
+def _grouped(names: Iterable[str], counts: Mapping[str, int], form: Callable[[str], str]) -> list[list[str]]:
+    """The names by their form, in each group the commonest first."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[form(name)].append(name)
+    return [sorted(group, key=lambda name: (-counts[name], name)) for group in groups.values()]
+
+
+def _difference(names: Sequence[str]) -> str:
+    """The slightest difference that there is between names of one SAME form."""
+    return next(how for how, form in SAME.items() if len({form(name) for name in names}) == 1)
+
+
+def _misspelt(counts: Mapping[str, int]) -> list[Twins]:
+    """Rare labels a letter or two from a commoner one, with the nearest of those."""
     from rapidfuzz.distance import OSA
+    from rapidfuzz.process import cdist
 
-    letters = [re.sub(r"[\W_]", "", name).casefold() for name in (one, other)]
-    if min(map(len, letters)) < FEWEST_LETTERS or re.findall(r"\d+", one) != re.findall(r"\d+", other):
-        return False
-    allowed = 1 if max(map(len, letters)) < 8 else 2
-    return 0 < OSA.distance(*letters, score_cutoff=allowed) <= allowed
+    by_size = sorted(counts, key=lambda name: (-counts[name], name))
+    letters = [re.sub(r"[\W_]", "", name).casefold() for name in by_size]
+    sizes = np.array([counts[name] for name in by_size])
+    found = []
+    for place, name in enumerate(by_size):
+        n_commoner = int((sizes * RARE_SHARE >= sizes[place]).sum())  # they come first
+        if not n_commoner or len(letters[place]) < FEWEST_LETTERS:
+            continue
+        distances = cdist([letters[place]], letters[:n_commoner], scorer=OSA.distance, score_cutoff=2)[0]
+        near = [i for i in np.flatnonzero(distances <= 2) if _may_be(name, by_size[i], int(distances[i]))]
+        if near:
+            found.append(Twins(by_size[min(near, key=lambda i: distances[i])], (name,), MISSPELLING, False))
+    return found
+
+
+def _may_be(one: str, other: str, distance: int) -> bool:
+    """Whether so many letters apart is near for names of their length, with the same numbers in both."""
+    lengths = [len(re.sub(r"[\W_]", "", name).casefold()) for name in (one, other)]
+    allowed = 1 if max(lengths) < 8 else 2
+    same_numbers = re.findall(r"\d+", one) == re.findall(r"\d+", other)
+    return same_numbers and min(lengths) >= FEWEST_LETTERS and 0 < distance <= allowed
+
+
+def _case(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def _spaces(name: str) -> str:
+    """Without case and without the white space beside a letter; "10²" is not "102", and "1 5" not "15"."""
+    usual = "".join(c if unicodedata.category(c) == "No" else unicodedata.normalize("NFKC", c) for c in name)
+    single = " ".join(unicodedata.normalize("NFC", usual).lower().split())
+    return re.sub(rf"(?<={LETTER}) (?=\w)|(?<=\w) (?={LETTER})", "", single)
 
 
 def _number(name: str) -> str:
-    """A number in one way: "2.0", "02", "+2" and "two" are "2"; anything else is itself."""
-    name = SPELLED.get(name.casefold(), name)
-    if not re.fullmatch(r"[+-]?\d{1,15}(\.\d{1,15})?", name, re.ASCII):
-        return name
-    return f"{float(name):g}"
+    """A whole number in one way: "2.0", "02", "+2" and "two" are "2"; anything else is itself.
+
+    Not 1.10 as 1.1: that may be a section, or a version.
+    """
+    name = _spaces(name)
+    whole = re.fullmatch(r"([+-]?\d{1,15})(\.0{1,15})?", SPELLED.get(name, name), re.ASCII)
+    return str(int(whole[1])) if whole else name
 
 
 def _plain(name: str) -> str:
-    """Without case, accents, white space and punctuation."""
-    decomposed = unicodedata.normalize("NFKD", name).casefold()
-    return "".join(character for character in decomposed if character.isalnum())
+    """Also without accents, and without "_", "-", ".", "/" and spaces between letters; all other signs may mean."""
+    decomposed = unicodedata.normalize("NFD", _number(name))
+    bare = unicodedata.normalize("NFC", "".join(c for c in decomposed if not unicodedata.combining(c)))
+    return re.sub(rf"(?<={LETTER})[\s_./-]+(?={LETTER})", "", bare)
 
 
-# in what two labels may differ -> the form in which they are the same, from the slightest difference on
-FORMS: dict[str, Callable[[str], str]] = {
+# in what two labels may differ that are one class -> the form in which they are the same, each wider than the last
+SAME: dict[str, Callable[[str], str]] = {
     "Unicode form": lambda name: unicodedata.normalize("NFC", name),
-    "case": lambda name: unicodedata.normalize("NFC", name).casefold(),
-    "white space or Unicode form": lambda name: "".join(unicodedata.normalize("NFKC", name).casefold().split()),
+    "case": _case,
+    "white space or Unicode form": _spaces,
     "how a number is written": _number,
-    "punctuation or accents": lambda name: _plain(name) or name,
 }

@@ -71,8 +71,11 @@ class Patient:
             for name, table in self.tables.items()
         }
         tables = {name: table.take(numbers[name]) for name, table in self.tables.items()}
-        few = _of_tables(self.source, self.digest, tables, self.text, self.label, self.encoding)
-        return replace(few, numbers=numbers)
+        return replace(self.with_tables(tables), numbers=numbers)
+
+    def with_tables(self, tables: dict[str, pa.Table]) -> Patient:
+        """The same source with other rows."""
+        return _of_tables(self.source, self.digest, tables, self.text, self.label, self.encoding)
 
 
 def admit(

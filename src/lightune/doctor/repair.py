@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,73 +11,113 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.data.columns import columns_of
-from lightune.doctor.exam import Symptom
+from lightune.doctor.checks import dropping, look
+from lightune.doctor.exam import Exam, Symptom
 from lightune.doctor.patient import Patient
-from lightune.doctor.reading import CONTROLS
+from lightune.doctor.reading import CONTROLS, read_through
+from lightune.doctor.target import log_of, written
 from lightune.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    Ints = NDArray[np.int64]
+
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 Change = dict[str, Any]
+Found = Sequence[tuple[str, Symptom]]
 
 
-def check_target(path: Path, source: str) -> None:
-    """Raises UserError for a format that is not written, or for the source itself."""
-    if path.suffix not in FORMATS:
-        raise UserError(
-            f"{path}: cannot be written as {path.suffix or 'a file without an ending'}. Use {', '.join(FORMATS)}."
-        )
-    if Path(source).exists() and path.exists() and path.samefile(source):
-        raise UserError(f"{path}: is the data itself. Name another file: the original stays as it is.")
+def check_columns(patient: Patient, path: Path) -> None:
+    """UserError if the training rows have a column that the format by the ending of `path` cannot hold."""
+    schema = next(iter(patient.tables.values())).schema
+    unfit = [field.name for field in schema if _is_unfit(field.type, path.suffix)]
+    if unfit:
+        better = ".parquet" if path.suffix == ".jsonl" else ".parquet (or .jsonl, if they hold no bytes)"
+        raise UserError(f"{path}: {path.suffix} cannot hold the lists or bytes of columns {unfit}. Write {better}.")
 
 
-def repair(patient: Patient, symptoms: Sequence[tuple[str, Symptom]], path: Path) -> dict[str, int]:
+def repair(patient: Patient, symptoms: Found, path: Path, *, checks: Sequence[str]) -> dict[str, int]:
     """Writes the repaired training rows to `path` and the changes to <path>.changes.jsonl; the rows of each change.
 
-    Rows keep their order and their other columns. What is in doubt is dropped: of copies all but the first, of texts
-    under several labels all.
+    symptoms: what the `checks` found. Rows keep their order and their other columns. Labels and texts are mended
+    first, in all splits; then, of what is in doubt, rows are dropped: of copies all but the first, of texts under
+    several labels all.
+    UserError, and no file, if fewer than two classes would be left.
     """
-    table = next(iter(patient.tables.values()))
-    dropped, changes = np.zeros(table.num_rows, bool), []
-    here = [(check, each, _inside(each.places, table)) for check, each in symptoms]
-    for check, each, places in here:
-        if each.fix == "drop":
-            changes += [_change(place, check, "dropped") for place in places[~dropped[places]]]
-            dropped[places] = True
-    for check, each, places in here:
-        places = places[~dropped[places]]
-        if each.fix == "relabel":
-            changes += [_change(place, check, "relabelled", to=each.label) for place in places]
-            table = _with_cells(table, patient.label, places, [str(each.label)] * len(places))
-        elif each.fix == "retext":
-            table, mended = _retexted(table, patient, places)
-            changes += [_change(place, check, "text mended") for place in mended]
-    _write(table.take(np.flatnonzero(~dropped)), path)
-    log = path.with_name(path.name + ".changes.jsonl")
+    mended, changes = mend(patient, symptoms)
+    dropped = drop(mended, symptoms if mended is patient else _again(mended, checks))
+    table = next(iter(mended.tables.values()))
+    kept = np.setdiff1d(np.arange(table.num_rows), np.array(list(dropped), np.int64))
+    _check_left(mended, kept, dropped, path)
+    changes = [change for change in changes if change["row"] not in dropped]
+    changes += [{"row": row, "check": check, "change": "dropped"} for row, check in dropped.items()]
     changes.sort(key=lambda change: change["row"])
-    log.write_text("".join(json.dumps(change) + "\n" for change in changes), encoding="utf-8")
-    kinds = [change["change"] for change in changes]
-    return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    with written(path, log_of(path)) as (copy, log):
+        _write(table.take(kept), copy)
+        log.write_text("".join(json.dumps(change) + "\n" for change in changes), encoding="utf-8")
+    return dict(Counter(change["change"] for change in changes))
 
 
-def _inside(places: NDArray[np.int64] | Sequence[int], table: pa.Table) -> NDArray[np.int64]:
-    """Those of the training rows, which come first."""
-    every: NDArray[np.int64] = np.asarray(places, np.int64)
-    return np.asarray(every[every < table.num_rows])
+def mend(patient: Patient, symptoms: Found) -> tuple[Patient, list[Change]]:
+    """The patient with labels and texts mended in all splits, or itself; the changes are those of training rows."""
+    tables, changes, start = dict(patient.tables), [], 0
+    for name, table in patient.tables.items():
+        for check, symptom in symptoms:
+            places = np.asarray(symptom.places, np.int64) - start
+            places = places[(places >= 0) & (places < table.num_rows)]
+            if symptom.fix == "relabel":
+                values = [str(symptom.label)] * len(places)
+                tables[name] = _with_cells(tables[name], patient.label, places, values)
+                own = [_change(place, check, "relabelled", to=symptom.label) for place in places]
+            elif symptom.fix == "retext":
+                tables[name], touched = _retexted(tables[name], patient.text, places)
+                own = [_change(place, check, "text mended") for place in touched]
+            else:
+                continue
+            changes += own if start == 0 else []
+        start += table.num_rows
+    is_same = all(tables[name] is patient.tables[name] for name in tables)
+    return (patient if is_same else patient.with_tables(tables)), changes
+
+
+def drop(patient: Patient, symptoms: Found) -> dict[int, str]:
+    """The training rows that are to go, and the first check that says so."""
+    n_rows = next(iter(patient.tables.values())).num_rows
+    dropped: dict[int, str] = {}
+    for check, symptom in symptoms:
+        if symptom.fix == "drop":
+            for place in np.asarray(symptom.places, np.int64).tolist():
+                if place < n_rows:
+                    dropped.setdefault(place, check)
+    return dropped
+
+
+def _again(patient: Patient, checks: Sequence[str]) -> Found:
+    """What is to be dropped of a patient whose labels and texts were mended, by those of the checks that drop."""
+    return list(look(Exam(patient, read_through(patient.texts)), dropping(checks)))
+
+
+def _check_left(patient: Patient, kept: Ints, dropped: dict[int, str], path: Path) -> None:
+    classes = set(patient.labels.take(kept).counts()) - {""}
+    if len(classes) < 2:
+        why = ", ".join(f"{n:,} by {check}" for check, n in Counter(dropped.values()).items())
+        left = f"{len(kept):,} rows of {len(classes)} class{'es' * (len(classes) != 1)}"
+        raise UserError(
+            f"{path}: not written, as only {left} would be left (dropped: {why or 'none'}). "
+            f"Look at the findings; --only says which of them --fix is to mend."
+        )
 
 
 def _change(place: Any, check: str, change: str, **more: Any) -> Change:
     return {"row": int(place), "check": check, "change": change, **more}
 
 
-def _retexted(table: pa.Table, patient: Patient, places: NDArray[np.int64]) -> tuple[pa.Table, list[int]]:
+def _retexted(table: pa.Table, text: str, places: Ints) -> tuple[pa.Table, list[int]]:
     """The table with the texts at `places` mended, and the places where that changed something."""
-    columns = [patient.text] if patient.text in table.column_names else columns_of(patient.text)
     changed: set[int] = set()
-    for name in columns:
+    for name in [text] if text in table.column_names else columns_of(text):
         cells = table.column(name).take(places).to_pylist()
         mended = [cell if cell is None else _mended(cell) for cell in cells]
         differ = [i for i, (old, new) in enumerate(zip(cells, mended, strict=True)) if old != new]
@@ -91,7 +132,7 @@ def _mended(text: str) -> str:
     return CONTROLS.sub("", ftfy.fix_encoding(text))
 
 
-def _with_cells(table: pa.Table, name: str, places: NDArray[np.int64], values: Sequence[str]) -> pa.Table:
+def _with_cells(table: pa.Table, name: str, places: Ints, values: Sequence[str]) -> pa.Table:
     """The table with other values in some cells of a column."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -106,20 +147,29 @@ def _with_cells(table: pa.Table, name: str, places: NDArray[np.int64], values: S
     return table.set_column(table.column_names.index(name), name, replaced)
 
 
+def _is_unfit(kind: pa.DataType, ending: str) -> bool:
+    import pyarrow.types as kinds
+
+    if ending == ".parquet":
+        return False
+    if kinds.is_nested(kind):
+        inner = [kind.field(i).type for i in range(kind.num_fields)]
+        return ending != ".jsonl" or any(_is_unfit(each, ending) for each in inner)
+    return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_fixed_size_binary(kind))
+
+
 def _write(table: pa.Table, path: Path) -> None:
     import pyarrow.csv
     import pyarrow.parquet
 
-    part = path.with_name(path.name + ".part")
     if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(table, part)
+        pyarrow.parquet.write_table(table, path)
     elif path.suffix == ".jsonl":
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(table))
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in _rows(table))
     else:
         delimiter = "\t" if path.suffix == ".tsv" else ","
-        pyarrow.csv.write_csv(table, part, pyarrow.csv.WriteOptions(delimiter=delimiter))
-    part.replace(path)
+        pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(delimiter=delimiter))
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from lightune.doctor.reading import PERSONAL
 
 LANGUAGE_ROWS, LANGUAGE_CHARACTERS = 3000, 60  # texts whose language is looked at, and the shortest of them
 SURE_OF_LANGUAGE = 0.9
+FEWEST_TEXTS = 20  # that are so long
 FEW = 0.002  # of the rows: what hardly matters
 
 
@@ -52,7 +53,8 @@ def languages(exam: Exam) -> list[Symptom]:
 
     places = exam.sample(10 * LANGUAGE_ROWS)
     places = places[exam.readings.n_characters[places] >= LANGUAGE_CHARACTERS]
-    if len(places) < 20:
+    if len(places) < FEWEST_TEXTS:
+        exam.left_out["languages"] = f"fewer than {FEWEST_TEXTS} texts of {LANGUAGE_CHARACTERS} characters"
         return []
     places = np.sort(exam.rng.permutation(places)[:LANGUAGE_ROWS])
     identify = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).classify

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightune.doctor.findings import SEVERITIES, Diagnosis
@@ -143,15 +144,21 @@ def show_baselines(journal: Journal, results: dict[str, Any]) -> None:
     journal.say()
 
 
-def show_faults(journal: Journal, diagnosis: Diagnosis) -> None:
-    """The errors and warnings among the findings, a line each, and how many notes there are."""
+def show_faults(journal: Journal, diagnosis: Diagnosis, options: Mapping[str, str | None] | None = None) -> None:
+    """The errors and warnings among the findings, a line each, and how many notes there are.
+
+    options: with which the data was read beside its columns, for the command that says more.
+    """
     told = [finding for finding in diagnosis.findings if finding.severity != "note"]
     for finding in told:
         journal.warn(f"{finding.what}: {finding.do}")
     notes = len(diagnosis.findings) - len(told)
-    sample = " (a sample of many rows)" if diagnosis.left_out else ""
+    sample = " (a sample of many rows)" if diagnosis.is_of_sample() else ""
     found = "nothing that would spoil the result" if not told else f"{len(told)} to look at"
-    journal.say(f"  {found}{sample}; {notes} notes; all of it, with rows: lightune check {diagnosis.source}")
+    given = {"text": diagnosis.text, "label": diagnosis.label, **(options or {})}
+    words = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
+    command = shlex.join(["lightune", "check", diagnosis.source, *words])
+    journal.say(f"  {found}{sample}; {notes} notes; all of it, with rows: {command}")
 
 
 def show_diagnosis(journal: Journal, diagnosis: Diagnosis) -> None:

@@ -34,11 +34,11 @@ def right_answers(seed: int, n_rows: int, folder: Path, *, fast: bool) -> np.nda
     from lightune import run
     from lightune.journal import Journal
     from lightune.records import Proof
-    from lightune.training import rehearsal
+    from lightune.training import fine_tune, rehearsal
 
-    kept = run.quicken, rehearsal.quicken, run.prove
+    kept = run.quicken, rehearsal.quicken, fine_tune.quicken, run.prove
     if not fast:
-        run.quicken = rehearsal.quicken = lambda model, precision: []
+        run.quicken = rehearsal.quicken = fine_tune.quicken = lambda model, precision: []
         # the fresh process of a proof takes the fast path: nothing is proved here, and nothing is used afterwards
         run.prove = lambda *_, **__: Proof(0, 0.0, 0.0, True)
     try:
@@ -46,7 +46,7 @@ def right_answers(seed: int, n_rows: int, folder: Path, *, fast: bool) -> np.nda
         journal = Journal(io.StringIO())
         result = lightune.run(settings=settings, seed=seed, output=folder, overwrite=True, journal=journal)
     finally:
-        run.quicken, rehearsal.quicken, run.prove = kept
+        run.quicken, rehearsal.quicken, fine_tune.quicken, run.prove = kept
     written_out = any(d["choice"].startswith("written out") for d in result.results["decisions"])
     if written_out != fast:
         raise SystemExit(f"seed {seed}: the check of the fast path refused it, so that there is nothing to compare")

@@ -391,7 +391,7 @@ def test_a_failed_run_lets_go_of_its_folder_and_its_trackers(reviews, tiny_bert,
 
     with monkeypatch.context() as patched:
         patched.setattr("lightune.trackers.Trackers.finish", lambda self: finished.append(list(self.active)))
-        patched.setattr(lightune.run, "train", diverges)
+        patched.setattr(lightune.run, "fine_tune", diverges)
         with pytest.raises(GateError, match="diverged"):
             again(reviews, tiny_bert, tmp_path / "run", 'trackers=["tensorboard"]')
     assert finished == [["tensorboard"]]

@@ -143,7 +143,7 @@ def test_many_near_copies_are_read_few_times(monkeypatch):
 
 def test_rows_without_a_label_are_no_first_copy(tmp_path):
     rows = [{**row, "more": "x"} for row in reviews(100)]
-    rows += [{**rows[0], "label": ""}, {**rows[0], "label": ""}, {**rows[1], "more": "y"}]
+    rows += [{**rows[1], "label": ""}, {**rows[1], "label": ""}, {**rows[1], "more": "y"}]
     (found,) = findings(diagnose(tmp_path, rows, text="text", label="label"), "duplicates")
     assert found.rows == {"train": [102]}
     assert "0 of them all columns" in found.what

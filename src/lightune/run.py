@@ -123,7 +123,7 @@ def follow(
     metrics = score.check(recipe.metrics)
     names = baselines.check(recipe.evidence.baselines)
     requirements = gate.parse(recipe.evidence.require, ["before", *names])
-    parse_goal(recipe.evidence.goal)
+    parse_goal(recipe.evidence.goal)  # a mistake in it is told before the work
     folder = choose_run_folder(output, f"{checked.name}-{method}", overwrite=overwrite)
 
     with journal.phase("read", "Reading the data"):
@@ -227,7 +227,6 @@ def follow(
                 del tuned
 
         with journal.phase("baselines", "Baselines: the same rows"):
-            model.to("cpu")
             hardware.release()
             answers = baselines.answer(names, lesson, seed=seed, tell=journal.decide)
 

@@ -22,7 +22,7 @@ from lightune.evidence.metrics import METRICS
 from lightune.evidence.score import not_applicable, score_all
 from lightune.evidence.slices import slices, worst
 from lightune.evidence.statistics import wilson
-from lightune.evidence.verdict import UNTUNED, Comparison, compare, in_words, verdict
+from lightune.evidence.verdict import UNTUNED, Comparison, Outcome, compare, in_words, verdict
 from lightune.hardware import Hardware, environment, git_commit, peak_memory_bytes
 from lightune.journal import Journal
 from lightune.model.backbones import FROM_HUB, Base
@@ -111,7 +111,7 @@ class ComparisonRecord(Strict):
     p_value: float = Field(description="McNemar's exact test, two-sided")
     p_adjusted: float = Field(description="the same after Holm's correction for all comparisons of the run")
     detectable: float | None = Field(description="smallest gain found four times in five; null: none could be")
-    outcome: Literal["better", "worse", "not distinguishable"]
+    outcome: Outcome
     words: str
 
 
@@ -168,7 +168,7 @@ class SliceRecord(Strict):
     others: float = Field(description="accuracy of the other test rows")
     p_value: float = Field(description="Fisher's exact test, two-sided")
     p_adjusted: float = Field(description="the same after Holm's correction for all slices of the run")
-    outcome: Literal["better", "worse", "not distinguishable"]
+    outcome: Outcome
 
 
 class SeedsRecord(Strict):
@@ -235,7 +235,7 @@ class Evidence:
     after: Evaluation
     answers: Mapping[str, Answer]
     requirements: Sequence[Requirement]
-    calibration: Calibration | None
+    calibration: Calibration
     kinds: Mapping[str, Sequence[str]]  # name of a kind of slices -> the value of each test row
     by_seed: Mapping[int, Evaluation]  # the first is that of the classifier that is kept
 
@@ -275,7 +275,7 @@ def gather(
             for each in evidence.requirements
             for why in [shortfall(each, after.y_true, after.proba, others, seed=seed)]
         ],
-        calibration=evidence.calibration and _calibration(evidence.calibration, after, splits.class_names, seed),
+        calibration=_calibration(evidence.calibration, after, splits.class_names, seed),
         seeds=_seeds(evidence.by_seed) if len(evidence.by_seed) > 1 else None,
         slices=[SliceRecord(**asdict(each), outcome=each.outcome) for each in found],
         worst_slice=worst(found),

@@ -126,17 +126,16 @@ def metadata(data: Prepared, rows: Sequence[int], asked: Sequence[str] | str) ->
     asked: columns; "auto" for those that are neither text nor label and have 2 to MOST_VALUES different values.
     UserError for a column that is not there.
     """
-    used = {data.label, data.text, *columns_of(data.text)}
+    used, is_auto = {data.label, data.text, *columns_of(data.text)}, isinstance(asked, str)
     others = [name for name in data.test_table.column_names if name not in used]
-    names = others if isinstance(asked, str) else list(asked)
+    names = others if is_auto else list(asked)
     for name in names:
         if name not in data.test_table.column_names:
             hint = near_match(name, others)
             raise UserError(f"evidence.slices: the test rows have no column {name!r}.{hint} There are: {others}.")
     mine = data.test_table.select(names).take(list(rows))
     found = {name: _as_words(mine[name]) for name in names}
-    is_asked = not isinstance(asked, str)
-    return {name: values for name, values in found.items() if is_asked or 2 <= len(set(values)) <= MOST_VALUES}
+    return {name: values for name, values in found.items() if not is_auto or 2 <= len(set(values)) <= MOST_VALUES}
 
 
 def _as_words(column: pa.ChunkedArray) -> list[str]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from lightune.evidence.statistics import holm, wilson
+from lightune.evidence.verdict import LEVEL, Outcome
 from lightune.records import Score
 
 FEWEST_ROWS = 10  # of a slice, and of the rows beside it
 LENGTH_PARTS = 4
-LEVEL = 0.05  # of all slices of a run together
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Slice:
     p_adjusted: float
 
     @property
-    def outcome(self) -> Literal["better", "worse", "not distinguishable"]:
+    def outcome(self) -> Outcome:
         """What may be said, with an error of one in twenty over all slices."""
         if self.p_adjusted > LEVEL:
             return "not distinguishable"

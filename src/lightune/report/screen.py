@@ -85,10 +85,8 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     journal.say(f"use it: lightune predict {folder} FILE")
 
 
-def calibration_in_words(calibration: dict[str, Any] | None) -> list[str]:
+def calibration_in_words(calibration: dict[str, Any]) -> list[str]:
     """What dev rows taught about probabilities and what it came to on the test rows, a line each."""
-    if calibration is None:
-        return []
     was, now = (calibration[name]["ece"] for name in ("uncalibrated", "calibrated"))
     fitted = f"temperature {calibration['temperature']:.2f} by {calibration['n_dev']:,} dev rows"
     error = f"{now['value']:.3f} ({now['low']:.3f} to {now['high']:.3f})"

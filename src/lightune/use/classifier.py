@@ -68,11 +68,10 @@ class Classifier:
         hardware = choose_hardware(device, precision)
         if precision == "auto" and hardware.precision != loaded.contract.precision:
             hardware = choose_hardware(device, "fp32")
-        if refused := can_compute(loaded.model, hardware.precision):
+        if refused := can_compute(loaded.model.to(hardware.device), hardware.precision):
             hardware = in_fp32(hardware, precision, refused)
         # In 16 bits only where blocks are written out, as in the run and its proof: they round the sum from fp32.
         # Autocast would give other answers, that no proof has seen.
-        loaded.model.to(hardware.device)
         suits = hardware.precision == "fp32" or can_be_written_out(loaded.model, hardware.precision)
         if merge and suits and adapters.can_merge(loaded.model):
             loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)

@@ -19,7 +19,7 @@ import pytest
 import lightune
 from lightune.artifact import proof
 from lightune.artifact.folder import choose_run_folder
-from lightune.artifact.results import _without_a_number
+from lightune.artifact.gathering import _without_a_number
 from lightune.errors import GateError, UserError
 from lightune.journal import Journal
 from tests.conftest import TINY_SETTINGS

@@ -20,8 +20,8 @@ from lightune import trackers
 from lightune.artifact.contract import make_contract
 from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import DOCTOR, MARK, PAGE, PICTURE, choose_run_folder, save_adapter, write_json
+from lightune.artifact.gathering import Evidence, gather, write_run
 from lightune.artifact.proof import prove
-from lightune.artifact.results import Evidence, gather, write_run
 from lightune.data.batching import encode, make_encoder
 from lightune.data.prepare import metadata, prepare, split_prepared
 from lightune.doctor.examine import glance

@@ -1,0 +1,304 @@
+"""What a run measured, gathered into results.json, and the files of a run folder that are written with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightune import __version__
+from lightune.artifact.contract import Contract
+from lightune.artifact.folder import ENVIRONMENT, PREDICTIONS, RECIPE, RESULTS, write_json
+from lightune.artifact.results import (
+    BaselineRecord,
+    BinRecord,
+    CalibrationRecord,
+    ComparisonRecord,
+    ConformalRecord,
+    DataRecord,
+    DecisionRecord,
+    GoalRecord,
+    ModelRecord,
+    ProofRecord,
+    RequirementRecord,
+    Results,
+    ScoreRecord,
+    SeedsRecord,
+    SliceRecord,
+    SpeedRecord,
+)
+from lightune.data.prepare import Prepared
+from lightune.evidence.baselines import BASELINES, Answer
+from lightune.evidence.calibration import Calibration, is_answered, label_sets, reliability, tempered
+from lightune.evidence.gate import Requirement, shortfall
+from lightune.evidence.metrics import METRICS
+from lightune.evidence.score import not_applicable, score_all
+from lightune.evidence.slices import slices, worst
+from lightune.evidence.statistics import wilson
+from lightune.evidence.verdict import UNTUNED, Comparison, compare, in_words, verdict
+from lightune.hardware import Hardware, environment, git_commit, peak_memory_bytes
+from lightune.journal import Journal
+from lightune.model.backbones import FROM_HUB, Base
+from lightune.model.methods import check_options
+from lightune.recipe import Checked, Recipe, flatten, write_recipe
+from lightune.records import Evaluation, History, Proof, Rehearsal, Score, Splits
+
+CALIBRATED = ("ece", "brier", "log_loss")  # the scores that a temperature changes
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured on the test rows, and what has to be shown by it."""
+
+    before: Evaluation
+    after: Evaluation
+    answers: Mapping[str, Answer]
+    requirements: Sequence[Requirement]
+    calibration: Calibration
+    kinds: Mapping[str, Sequence[str]]  # name of a kind of slices -> the value of each test row
+    by_seed: Mapping[int, Evaluation]  # the first is that of the classifier that is kept
+
+
+def gather(
+    checked: Checked,
+    journal: Journal,
+    hardware: Hardware,
+    data: Prepared,
+    splits: Splits,
+    base: Base,
+    contract: Contract,
+    plan: Rehearsal,
+    history: History,
+    evidence: Evidence,
+    proof: Proof,
+) -> dict[str, Any]:
+    """Everything a run measured, checked against the schema, as the dictionary of results.json."""
+    before, after, answers, seed = evidence.before, evidence.after, evidence.answers, checked.recipe.seed
+    others = {"before": before.proba} | {name: answer.proba for name, answer in answers.items()}
+    comparisons = compare(after.y_true, after.proba, others, seed=seed)
+    found = slices(after.proba.argmax(axis=1) == after.y_true, evidence.kinds)
+    training_speed = history.tokens / max(history.seconds, 1e-9)
+    results = Results(
+        lightune=__version__,
+        labels=splits.class_names,
+        n_train=len(splits.train),
+        n_dev=len(splits.dev),
+        n_test=len(splits.test),
+        before=_records(before.scores),
+        after=_records(after.scores),
+        baselines={name: _baseline(name, answer, checked.recipe, after.y_true) for name, answer in answers.items()},
+        comparisons={name: _comparison(name, each, len(splits.test)) for name, each in comparisons.items()},
+        verdict=verdict(comparisons, _titles(others), len(splits.test)),
+        requirements=[
+            RequirementRecord(what=str(each), passed=not why, why=why)
+            for each in evidence.requirements
+            for why in [shortfall(each, after.y_true, after.proba, others, seed=seed)]
+        ],
+        calibration=_calibration(evidence.calibration, after, splits.class_names, seed),
+        seeds=_seeds(evidence.by_seed) if len(evidence.by_seed) > 1 else None,
+        slices=[SliceRecord(**asdict(each), outcome=each.outcome) for each in found],
+        worst_slice=worst(found),
+        not_applicable=_without_a_number(checked.recipe.metrics, {"before": before, "after": after})
+        | not_applicable(after.y_true, len(splits.class_names)),
+        confusion={"before": before.confusion, "after": after.confusion},
+        curve=history.curve,
+        dev_curve=history.dev_curve,
+        best_step=history.best_step,
+        n_steps=history.n_steps,
+        stopped_early=history.stopped_early,
+        trainable_parameters=plan.trainable_parameters,
+        total_parameters=plan.total_parameters,
+        seconds=journal.spent(),
+        estimated_seconds=round(plan.estimate.seconds, 1),
+        tokens_per_second=SpeedRecord(train=round(training_speed, 1), evaluate=round(after.tokens_per_second, 1)),
+        peak_memory_bytes=peak_memory_bytes(hardware),
+        proof=ProofRecord(**asdict(proof)),
+        data=DataRecord(
+            source=data.corpus.source,
+            test=checked.recipe.data.test,
+            digest=data.corpus.digest,
+            test_digest=None if data.other is None else data.other.digest,
+            revision=data.corpus.revision,
+            text=data.text,
+            label=data.label,
+        ),
+        model=ModelRecord(
+            name=base.reference.name,
+            revision=base.reference.revision,
+            digest=base.digest,
+            architecture=type(base.model).__name__,
+        ),
+        decisions=[DecisionRecord(**asdict(decision)) for decision in journal.decisions],
+        recipe=_resolved(checked, plan, history, data, splits, base, contract),
+    )
+    return results.model_dump()
+
+
+def write_run(
+    folder: Path,
+    checked: Checked,
+    results: dict[str, Any],
+    splits: Splits,
+    evidence: Evidence,
+    hardware: Hardware,
+) -> None:
+    """Writes recipe.toml, predictions.parquet, environment.json and, last of all, results.json."""
+    given = flatten(checked.recipe.model_dump())
+    final = flatten(results["recipe"])
+    chosen = {key: value for key, value in final.items() if given.get(key) != value}
+    write_recipe(checked, chosen, folder / RECIPE)
+    write_predictions(folder / PREDICTIONS, splits, evidence)
+    made_from = {"data": results["data"]["digest"], "model": results["model"]["digest"]}
+    about = {"seed": checked.recipe.seed, "digests": made_from, "git_commit": git_commit()}
+    write_json(folder / ENVIRONMENT, environment(hardware) | about)
+    write_json(folder / RESULTS, results)
+
+
+def write_predictions(path: Path, splits: Splits, evidence: Evidence) -> None:
+    """One line per test row, without its text: row (in the source), label, before, after, those of the baselines,
+    p_<name> (after).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names, before, after = np.array(splits.class_names, dtype=object), evidence.before, evidence.after
+    columns: dict[str, Any] = {
+        "row": np.asarray(splits.test.rows, dtype=np.int64),
+        "label": names[after.y_true],
+        "before": names[before.proba.argmax(axis=1)],
+        "after": names[after.proba.argmax(axis=1)],
+        **{name: names[answer.proba.argmax(axis=1)] for name, answer in evidence.answers.items()},
+    }
+    for i, name in enumerate(splits.class_names):
+        columns[f"p_{name}"] = after.proba[:, i]
+    pq.write_table(pa.table(list(columns.values()), names=list(columns)), path)
+
+
+def _resolved(
+    checked: Checked,
+    plan: Rehearsal,
+    history: History,
+    data: Prepared,
+    splits: Splits,
+    base: Base,
+    contract: Contract,
+) -> dict[str, Any]:
+    """The recipe with every choice that was made filled in, so that it runs again alike."""
+    values = checked.recipe.model_dump()
+    if base.reference.why == FROM_HUB and base.reference.revision:
+        values["model"] = f"{base.reference.name}@{base.reference.revision}"
+    sizes = {f"{name}_rows": size for name, size in splits.asked.items()}
+    values["data"] |= {"text": data.text, "label": data.label, "max_tokens": contract.max_tokens, **sizes}
+    values["method"] |= check_options(contract.method, checked.recipe.method.options)
+    if data.corpus.revision:
+        values["data"]["source"] = f"{data.corpus.source}@{data.corpus.revision}"
+    if data.other is not None and data.other.revision:
+        values["data"]["test"] = f"{data.other.source}@{data.other.revision}"
+    values["time_budget"] = (
+        None  # what it came to is written down: on another machine it would come to something else
+    )
+    values["train"] |= {
+        "epochs": plan.plan.epochs if history.epochs is None else history.epochs,
+        "layers": plan.plan.layers,
+        "learning_rate": plan.plan.learning_rate,
+        "memory_tokens": plan.plan.memory_tokens,
+        "gradient_checkpointing": plan.plan.checkpointing,
+    }
+    return values
+
+
+def _baseline(name: str, answer: Answer, recipe: Recipe, y_true: np.ndarray) -> BaselineRecord:
+    scores = score_all(y_true, answer.proba, names=list(METRICS), seed=recipe.seed)
+    return BaselineRecord(
+        title=BASELINES[name].title,
+        scores=_records(scores),
+        n_train=answer.n_train,
+        chosen=answer.chosen,
+        seconds=round(answer.seconds, 3),
+    )
+
+
+def _comparison(name: str, comparison: Comparison, n_rows: int) -> ComparisonRecord:
+    numbers = asdict(comparison)
+    return ComparisonRecord(
+        accuracy=ScoreRecord(**numbers.pop("gain")),
+        **numbers | {"detectable": None if math.isnan(comparison.detectable) else comparison.detectable},
+        outcome=comparison.outcome,
+        words=in_words(_titles([name])[name], comparison, n_rows),
+    )
+
+
+def _titles(names: Iterable[str]) -> dict[str, str]:
+    return {name: BASELINES[name].title if name in BASELINES else UNTUNED for name in names}
+
+
+def _calibration(found: Calibration, after: Evaluation, labels: Sequence[str], seed: int) -> CalibrationRecord:
+    """What a calibration comes to on the test rows; after.proba is calibrated already."""
+    y_true, raw = after.y_true, tempered(after.proba, 1 / found.temperature)
+    return CalibrationRecord(
+        temperature=found.temperature,
+        n_dev=found.n_dev,
+        uncalibrated=_records(score_all(y_true, raw, names=CALIBRATED, seed=seed)),
+        calibrated=_records({name: after.scores[name] for name in CALIBRATED}),
+        bins_uncalibrated=[BinRecord(**asdict(each)) for each in reliability(y_true, raw)],
+        bins=[BinRecord(**asdict(each)) for each in reliability(y_true, after.proba)],
+        goal=_goal(found, y_true, after.proba, labels),
+        conformal=_conformal(found, y_true, after.proba),
+    )
+
+
+def _seeds(by_seed: Mapping[int, Evaluation]) -> SeedsRecord:
+    evaluations = list(by_seed.values())
+    names = [name for name in evaluations[0].scores if all(name in each.scores for each in evaluations)]
+    scores = {name: [each.scores[name].value for each in evaluations] for name in names}
+    return SeedsRecord(
+        seeds=list(by_seed),
+        scores=scores,
+        mean={name: float(np.mean(values)) for name, values in scores.items()},
+        deviation={name: float(np.std(values, ddof=1)) for name, values in scores.items()},
+    )
+
+
+def _goal(found: Calibration, y_true: np.ndarray, proba: np.ndarray, labels: Sequence[str]) -> GoalRecord | None:
+    if found.goal is None:
+        return None
+    answer, answered = proba.argmax(axis=1), is_answered(proba, found.thresholds)
+    right = answer == y_true
+    reached = {label: _share(right[answered & (answer == c)]) for c, label in enumerate(labels)}
+    return GoalRecord(
+        what=str(found.goal),
+        thresholds=dict(zip(labels, found.thresholds, strict=True)),
+        answered=_share(answered) or ScoreRecord(value=0, low=0, high=0),
+        reached=reached if found.goal.what == "precision" else {"all": _share(right[answered])},
+    )
+
+
+def _conformal(found: Calibration, y_true: np.ndarray, proba: np.ndarray) -> ConformalRecord | None:
+    if found.level is None or found.set_threshold is None:
+        return None
+    members = label_sets(proba, found.set_threshold)
+    covered = _share(members[np.arange(len(y_true)), y_true])
+    assert covered is not None
+    mean_size = float(members.sum(axis=1).mean())
+    return ConformalRecord(level=found.level, threshold=found.set_threshold, covered=covered, mean_size=mean_size)
+
+
+def _share(flags: np.ndarray) -> ScoreRecord | None:
+    """The share of rows that are so, with Wilson's interval; None of no rows."""
+    if not len(flags):
+        return None
+    low, high = wilson(int(flags.sum()), len(flags))
+    return ScoreRecord(value=float(flags.mean()), low=low, high=high)
+
+
+def _without_a_number(names: Sequence[str], evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
+    missing = {name: [when for when, e in evaluations.items() if name not in e.scores] for name in names}
+    return {name: f"no number for the answers {' and '.join(when)}" for name, when in missing.items() if when}
+
+
+def _records(scores: Mapping[str, Score]) -> dict[str, ScoreRecord]:
+    return {name: ScoreRecord(**asdict(score)) for name, score in scores.items()}

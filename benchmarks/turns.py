@@ -49,15 +49,15 @@ class Contender:
 def race(commands: Mapping[str, Sequence[str]], n_rounds: int, warm_up: float = 0.0) -> dict[str, list[Turn]]:
     """n_rounds turns of each, one after the other.
 
-    A first round is not counted: as many turns of each as begin within `warm_up` seconds, one at least. A process
-    meets what is new to it there: kernels for the shapes of its products, pages of memory.
+    A first round is not counted: one turn of each, which starts its process, and as many more as begin within
+    `warm_up` seconds. A process meets what is new to it there: kernels for the shapes of its products, pages of memory.
     """
     contenders = {name: Contender(command) for name, command in commands.items()}
     turns: dict[str, list[Turn]] = {name: [] for name in commands}
     try:
         for number in range(n_rounds + 1):
             for name, contender in contenders.items():
-                started, turn = time.perf_counter(), contender.turn()
+                turn, started = contender.turn(), time.perf_counter()
                 if number:
                     turns[name].append(turn)
                 while not number and time.perf_counter() - started < warm_up:

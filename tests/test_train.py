@@ -458,7 +458,7 @@ def test_a_skipped_step_of_fp16_leaves_the_rate_where_it_was(tiny_bert, rows, ha
     assert loop.scheduler.state_dict()["_step_count"] == 2  # the scheduler's first is its own
     plain = loop._loss
     loop.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    loop._loss = lambda *inputs: plain(*inputs) * float("inf")  # as where 16 bits are too short
+    loop._loss = lambda **inputs: plain(**inputs) * float("inf")  # as where 16 bits are too short
     loop.step(batch, labelled.tokens)
     assert loop.scheduler.state_dict()["_step_count"] == 2
 

@@ -142,9 +142,14 @@ def measure(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         model.eval()
         predict = _speed(forward, _spread(list(encoder.batches(test, MEMORY_TOKENS[hardware.device]))), test.lengths)
-        loop = Loop(model, encoder, train, recipe, plan, hardware, 1)
+        n_steps = count_steps(len(train), recipe.batch_size, plan.epochs)
+        loop = Loop(model, encoder, train, recipe, plan, hardware, n_steps)
         rng = np.random.default_rng(seed)
         steps = list(islice(epoch_steps(train.tokens.lengths, recipe.batch_size, rng), REPEATS))
+        if loop.recorded:  # what is met again is recorded, once
+            for tokens, _ in reading(train, recipe):
+                for batch in 2 * steps:
+                    step(tokens, batch)
         trained = _mean_speed(step, steps, train, recipe)
     n_frozen = frozen_blocks(model)
     keeps = recipe.cache and hardware.device == "cpu"

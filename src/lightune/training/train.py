@@ -24,14 +24,18 @@ from lightune.hardware import Hardware, to_device
 from lightune.journal import Journal
 from lightune.model.adapters import adapter_dropout_modules
 from lightune.model.anatomy import inside
+from lightune.model.engine import is_written_out
 from lightune.recipe import TrainRecipe
 from lightune.records import History, Plan
 from lightune.training.losses import LOSSES, balanced_draw, class_weights
+from lightune.training.recorded import Recorded, recording_pays
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import nn
+
+    from lightune.training.recorded import Inputs
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -105,6 +109,8 @@ def train(
                 # half a step less: rounded up, it is this step again when the recipe is run again
                 history.n_steps, history.epochs = step, plan.epochs * (step - 0.5) / n_steps
                 break
+    if loop.recorded and loop.recorded.refusal:
+        journal.say(f"  launched kernel by kernel: {loop.recorded.refusal}")
     best.restore()
     history.best_step, history.seconds = best.step, clock.working
     answered = best.dev_logits  # None where there was no step
@@ -180,6 +186,9 @@ class Loop:
         self.weights: torch.Tensor | None = None
         if recipe.balance == "weights":
             self.weights = to_device(class_weights(rows.y), hardware.device)  # (C,)
+        self.recorded: Recorded | None = None
+        if self._can_record() and recording_pays(rows.tokens.lengths, n_steps):
+            self.recorded = Recorded(self._forward_and_backward, self.trainable)
         self.learning_rate = 0.0  # of the adapters, at the step just made
 
     def step(self, rows: Ints, tokens: Tokens) -> torch.Tensor:
@@ -190,19 +199,21 @@ class Loop:
             module.training = True  # evaluations switch it off
         mine, weight = self._my_share(rows)
         batches = within_budget(mine, tokens.lengths, self.plan.memory_tokens)
+        forward_and_backward = self.recorded or self._forward_and_backward
         total = torch.zeros((), device=self.hardware.device)
         for batch in batches:
             waits = batch is not batches[-1]  # processes exchange gradients once a step, with its last batch
+            inputs = self.encoder.batch(tokens, batch, self.hardware.device)
+            inputs["labels"] = to_device(self.y[batch], self.hardware.device)  # (B,)
+            inputs["weight"] = to_device(np.array(weight / len(rows), np.float32), self.hardware.device)  # ()
             with self.accelerator.no_sync(self.wrapped) if waits else nullcontext():
-                loss = self._loss(tokens, batch) * (weight / len(rows))
-                torch.autograd.backward(self.scaler.scale(loss))
-            total += loss.detach()
+                total += forward_and_backward(inputs)
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.trainable, self.clip)
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=self.recorded is None)  # recordings add to the gradients where they are
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         if self.scaler.get_scale() >= scale:  # a smaller one means that this step was skipped
             self.scheduler.step()
@@ -213,13 +224,27 @@ class Loop:
         while self.scheduler.last_epoch < int(share * self.n_steps):
             self.scheduler.step()
 
-    def _loss(self, tokens: Tokens, batch: Ints) -> torch.Tensor:
+    def _forward_and_backward(self, inputs: Inputs) -> torch.Tensor:
+        """Adds a batch's gradients to those that are there; its share of the step's mean loss, ().
+
+        inputs: the model's, `labels` (B,), and `weight` (), by which the sum of the losses is multiplied.
+        """
+        import torch
+
+        loss = self._loss(**inputs)
+        torch.autograd.backward(self.scaler.scale(loss))
+        return loss.detach()
+
+    def _loss(self, labels: torch.Tensor, weight: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
         with self.hardware.autocast():
-            inputs = self.encoder.batch(tokens, batch, self.hardware.device)
             logits = self.wrapped(**inputs).logits  # (B, C)
-        y = to_device(self.y[batch], self.hardware.device)  # (B,)
-        losses = self.loss(logits.float(), y)  # (B,)
-        return losses.sum() if self.weights is None else (self.weights[y] * losses).sum()
+        losses = self.loss(logits.float(), labels)  # (B,)
+        return weight * (losses if self.weights is None else self.weights[labels] * losses).sum()
+
+    def _can_record(self) -> bool:
+        """Whether passes only compute: on a GPU, in one process, in blocks that ask for nothing in between."""
+        suits = self.hardware.device == "cuda" and self.accelerator.num_processes == 1
+        return suits and not (self.scaler.is_enabled() or self.plan.checkpointing) and is_written_out(self.model)
 
     def _my_share(self, rows: Ints) -> tuple[Ints, int]:
         """This process's part of a step, and the factor that undoes the averaging of gradients."""

@@ -50,7 +50,7 @@ def race(commands: Mapping[str, Sequence[str]], n_rounds: int, warm_up: float = 
     """n_rounds turns of each, one after the other.
 
     A first round is not counted: one turn of each, which starts its process, and as many more as begin within
-    `warm_up` seconds. A process meets what is new to it there: kernels for the shapes of its products, pages of memory.
+    `warm_up` seconds. A process meets what is new to it there: kernels for the shapes of its products, memory.
     """
     contenders = {name: Contender(command) for name, command in commands.items()}
     turns: dict[str, list[Turn]] = {name: [] for name in commands}

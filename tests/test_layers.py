@@ -30,7 +30,7 @@ FLOORS = [
     {"data"},
     {"trackers"},
     {"journal", "recipe", "hardware", "libraries"},
-    {"errors", "records"},
+    {"errors", "legible", "records"},
 ]
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "sklearn", "scipy", "matplotlib"}
 HEAVY |= {"pandas", "pyarrow", "huggingface_hub"}

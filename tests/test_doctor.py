@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lightune
-from lightune import checkup
+from lightune import checkup, cli
 from lightune.checkup import check
 from lightune.data.columns import check_column
 from lightune.data.values import Texts
@@ -774,6 +774,41 @@ def test_the_screen_tells_what_why_and_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_texts_are_shown_only_when_asked_and_do_no_harm(tmp_path, capsys):
+    rows = reviews(200)
+    rows[4]["text"] = "\x1b[31mred \u202e lamp\u0007 [bold]kettle[/bold]\nin the attic " + "word " * 100
+    rows[9]["text"] = rows[4]["text"]
+    rows[4]["label"] = rows[9]["label"] = "g\u202eood"
+    path = write(tmp_path / "data.csv", rows)
+    assert cli.main(["check", path, "--model", "", "--json"]) == 0
+    plain = capsys.readouterr()
+    assert "kettle[/bold]" not in plain.out + plain.err
+    assert all(each["examples"] is None for each in json.loads(plain.out)["findings"])
+    assert cli.main(["check", path, "--model", "", "--show-texts", "--json"]) == 0
+    shown = capsys.readouterr()
+    (found,) = [each for each in json.loads(shown.out)["findings"] if each["check"] == "duplicates"]
+    ((row, label, text),) = [tuple(each.values()) for each in found["examples"]["train"]]
+    assert (row, label) == (9, r"g\u202eood")
+    assert text.startswith(r"\x1b[31mred \u202e lamp\x07 [bold]kettle[/bold] in the attic word")
+    assert text.endswith("…")
+    assert f"  train 9 ({label}): {text}\n" in shown.err
+    assert not set("\x1b\x07\u202e") & set(shown.out + shown.err)
+
+
+def test_at_most_three_rows_of_a_split_are_shown(tmp_path):
+    rows, held_out = reviews(100), reviews(60, seed=1)
+    for row in (*rows[10:20], *held_out[:2]):
+        row["text"] = "!!!! ---- ????"
+    test = write(tmp_path / "test.csv", held_out)
+    diagnosis = diagnose(tmp_path, rows, test=test, only=["garbage"], show_texts=True)
+    (examples,) = [each.examples for each in findings(diagnosis, "garbage")]
+    assert {split: [each.row for each in own] for split, own in examples.items()} == {
+        "train": [10, 11, 12],
+        "test": [0, 1],
+    }
+    assert {each.text for own in examples.values() for each in own} == {"!!!! ---- ????"}
+
+
 def test_a_repaired_copy_is_sound_and_every_change_is_written_down(ending, tmp_path):
     rows = reviews(300)
     rows += [dict(row) for row in rows[:5]]  # copies

@@ -13,6 +13,7 @@ from lightune.doctor.checks import chosen
 from lightune.doctor.embedded import embedder
 from lightune.doctor.examine import examine
 from lightune.doctor.findings import Diagnosis
+from lightune.doctor.excerpts import with_examples
 from lightune.doctor.patient import admit
 from lightune.doctor.target import check_target, written
 from lightune.errors import UserError
@@ -38,6 +39,7 @@ def check(
     output: str | Path | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
+    show_texts: bool = False,
     offline: bool = False,
     seed: int = 0,
     journal: Journal | None = None,
@@ -80,6 +82,8 @@ def check(
     elif target is not None:
         with written(target) as (part,):
             write_json(part, diagnosis.model_dump())
+    if show_texts:
+        diagnosis = with_examples(diagnosis, patient)
     return diagnosis
 
 

@@ -145,6 +145,7 @@ def _add_check(commands: Any) -> None:
     add("--only", metavar="CHECK", action="append", help="this check alone (several times: these)")
     add("--seed", type=int, default=0, help="of what is looked at where not every row is")
     add("--fix", action="store_true", help="write the training rows, repaired, to -o, and the changes beside it")
+    add("--show-texts", action="store_true", help="findings with a few of their rows; without it no text is shown")
     add("-o", "--output", metavar="FILE", help="with --fix the repaired copy, else the findings as JSON")
     add("--strict", action="store_true", help="exit code 3 if there is an error among the findings")
     add("--encoding", help="of text files that are not UTF-8, e.g. cp1252")
@@ -259,6 +260,7 @@ def _check(arguments: argparse.Namespace) -> None:
         "only",
         "model",
         "fix",
+        "show_texts",
         "output",
         "encoding",
         "delimiter",

@@ -171,6 +171,9 @@ def show_diagnosis(journal: Journal, diagnosis: Diagnosis) -> None:
             journal.say(f"  rows, from 0, {where}{more}")
         journal.say(f"  {finding.why}: {finding.do}")
     for check, why in diagnosis.left_out.items():
+        for split, examples in (finding.examples or {}).items():
+            for each in examples:
+                journal.say(f"  {split} {each.row} ({each.label}): {each.text}")
         journal.say(f"\nleft out: {check} ({why})")
     counts = {severity: sum(each.severity == severity for each in diagnosis.findings) for severity in SEVERITIES}
     told = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())

@@ -671,7 +671,7 @@ def test_a_run_looks_at_all_of_few_rows(tmp_path):
     rows[6]["label"] = "goood"
     diagnosis = glance_at(tmp_path, rows)
     assert [finding.check for finding in diagnosis.findings] == ["garbage", "rare_classes"]  # "goood" is too short
-    assert set(diagnosis.left_out) == {"empty", "duplicates", "leaks", "contradictions", "label_errors"}
+    assert set(diagnosis.left_out) == {"empty", "duplicates", "leaks", "contradictions", "label_errors", "truncation"}
     assert not diagnosis.is_of_sample()
 
 

@@ -29,7 +29,7 @@ FLOORS = [
     {"model"},
     {"data"},
     {"trackers"},
-    {"journal", "recipe", "hardware", "libraries"},
+    {"destination", "journal", "recipe", "hardware", "libraries"},
     {"errors", "legible", "records"},
 ]
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "sklearn", "scipy", "matplotlib"}

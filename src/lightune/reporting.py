@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from lightune.artifact.finished import FinishedRun, read_finished
 from lightune.artifact.folder import DOCTOR, PAGE
 from lightune.data.prepare import Prepared, prepare
+from lightune.destination import check_destination
 from lightune.doctor.excerpts import with_examples
 from lightune.doctor.findings import Diagnosis
 from lightune.doctor.patient import of_corpus
@@ -109,18 +110,8 @@ def _target(run: Path, other: FinishedRun | None, output: str | Path | None) -> 
     """Where the page goes. UserError if it cannot be there."""
     if output is None:
         return run / PAGE if other is None else Path(f"report-vs-{other.name}.html")
-    target = Path(output)
-    if target.suffix.lower() not in ENDINGS:
-        raise UserError(f"{output}: a page ends in {' or '.join(ENDINGS)}. Choose another --output.")
-    try:
-        if target.is_dir() or not target.parent.is_dir():
-            seen = "is a folder" if target.is_dir() else "its folder does not exist"
-            raise UserError(f"{output}: {seen}. Choose another --output.")
-    except OSError as error:  # a name that is too long
-        raise UserError(
-            f"{str(output)[:80]}: cannot be written ({error.strerror}). Choose another --output."
-        ) from None
-    return target
+    check_destination(Path(output), ENDINGS)
+    return Path(output)
 
 
 def _write(page: str, target: Path) -> None:

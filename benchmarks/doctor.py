@@ -2,11 +2,16 @@
 
     python benchmarks/doctor.py planted          recall and precision on real reviews with planted faults
     python benchmarks/doctor.py many [ROWS]      time and own memory of `lightune check` on 1,000,000 rows
+    python benchmarks/doctor.py labels [FILE]    wrong labels as a run looks for them, by words, embeddings and both
 
 Planted into 2,000 of the embedded IMDB reviews, one fault at a time: 1 % of the training rows stand in the test file,
 too, a third each as they are, in capitals, and with one word in twelve replaced; the labels of 5 % are turned round;
 a mark stands in each positive review; one label is misspelt in ten rows; one row has a class of its own. A row counts
 as found if a finding of the right check names it; precision is the share of the rows named that were planted.
+
+`labels` turns 5 % of the labels of 1,000 rows to another class, six times, and tells for each way of judging them its
+accuracy, recall and precision of the rows that it names, and the share of wrong ones among the surest 50, which is as
+many as were planted. FILE: anything that `lightune check` reads; without it the embedded reviews.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ import big_data
 import memory
 
 N_TRAIN, N_TEST, MANY = 2000, 1000, 1_000_000
+N_JUDGED, DRAWS = 1000, 6  # rows whose labels are judged, as many as a run's base reads of 2,000 test rows; draws
 Row = dict[str, str]
 
 
@@ -57,6 +63,51 @@ def planted(seed: int = 0) -> dict[str, dict[str, float]]:
         check, truth = plant(own, held_out, rng)
         found[name] = _measure(own, held_out, check, truth)
         print(f"{name:20} {json.dumps(found[name])}", flush=True)
+    return found
+
+
+def labels(source: str = "embedded:imdb", seed: int = 0) -> None:
+    """By words, by the embeddings of the base model at a run's length, and by both: what each finds."""
+    from lightune.doctor import embedded
+    from lightune.doctor.patient import admit
+
+    embedded.MAX_TOKENS = 256  # as a run reads
+    patient = admit(source, text="text" if source.startswith("embedded:") else None)
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(np.flatnonzero(patient.split_of == 0))[:N_TRAIN]
+    texts, truth = patient.texts.take(rows), np.unique(patient.labels.codes[rows], return_inverse=True)[1]
+    embeddings = embedded.embedder("minilm")(texts)
+    found: dict[str, list[list[float]]] = {"words": [], "embeddings": [], "both": []}
+    for _ in range(DRAWS):
+        drawn = rng.permutation(len(rows))[:N_JUDGED]
+        given = _judged(texts.take(drawn), truth[drawn], embeddings[drawn], rng)
+        for how, numbers in given.items():
+            found[how].append(numbers)
+    for how, draws in found.items():
+        numbers = dict(
+            zip(("accuracy", "recall", "precision", "surest"), np.mean(draws, axis=0).round(3), strict=True)
+        )
+        print(f"{source:20} {how:12} {json.dumps(numbers)}", flush=True)
+
+
+def _judged(texts: Any, truth: Any, embeddings: Any, rng: np.random.Generator) -> dict[str, list[float]]:
+    """How -> accuracy, recall, precision and the share of wrong ones among the surest, with new wrong labels."""
+    from lightune.doctor.label_errors import by_embeddings, by_words, in_all_folds, likely_errors, stratified_folds
+
+    given, n_classes = truth.copy(), int(truth.max()) + 1
+    wrong = rng.permutation(len(given))[: len(given) // 20]
+    given[wrong] = (given[wrong] + rng.integers(1, n_classes, len(wrong))) % n_classes
+    kept = in_all_folds(given)
+    present, codes = np.unique(given[kept], return_inverse=True)
+    fold = stratified_folds(codes, rng)
+    words = by_words(texts.take(kept), codes, len(present), fold, 0)
+    dense = by_embeddings(embeddings[kept], codes, len(present), fold)
+    found = {}
+    for how, proba in {"words": words, "embeddings": dense, "both": (words + dense) / 2}.items():
+        named = kept[likely_errors(proba, codes)[0]]
+        hits = np.isin(named, wrong)
+        right = float((proba.argmax(axis=1) == codes).mean())
+        found[how] = [right, hits.sum() / len(wrong), hits.mean(), hits[: len(wrong)].sum() / len(wrong)]
     return found
 
 
@@ -157,6 +208,8 @@ if __name__ == "__main__":
     task, *rest = sys.argv[1:]
     if task == "planted":
         planted()
+    elif task == "labels":
+        labels(*rest)
     elif task == "many":
         many(*map(int, rest))
     else:  # a worker of `many`

@@ -39,7 +39,7 @@ def with_embeddings(lesson, y_test, seed=0):
         np.eye(lesson.n_classes)[y] + 0.1 * rng.normal(size=(len(y), lesson.n_classes))
         for y in (lesson.y_train, y_test)
     )
-    return replace(lesson, embeddings=Embeddings(train, lesson.y_train, test))
+    return replace(lesson, embeddings=Embeddings(train, lesson.y_train, np.arange(len(train)), test))
 
 
 def answers(lesson, names=tuple(BASELINES), seed=0):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lightune
-from lightune import checkup
+from lightune import checkup, cli
 from lightune.checkup import check
 from lightune.data.columns import check_column
 from lightune.data.values import Texts
@@ -230,8 +230,19 @@ def test_texts_that_say_nothing_or_were_decoded_wrongly_are_found(tmp_path):
     [
         ("e-mail addresses", "write to jo.doe+x@mail.example.org", "meet @ noon, not a@b"),
         ("telephone numbers", "call 020 7946 0958 or not", "1,200 and 3-4 and 12 345"),
+        ("telephone numbers", "+44 20 7946 0958 or so", "+5 and +10, 2 + 2 = 4"),
+        ("telephone numbers", "+33 1 23 45 67 89", "the years 1985 1986 1987"),
+        ("telephone numbers", "+1 (555) 123-4567", "on 07-06-2006 and 2020-10-12 10:30"),
+        ("telephone numbers", "1-800-555-0199 toll free", "ISBN 0306406152 and 978-0-306-40615-7"),
+        ("telephone numbers", "call 555.123.4567 now", "100.234.567 people, 192.168.100.200"),
+        ("telephone numbers", "on 07911 123456 or", "order 1234567890, part 0000012345"),
+        ("telephone numbers", "txt 07911123456 now", "code 0036000291452"),
+        ("telephone numbers", "bei 0170/1234567 gern", "10/100/1000 and 1/002-9480983-6492045"),
+        ("telephone numbers", "au 01 23 45 67 89 merci", "card 4111 1111 1111 1112 please"),
         ("payment card numbers", "card 4111 1111 1111 1111 please", "card 4111 1111 1111 1112 please"),
+        ("payment card numbers", "amex 3782 822463 10005 please", "card 3782 822463 10006 please"),
         ("IBANs", "pay to DE89 3704 0044 0532 0130 00 soon", "flight BA12 and LH400"),
+        ("IBANs", "pay to GB82WEST12345698765432 soon", "not GB82 WEST 1234 5698 7654 33"),
         ("IP addresses", "from 192.168.0.17 today", "version 1.2.3 and 999.1.1.1"),
         ("US social security numbers", "it is 123-45-6789 here", "in 000-12-3456 or 2020-10-12"),
     ],
@@ -253,6 +264,14 @@ def test_texts_in_another_language_are_noticed(tmp_path):
     assert "en: de 2" in found.what
 
 
+def test_a_short_text_in_letters_of_many_bytes_is_long_enough(tmp_path):
+    english = "This is a long and rather ordinary sentence about the weather of this week, number"
+    rows = [{"text": f"{english} {i}", "label": "ab"[i % 2]} for i in range(80)]
+    rows[7]["text"] = "とても素敵なランプなのでまた買います"
+    (found,) = findings(diagnose(tmp_path, rows, only=["languages"]), "languages")
+    assert (found.rows, "en: ja 1" in found.what) == ({"train": [7]}, True)
+
+
 def test_the_language_of_short_texts_is_not_guessed(tmp_path):
     english = "This is a long and rather ordinary sentence about the weather of this week, number"
     rows = [{"text": f"{english} {i}", "label": "ab"[i % 2]} for i in range(80)]
@@ -260,7 +279,7 @@ def test_the_language_of_short_texts_is_not_guessed(tmp_path):
     diagnosis = diagnose(tmp_path, rows, only=["languages"])
     assert (diagnosis.findings, diagnosis.left_out) == ([], {})
     diagnosis = diagnose(tmp_path, rows[:12], only=["languages"], text="text", label="label")
-    assert diagnosis.left_out == {"languages": "fewer than 20 texts of 60 characters"}
+    assert diagnosis.left_out == {"languages": "fewer than 20 texts of 60 bytes"}
 
 
 @pytest.mark.parametrize(("n_rows", "severity"), [(2, "warning"), (1, "note")])
@@ -530,6 +549,18 @@ def test_neighbouring_rows_about_one_thing_are_noticed(tmp_path):
     assert findings(diagnose(tmp_path, ordered, only=["groups"]), "groups") == []
 
 
+def test_groups_that_a_split_at_random_would_tear_apart_are_a_warning(tmp_path):
+    """Of 100 rows two products have 10 and 2, 8 rows none, and each other row a product of its own."""
+    names = ["", " ", "", "", "", "", "", "", *["lamp"] * 10, "kettle", *(f"p{i}" for i in range(80)), "kettle"]
+    rows = [{**row, "product": name} for row, name in zip(reviews(100), names, strict=True)]
+    options = {"group": "product", "text": "text", "label": "label", "only": ["groups"]}
+    (found,) = findings(diagnose(tmp_path, rows, **options), "groups")
+    assert (found.severity, found.rows) == ("warning", {"train": [*range(8, 19), 99]})
+    assert "2 values of 'product' have several rows: 12 of 100 rows (12 %)" in found.what
+    apart = [{**row, "product": f"p{i}"} for i, row in enumerate(rows)]
+    assert findings(diagnose(tmp_path, apart, **options), "groups") == []
+
+
 def test_a_group_on_both_sides_of_a_split_is_an_error(tmp_path):
     rows = [{**row, "product": f"p{i // 10}"} for i, row in enumerate(reviews(200))]
     held_out = [{**row, "product": f"p{i + 18}"} for i, row in enumerate(reviews(40, seed=1))]
@@ -538,8 +569,6 @@ def test_a_group_on_both_sides_of_a_split_is_an_error(tmp_path):
     (found,) = findings(diagnose(tmp_path, rows, **options), "groups")
     assert (found.severity, found.rows) == ("error", {"train": list(range(180, 200))})
     assert "2 values of 'product'" in found.what
-    alone = diagnose(tmp_path, rows, **options | {"test": None})
-    assert "one split only" in alone.left_out["groups"]
     for row in rows[180:]:
         row["product"] = ""  # no product, and no group
     test = write(tmp_path / "test.csv", [row | {"product": " "} for row in held_out])
@@ -671,7 +700,7 @@ def test_a_run_looks_at_all_of_few_rows(tmp_path):
     rows[6]["label"] = "goood"
     diagnosis = glance_at(tmp_path, rows)
     assert [finding.check for finding in diagnosis.findings] == ["garbage", "rare_classes"]  # "goood" is too short
-    assert set(diagnosis.left_out) == {"empty", "duplicates", "leaks", "contradictions", "label_errors"}
+    assert set(diagnosis.left_out) == {"empty", "duplicates", "leaks", "contradictions", "label_errors", "truncation"}
     assert not diagnosis.is_of_sample()
 
 
@@ -771,6 +800,41 @@ def test_the_screen_tells_what_why_and_what_to_do(tmp_path):
     assert "rows, from 0, train: 100, 101" in said
     assert CHECKS["duplicates"].do in said
     assert "0 errors, 1 warning" in said
+
+
+def test_texts_are_shown_only_when_asked_and_do_no_harm(tmp_path, capsys):
+    rows = reviews(200)
+    rows[4]["text"] = "\x1b[31mred \u202e lamp\u0007 [bold]kettle[/bold]\nin the attic " + "word " * 100
+    rows[9]["text"] = rows[4]["text"]
+    rows[4]["label"] = rows[9]["label"] = "g\u202eood"
+    path = write(tmp_path / "data.csv", rows)
+    assert cli.main(["check", path, "--model", "", "--json"]) == 0
+    plain = capsys.readouterr()
+    assert "kettle[/bold]" not in plain.out + plain.err
+    assert all(each["examples"] is None for each in json.loads(plain.out)["findings"])
+    assert cli.main(["check", path, "--model", "", "--show-texts", "--json"]) == 0
+    shown = capsys.readouterr()
+    (found,) = [each for each in json.loads(shown.out)["findings"] if each["check"] == "duplicates"]
+    ((row, label, text),) = [tuple(each.values()) for each in found["examples"]["train"]]
+    assert (row, label) == (9, r"g\u202eood")
+    assert text.startswith(r"\x1b[31mred \u202e lamp\x07 [bold]kettle[/bold] in the attic word")
+    assert text.endswith("…")
+    assert f"  train 9 ({label}): {text}\n" in shown.err
+    assert not set("\x1b\x07\u202e") & set(shown.out + shown.err)
+
+
+def test_at_most_three_rows_of_a_split_are_shown(tmp_path):
+    rows, held_out = reviews(100), reviews(60, seed=1)
+    for row in (*rows[10:20], *held_out[:2]):
+        row["text"] = "!!!! ---- ????"
+    test = write(tmp_path / "test.csv", held_out)
+    diagnosis = diagnose(tmp_path, rows, test=test, only=["garbage"], show_texts=True)
+    (examples,) = [each.examples for each in findings(diagnosis, "garbage")]
+    assert {split: [each.row for each in own] for split, own in examples.items()} == {
+        "train": [10, 11, 12],
+        "test": [0, 1],
+    }
+    assert {each.text for own in examples.values() for each in own} == {"!!!! ---- ????"}
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])

@@ -29,8 +29,8 @@ FLOORS = [
     {"model"},
     {"data"},
     {"trackers"},
-    {"journal", "recipe", "hardware", "libraries"},
-    {"errors", "records"},
+    {"destination", "journal", "recipe", "hardware", "libraries"},
+    {"errors", "legible", "records"},
 ]
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "sklearn", "scipy", "matplotlib"}
 HEAVY |= {"pandas", "pyarrow", "huggingface_hub"}

@@ -381,8 +381,11 @@ def test_two_runs_of_one_name_are_told_apart(whole, tmp_path):
             r"nowhere: no run of lightune \(results.json is not there\). Name the folder that `run` wrote.",
         ),
         (["RUN", "nowhere"], r"nowhere: no run of lightune"),
-        (["RUN", "-o", "RUN/results.json"], r"results.json: a page ends in .html or .htm. Choose another --output."),
-        (["RUN", "-o", "no/page.html"], r"no/page.html: its folder does not exist. Choose another --output."),
+        (["RUN", "-o", "RUN/results.json"], r"results.json: cannot be written as .json. Use .html, .htm."),
+        (
+            ["RUN", "-o", "no/page.html"],
+            r"no/page.html: its folder does not exist. Make it first, or choose another --output.",
+        ),
         (["RUN", "-o", "n" * 300 + ".html"], r"cannot be written \(File name too long\). Choose another --output."),
     ],
 )

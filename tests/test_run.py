@@ -155,6 +155,7 @@ def test_events_tell_the_phases_in_order(tiny_run):
         "before",
         "after",
         "baselines",
+        "labels",
         "proof",
         "report",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from lightune.artifact.folder import write_json
@@ -12,9 +13,11 @@ from lightune.doctor import repair
 from lightune.doctor.checks import chosen
 from lightune.doctor.embedded import embedder
 from lightune.doctor.examine import examine
+from lightune.doctor.excerpts import with_examples
 from lightune.doctor.findings import Diagnosis
 from lightune.doctor.patient import admit
 from lightune.doctor.target import check_target, written
+from lightune.doctor.tokenised import tokeniser_of
 from lightune.errors import UserError
 from lightune.journal import Journal
 from lightune.libraries import network_off
@@ -22,6 +25,7 @@ from lightune.model.backbones import locate
 from lightune.report.screen import show_diagnosis
 
 MODEL = "minilm"  # where none is named; without it the words alone are looked at
+ASK_MODEL = {"label_errors", "truncation"}  # the checks that ask it
 MOST_SEED = 2**32 - 1  # of scikit-learn
 
 
@@ -35,6 +39,7 @@ def check(
     only: str | Sequence[str] | None = None,
     model: str | None = MODEL,
     fix: bool = False,
+    show_texts: bool = False,
     output: str | Path | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
@@ -45,8 +50,8 @@ def check(
     """What is wrong with labelled data; with `fix`, a repaired copy of its training rows is written to `output`.
 
     test: separate test data; group: a column that says what a row is about; only: names of CHECKS; model: the base
-    model that looks for wrong labels, None for none; output without `fix`: where the findings go as JSON; seed: of
-    what is looked at where not every row is.
+    model that looks for wrong labels and counts tokens, None for none; show_texts: findings come with a few of their
+    rows; output without `fix`: where the findings go as JSON; seed: of what is looked at where not every row is.
     Raises UserError for data that cannot be read, for a check, column or model that is not there, and for an output
     that cannot be written or is one of the files that are read.
     """
@@ -61,17 +66,24 @@ def check(
         check_target(target, repair.FORMATS if fix else (".json",), [source] if test is None else [source, test])
     how = {"text": text, "label": label, "encoding": encoding, "delimiter": delimiter}
     with network_off(offline), _in_words_of_options():
-        asks_model = bool(model) and "label_errors" in names
-        if asks_model and model != MODEL:
-            locate(str(model))  # before the reading
+        if model and model != MODEL and ASK_MODEL & set(names):
+            locate(model)  # before the reading
         patient = admit(source, test=test, offline=offline, **how)
         if fix and target is not None:
             repair.check_columns(patient, target)
-        embed = embedder(str(model), seed) if asks_model else None
+        embed, tokeniser = (embedder(model, seed), partial(tokeniser_of, model)) if model else (None, None)
         with journal.progress("reading", len(patient), "rows") as progress:
             diagnosis, symptoms = examine(
-                patient, checks=names, group=group, embed=embed, seed=seed, advance=progress.advance
+                patient,
+                checks=names,
+                group=group,
+                embed=embed,
+                tokeniser=tokeniser,
+                seed=seed,
+                advance=progress.advance,
             )
+    if show_texts:
+        diagnosis = with_examples(diagnosis, patient)
     show_diagnosis(journal, diagnosis)
     if fix and target is not None:
         changes = repair.repair(patient, symptoms, target, checks=names)

@@ -141,10 +141,11 @@ def _add_check(commands: Any) -> None:
     add("--text", metavar="COLUMN|TEMPLATE", help="what is to be classified")
     add("--label", metavar="COLUMN", help="the column that holds the class")
     add("--group", metavar="COLUMN", help="what a row is about: it should not be on both sides of a split")
-    add("--model", metavar="MODEL", default="minilm", help="the base model that looks for wrong labels; none: ''")
+    add("--model", metavar="MODEL", default="minilm", help="looks for wrong labels, counts tokens; none: ''")
     add("--only", metavar="CHECK", action="append", help="this check alone (several times: these)")
     add("--seed", type=int, default=0, help="of what is looked at where not every row is")
     add("--fix", action="store_true", help="write the training rows, repaired, to -o, and the changes beside it")
+    add("--show-texts", action="store_true", help="findings with a few of their rows; without it no text is shown")
     add("-o", "--output", metavar="FILE", help="with --fix the repaired copy, else the findings as JSON")
     add("--strict", action="store_true", help="exit code 3 if there is an error among the findings")
     add("--encoding", help="of text files that are not UTF-8, e.g. cp1252")
@@ -259,6 +260,7 @@ def _check(arguments: argparse.Namespace) -> None:
         "only",
         "model",
         "fix",
+        "show_texts",
         "output",
         "encoding",
         "delimiter",

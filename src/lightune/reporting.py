@@ -8,9 +8,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from lightune.artifact.finished import FinishedRun, read_finished
-from lightune.artifact.folder import PAGE
-from lightune.data.prepare import prepare
+from lightune.artifact.folder import DOCTOR, PAGE
+from lightune.data.prepare import Prepared, prepare
+from lightune.destination import check_destination
+from lightune.doctor.excerpts import with_examples
+from lightune.doctor.findings import Diagnosis
+from lightune.doctor.patient import of_corpus
 from lightune.errors import GateError, UserError
 from lightune.evidence.verdict import Comparison
 from lightune.libraries import network_off
@@ -76,7 +82,20 @@ def with_texts(run: FinishedRun, rows: Iterable[int]) -> FinishedRun:
         _check_digest(data.other.source, data.other.digest, run.results["data"].get("test_digest"))
     tested, wanted = data.source if data.test is None else data.test, set(rows)
     places = {row: place for place, row in enumerate(tested.rows) if row in wanted}
-    return replace(run, texts={row: tested.texts[place] for row, place in places.items()})
+    texts = {row: tested.texts[place] for row, place in places.items()}
+    return replace(run, texts=texts, doctor=_with_examples(run, data))
+
+
+def _with_examples(run: FinishedRun, data: Prepared) -> dict[str, Any] | None:
+    """What the doctor found, each finding with a few of its rows. UserError if doctor.json is damaged."""
+    if run.doctor is None:
+        return None
+    try:
+        diagnosis = Diagnosis.model_validate(run.doctor)
+    except ValidationError as error:
+        seen = f"{error.error_count()} faults, such as {error.errors()[0]['msg']!r}"
+        raise UserError(f"{run.name}/{DOCTOR}: cannot be read ({seen}). Make the run again.") from None
+    return with_examples(diagnosis, of_corpus(data.corpus, data.other, data.text, data.label)).model_dump()
 
 
 def _check_digest(source: str, found: str, wanted: str | None) -> None:
@@ -91,18 +110,8 @@ def _target(run: Path, other: FinishedRun | None, output: str | Path | None) -> 
     """Where the page goes. UserError if it cannot be there."""
     if output is None:
         return run / PAGE if other is None else Path(f"report-vs-{other.name}.html")
-    target = Path(output)
-    if target.suffix.lower() not in ENDINGS:
-        raise UserError(f"{output}: a page ends in {' or '.join(ENDINGS)}. Choose another --output.")
-    try:
-        if target.is_dir() or not target.parent.is_dir():
-            seen = "is a folder" if target.is_dir() else "its folder does not exist"
-            raise UserError(f"{output}: {seen}. Choose another --output.")
-    except OSError as error:  # a name that is too long
-        raise UserError(
-            f"{str(output)[:80]}: cannot be written ({error.strerror}). Choose another --output."
-        ) from None
-    return target
+    check_destination(Path(output), ENDINGS)
+    return Path(output)
 
 
 def _write(page: str, target: Path) -> None:

@@ -25,6 +25,8 @@ from lightune.artifact.proof import prove
 from lightune.data.batching import encode, make_encoder
 from lightune.data.prepare import metadata, prepare, split_prepared
 from lightune.doctor.examine import glance
+from lightune.doctor.follow_up import with_label_errors, with_truncation
+from lightune.doctor.label_errors import seconds_in_run
 from lightune.doctor.patient import of_corpus
 from lightune.evidence import baselines, gate, score
 from lightune.evidence.baselines import Lesson, embed
@@ -157,10 +159,14 @@ def follow(
         encoder = make_encoder(base.tokenizer, recipe.data.max_tokens, recipe.data.truncation, limit)
         rows, decisions = encode(encoder, splits, recipe.train.max_tokens)
         journal.decide(*decisions)
+        if diagnosis:
+            diagnosis = with_truncation(diagnosis, rows, encoder)
 
     with journal.phase("plan", "Planning"):
         lesson = Lesson.of(splits, rows)
-        besides = Besides(OVERHEAD_SECONDS + baselines.seconds(names, lesson), baselines.probe_rows(names, lesson))
+        probe_rows = baselines.probe_rows(names, lesson)
+        looking = seconds_in_run(lesson, probe_rows) if diagnosis else 0.0
+        besides = Besides(OVERHEAD_SECONDS + baselines.seconds(names, lesson) + looking, probe_rows)
         left = None if budget is None else budget - (time.monotonic() - started)
         plan = rehearse(base, load, recipe, options, encoder, rows, hardware, left, besides)
         journal.decide(*plan.decisions)
@@ -230,6 +236,11 @@ def follow(
             hardware.release()
             answers = baselines.answer(names, lesson, seed=seed, tell=journal.decide)
 
+        if diagnosis:
+            with journal.phase("labels", "Likely wrong labels among the training rows"):
+                diagnosis = with_label_errors(diagnosis, lesson, splits.train.rows, splits.class_names, seed=seed)
+                journal.say(f"  {diagnosis.in_words('label_errors')}")
+
         with journal.phase("proof", "Saving, and proving that it reloads"):
             contract = make_contract(
                 splits.class_names,
@@ -255,7 +266,8 @@ def follow(
         with journal.phase("report", "Reporting"):
             kinds = {"class": splits.test.labels or [], "length": by_length(rows["test"].tokens.lengths)}
             kinds |= {f"column {name}": values for name, values in columns.items()}
-            evidence = Evidence(before, after, answers, requirements, calibration, kinds, by_seed)
+            doubts = diagnosis.about("label_errors") if diagnosis else []
+            evidence = Evidence(before, after, answers, requirements, calibration, kinds, by_seed, doubts)
             results = gather(checked, journal, hardware, data, splits, base, contract, plan, history, evidence, proof)
             watchers.log(
                 {f"test_{name}": scored["value"] for name, scored in results["after"].items()}, history.n_steps

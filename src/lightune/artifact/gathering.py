@@ -32,6 +32,7 @@ from lightune.artifact.results import (
     SpeedRecord,
 )
 from lightune.data.prepare import Prepared
+from lightune.doctor.findings import Finding
 from lightune.evidence.baselines import BASELINES, Answer
 from lightune.evidence.calibration import Calibration, is_answered, label_sets, reliability, tempered
 from lightune.evidence.gate import Requirement, shortfall
@@ -61,6 +62,7 @@ class Evidence:
     calibration: Calibration
     kinds: Mapping[str, Sequence[str]]  # name of a kind of slices -> the value of each test row
     by_seed: Mapping[int, Evaluation]  # the first is that of the classifier that is kept
+    label_errors: Sequence[Finding] = ()  # that the doctor found among the training rows
 
 
 def gather(
@@ -102,6 +104,7 @@ def gather(
         seeds=_seeds(evidence.by_seed) if len(evidence.by_seed) > 1 else None,
         slices=[SliceRecord(**asdict(each), outcome=each.outcome) for each in found],
         worst_slice=worst(found),
+        label_errors=next(iter(evidence.label_errors), None),
         not_applicable=_without_a_number(checked.recipe.metrics, {"before": before, "after": after})
         | not_applicable(after.y_true, len(splits.class_names)),
         confusion={"before": before.confusion, "after": after.confusion},

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lightune.doctor.findings import Finding
 from lightune.evidence.verdict import Outcome
 
 
@@ -183,6 +184,7 @@ class Results(Strict):
     seeds: SeedsRecord | None = None
     slices: list[SliceRecord] = Field([], description="of enough rows")
     worst_slice: str | None = Field(None, description="the slice furthest behind, in words; null: none beyond chance")
+    label_errors: Finding | None = Field(None, description="training rows whose label is likely wrong, surest first")
     not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
     confusion: dict[Literal["before", "after"], list[list[int]]] = Field(description="rows true, columns predicted")
     curve: list[dict[str, int | float]]

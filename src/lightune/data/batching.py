@@ -109,7 +109,7 @@ def tokenise(texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: 
     def chunks() -> Iterator[NDArray[np.int32]]:
         nonlocal n_truncated, lost
         for start in range(0, len(texts), TOKENISE_ROWS):
-            rows = _token_lists(list(texts[start : start + TOKENISE_ROWS]), tokenizer)
+            rows = token_lists(list(texts[start : start + TOKENISE_ROWS]), tokenizer)
             over = [len(ids) - room for ids in rows if len(ids) > room]
             n_truncated, lost = n_truncated + len(over), lost + sum(over)
             framed = [[*frame.prefix, *truncate(ids, room, truncation), *frame.suffix] for ids in rows]
@@ -150,7 +150,7 @@ def _room(max_tokens: int, frame: Frame) -> int:
     return room
 
 
-def _token_lists(texts: list[str], tokenizer: Any) -> list[list[int]]:
+def token_lists(texts: list[str], tokenizer: Any) -> list[list[int]]:
     """The tokens of each text; nothing else is asked for, since what a tokenizer makes besides takes time."""
     from transformers import PreTrainedTokenizerFast
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from lightune.doctor import copies, giveaways, label_errors, labels, rows
+from lightune.doctor import copies, giveaways, label_errors, labels, rows, truncation
 from lightune.doctor.exam import Exam, Symptom
-from lightune.doctor.findings import MOST_ROWS, Finding
+from lightune.doctor.findings import Finding
 from lightune.errors import UserError, near_match
 
 
@@ -51,8 +49,8 @@ def look(exam: Exam, names: Sequence[str]) -> Iterator[tuple[str, Symptom]]:
             yield name, symptom
 
 
-def finding(exam: Exam, check: str, symptom: Symptom) -> Finding:
-    """A symptom as it is written down."""
+def finding(check: str, symptom: Symptom, rows: dict[str, list[int]]) -> Finding:
+    """A symptom as it is written down; rows: split -> numbers of those that it is about."""
     row = CHECKS[check]
     return Finding(
         check=check,
@@ -61,7 +59,7 @@ def finding(exam: Exam, check: str, symptom: Symptom) -> Finding:
         what=symptom.what,
         why=row.why,
         do=row.do,
-        rows=exam.patient.rows_by_split(np.asarray(symptom.places, np.int64), MOST_ROWS),
+        rows=rows,
         fix=symptom.fix,
     )
 
@@ -192,6 +190,12 @@ CHECKS: dict[str, Check] = {
         do="take a multilingual base model, or remove them",
         look=rows.languages,
         by_sample=True,
+    ),
+    "truncation": Check(
+        summary="Text that is cut away as longer than a run reads, in tokens of the base model, in a sample",
+        why="what is cut away is neither learned from nor judged by",
+        do='set data.max_tokens higher ("most" is up to 512) if that part matters; data.truncation says what stays',
+        look=truncation.unread,
     ),
     "label_errors": Check(
         summary="Labels that the other rows speak against: confident learning on words and embeddings, in a sample",

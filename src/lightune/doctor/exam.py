@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lightune.doctor.embedded import Embed
+    from lightune.doctor.tokenised import Tokeniser
 
     Bools = NDArray[np.bool_]
     Ints = NDArray[np.int64]
@@ -37,13 +38,17 @@ class Symptom:
 
 @dataclass
 class Exam:
-    """What a check works on: the patient, what was read of each row, and a place for what it could not look at."""
+    """What a check works on: the patient, what was read of each row, and a place for what it could not look at.
+
+    group: a column that says what a row is about; embed, tokeniser: of a base model, where one was named.
+    """
 
     patient: Patient
     readings: Readings
     seed: int = 0
     group: str | None = None
     embed: Embed | None = None
+    tokeniser: Callable[[], Tokeniser] | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,8 +77,13 @@ class Exam:
 
 def share(count: int, whole: int) -> str:
     """ "3 of 200 rows (1.5 %)"."""
-    percent = 100 * count / max(1, whole)
-    return f"{count:,} of {whole:,} rows ({percent:{'.2g' if percent < 99 else '.4g'}} %)"
+    return f"{count:,} of {whole:,} rows ({percent(count / max(1, whole))})"
+
+
+def percent(part: float) -> str:
+    """ "1.5 %", of a part of 1."""
+    value = 100 * part
+    return f"{value:{'.2g' if value < 99 else '.4g'}} %"
 
 
 def quoted(name: str, written: Callable[[str], str] = repr) -> str:

@@ -11,13 +11,14 @@ import numpy as np
 from lightune import __version__
 from lightune.doctor.checks import CHECKS, chosen, finding, look
 from lightune.doctor.exam import Exam, Symptom
-from lightune.doctor.findings import ROWS_ONLY, Diagnosis
+from lightune.doctor.findings import MOST_ROWS, ROWS_ONLY, Diagnosis
 from lightune.doctor.patient import Patient
 from lightune.doctor.reading import read_through
 from lightune.errors import UserError, near_match
 
 if TYPE_CHECKING:
     from lightune.doctor.embedded import Embed
+    from lightune.doctor.tokenised import Tokeniser
 
 ALL_ROWS, SAMPLE_ROWS = 2000, 1000  # of data that a run looks at as a whole, and of a split of more
 BY_LABEL = ("label_twins", "missing_labels", "single_class", "rare_classes", "absent_classes")  # need no text
@@ -25,6 +26,7 @@ TOLD_BY_SPLITS = ("empty", "duplicates", "leaks", "contradictions")  # when rows
 NO_GLANCE = {  # what a run does not look for -> why
     **dict.fromkeys(TOLD_BY_SPLITS, "a run says what it keeps of such rows; `lightune check` names them"),
     "label_errors": "takes longer; `lightune check` does it",
+    "truncation": "the texts were not tokenised yet",
 }
 
 
@@ -34,19 +36,21 @@ def examine(
     checks: Sequence[str] | None = None,
     group: str | None = None,
     embed: Embed | None = None,
+    tokeniser: Callable[[], Tokeniser] | None = None,
     seed: int = 0,
     advance: Callable[[int], None] = lambda n_rows: None,
 ) -> tuple[Diagnosis, list[tuple[str, Symptom]]]:
     """What is wrong with the data by all CHECKS or those named, to be read and, with every row, to be repaired.
 
-    group: a column that says what a row is about; embed: from texts to embeddings, for wrong labels; seed: of what is
-    looked at where not every row is. Raises UserError for a check or a column that is not there.
+    group: a column that says what a row is about; embed: from texts to embeddings, for wrong labels; tokeniser: for
+    what a length limit costs; seed: of what is looked at where not every row is. Raises UserError for a check or a
+    column that is not there.
     """
     started = time.monotonic()
     names = chosen(checks)
     if group is not None:
         _check_group(patient, group)
-    exam = Exam(patient, read_through(patient.texts, advance), seed, group, embed)
+    exam = Exam(patient, read_through(patient.texts, advance), seed, group, embed, tokeniser)
     symptoms = list(look(exam, names))
     return _diagnosis(patient, [(exam, symptoms)], exam.left_out, started), symptoms
 
@@ -93,7 +97,11 @@ def _diagnosis(
         text=patient.text,
         label=patient.label,
         rows={name: table.num_rows for name, table in patient.tables.items()},
-        findings=[finding(exam, *each) for exam, symptoms in found for each in symptoms],
+        findings=[
+            finding(check, symptom, exam.patient.rows_by_split(np.asarray(symptom.places, np.int64), MOST_ROWS))
+            for exam, symptoms in found
+            for check, symptom in symptoms
+        ],
         left_out=left_out,
         seconds=round(time.monotonic() - started, 3),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.data.columns import columns_of
-from lightune.doctor.exam import SHOWN, Exam, Symptom, quoted
+from lightune.doctor.exam import SHOWN, Exam, Symptom, quoted, share
 from lightune.doctor.reading import words_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _straddling(exam: Exam, group: str) -> list[Symptom]:
 
     tables = exam.patient.tables
     if len(tables) == 1:
-        exam.left_out["groups"] = f"there is one split only: nothing of {group!r} is on both sides of one yet"
+        return _to_be_torn(exam, group)
     first, *rest = ((name, _filled(table.column(group))) for name, table in tables.items())
     found = []
     for name, column in rest:
@@ -97,6 +97,22 @@ def _straddling(exam: Exam, group: str) -> list[Symptom]:
             what = f"{len(shared):,} values of {group!r} are in the training rows and in split {name}"
             found.append(Symptom("error", len(places), what, places))
     return found
+
+
+def _to_be_torn(exam: Exam, group: str) -> list[Symptom]:
+    """What a split at random would have on both sides, where there is none yet."""
+    (table,) = exam.patient.tables.values()
+    values = _filled(table.column(group)).combine_chunks().dictionary_encode().indices
+    codes = np.asarray(values.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+    sizes = np.bincount(codes + 1)[1:]  # of rows without a value there is no group
+    places = np.flatnonzero((codes >= 0) & (np.append(sizes, 0)[codes] > 1))
+    if not len(places):
+        return []
+    several = (
+        f"{int((sizes > 1).sum()):,} values of {group!r} have several rows: {share(len(places), table.num_rows)}"
+    )
+    what = f"{several}, which a split at random tears apart"
+    return [Symptom("warning", len(places), what, places)]
 
 
 def _filled(column: Any) -> Any:

@@ -28,14 +28,22 @@ SEED = 0  # of the hash functions: which ones is no choice of a run
 _WORD = re.compile(r"\w+")
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 
-_EMAIL, _CARD = "e-mail addresses", "payment card numbers"
+_EMAIL, _PHONE, _CARD, _IBAN = "e-mail addresses", "telephone numbers", "payment card numbers", "IBANs"
 PERSONAL: dict[str, re.Pattern[str]] = {
     _EMAIL: re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+"),
-    "telephone numbers": re.compile(
-        r"(?<![\w.,-])(?:\+\d{1,3}[ -]?)?(?:\(\d{2,5}\)[ -]?|\d{3,5}[ -])\d{3,4}[ -]\d{3,4}(?![\w-])"
+    _PHONE: re.compile(
+        r"""(?<![\w.,/-])(?<!\d[ ])(?:
+            \+\d(?:[ ./()-]{0,3}\d){7,14}                            # +44 20 7946 0958
+            | (?:1[ .-])?(?:\(\d{2,5}\)[ ]?|\d{3,5}[ -])\d{3,4}[ -]\d{3,4}  # 020 7946 0958, (555) 123-4567
+            | \d{3}\.\d{3}\.\d{4}                                    # 555.123.4567
+            | 0[1-9]\d{1,3}[ /-]\d{6,8}                              # 07911 123456, 0170/1234567
+            | 0[1-9](?:[ .-]\d\d){4}                                 # 01 23 45 67 89
+            | 0[1-9]\d{8,9}                                          # 07911123456
+            )(?![\w-]|[ .]?\d{3})""",
+        re.VERBOSE,
     ),
-    _CARD: re.compile(r"(?<!\d)\d{4}(?:[ -]?\d{4}){3}(?!\d)"),
-    "IBANs": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
+    _CARD: re.compile(r"(?<!\d)(?:\d{4}(?:[ -]?\d{4}){3}|3[47]\d\d[ -]?\d{6}[ -]?\d{5})(?!\d)"),
+    _IBAN: re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
     "IP addresses": re.compile(rf"(?<![\d.])(?:{_BYTE}\.){{3}}{_BYTE}(?![\d.])"),
     "US social security numbers": re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
 }
@@ -84,13 +92,14 @@ FLAGS: dict[str, Callable[[str, list[str]], bool]] = {  # what a text may be, by
 
 @dataclass(frozen=True)
 class Readings:
-    """Of N texts: hashes (N,) of the text as it is and normalised, characters (N,), flags name -> (N,), and for near
-    copies (N, BANDS) hashes of which two near texts share one, and words (N,).
+    """Of N texts: hashes (N,) of the text as it is and normalised, bytes of UTF-8 (N,), flags name -> (N,).
+
+    For near copies: (N, BANDS) hashes of which two near texts share one, and words (N,).
     """
 
     exact: Keys
     normal: Keys
-    n_characters: NDArray[np.int64]
+    n_bytes: NDArray[np.int64]
     n_words: NDArray[np.int64]
     flags: dict[str, Bools]
     bands: Keys
@@ -106,7 +115,7 @@ def read_through(texts: Texts, advance: Callable[[int], None] = lambda n_rows: N
     """Reads all texts once; `advance` is told of the rows done."""
     n = len(texts)
     exact, normal = np.empty(n, np.uint64), np.empty(n, np.uint64)
-    n_characters, n_words = np.empty(n, np.int64), np.empty(n, np.int64)
+    n_bytes, n_words = np.empty(n, np.int64), np.empty(n, np.int64)
     flags = {name: np.zeros(n, bool) for name in (*FLAGS, *PERSONAL)}
     bands = np.empty((n, BANDS), np.uint64)
     for start in range(0, n, CHUNK_ROWS):
@@ -115,7 +124,7 @@ def read_through(texts: Texts, advance: Callable[[int], None] = lambda n_rows: N
         shapes = [normalised(text) for text in chunk]
         exact[rows] = [_hash(text) for text in chunk]
         normal[rows] = [_hash(text) for text in shapes]
-        n_characters[rows] = [len(text) for text in chunk]
+        n_bytes[rows] = [len(text.encode("utf-8", "surrogatepass")) for text in chunk]
         words = [_WORD.findall(text) for text in shapes]
         n_words[rows] = [len(each) for each in words]
         for name, test in FLAGS.items():
@@ -125,7 +134,7 @@ def read_through(texts: Texts, advance: Callable[[int], None] = lambda n_rows: N
                 flags[name][place] = True
         bands[rows] = band_hashes([shingles(each) for each in words])
         advance(len(chunk))
-    return Readings(exact, normal, n_characters, n_words, flags, bands)
+    return Readings(exact, normal, n_bytes, n_words, flags, bands)
 
 
 def shingles(words: Sequence[str]) -> set[str]:
@@ -163,8 +172,26 @@ def _personal(text: str) -> list[str]:
 
 
 def _holds(name: str, text: str) -> bool:
-    found = PERSONAL[name].finditer(text)
-    return any(name != _CARD or _is_card(match.group()) for match in found)
+    is_one = _LOOKS.get(name, bool)
+    return any(is_one(match.group()) for match in PERSONAL[name].finditer(text))
+
+
+def _is_phone(found: str) -> bool:
+    """Not years, nor a part of some longer number, in groups of four, nor a book's ISBN."""
+    groups = re.findall(r"\d+", found)
+    digits = "".join(groups)
+    return {len(group) for group in groups} != {4} and not (len(digits) == 10 == len(found) and _is_isbn(digits))
+
+
+def _is_isbn(digits: str) -> bool:
+    """Whether the check digit of ten is right. Source: ISO 2108, annex B."""
+    return sum(place * int(digit) for place, digit in enumerate(digits, 1)) % 11 == 0
+
+
+def _is_iban(found: str) -> bool:
+    """Whether the check digits are right. Source: ISO 13616-1, by ISO/IEC 7064 MOD 97-10."""
+    letters = found.replace(" ", "")
+    return int("".join(str(int(letter, 36)) for letter in letters[4:] + letters[:4])) % 97 == 1
 
 
 def _is_card(digits: str) -> bool:
@@ -172,6 +199,10 @@ def _is_card(digits: str) -> bool:
     numbers = [int(digit) for digit in reversed(_DIGITS.sub("", digits))]
     doubled = [2 * number - 9 * (number > 4) for number in numbers[1::2]]
     return (sum(numbers[::2]) + sum(doubled)) % 10 == 0
+
+
+# kind of personal data -> what tells it from numbers that look like it
+_LOOKS: dict[str, Callable[[str], bool]] = {_PHONE: _is_phone, _CARD: _is_card, _IBAN: _is_iban}
 
 
 def _hash(text: str) -> int:

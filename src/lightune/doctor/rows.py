@@ -10,7 +10,8 @@ from lightune.doctor.exam import SHOWN, Exam, Symptom, share
 from lightune.doctor.findings import Fix, Severity
 from lightune.doctor.reading import PERSONAL
 
-LANGUAGE_ROWS, LANGUAGE_CHARACTERS = 3000, 60  # texts whose language is looked at, and the shortest of them
+# texts whose language is looked at, and the shortest of them: 20 letters of Japanese say as much as 60 of English
+LANGUAGE_ROWS, LANGUAGE_BYTES = 3000, 60
 SURE_OF_LANGUAGE = 0.9
 FEWEST_TEXTS = 20  # that are so long
 FEW = 0.002  # of the rows: what hardly matters
@@ -52,9 +53,9 @@ def languages(exam: Exam) -> list[Symptom]:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     places = exam.sample(10 * LANGUAGE_ROWS)
-    places = places[exam.readings.n_characters[places] >= LANGUAGE_CHARACTERS]
+    places = places[exam.readings.n_bytes[places] >= LANGUAGE_BYTES]
     if len(places) < FEWEST_TEXTS:
-        exam.left_out["languages"] = f"fewer than {FEWEST_TEXTS} texts of {LANGUAGE_CHARACTERS} characters"
+        exam.left_out["languages"] = f"fewer than {FEWEST_TEXTS} texts of {LANGUAGE_BYTES} bytes"
         return []
     places = np.sort(exam.rng.permutation(places)[:LANGUAGE_ROWS])
     identify = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).classify

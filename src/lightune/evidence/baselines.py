@@ -41,10 +41,14 @@ MOST_WEIGHTS = 20_000_000  # of a linear model, classes times words: 160 MB each
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What the frozen network makes of some training rows, (M, D) of classes y (M,), and of the test rows, (N, D)."""
+    """What the frozen network makes of some training rows, (M, D) of classes y (M,), and of the test rows, (N, D).
+
+    rows (M,): their places among the training texts.
+    """
 
     train: NDArray[np.floating]
     y: Ints
+    rows: Ints
     test: NDArray[np.floating]
 
 
@@ -121,7 +125,7 @@ def embed(
     embeddings = predict(model, encoder, tokens, hardware).embeddings
     if embeddings is None:
         return lesson
-    return replace(lesson, embeddings=Embeddings(embeddings, lesson.y_train[rows], seen.embeddings))
+    return replace(lesson, embeddings=Embeddings(embeddings, lesson.y_train[rows], rows, seen.embeddings))
 
 
 def seconds(names: Sequence[str], lesson: Lesson) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.finished import FinishedRun, Predictions
+from lightune.legible import in_a_line
 from lightune.report.parts import Block, Row, Text, decimal, number, short, table
 
 if TYPE_CHECKING:
@@ -86,5 +87,4 @@ def rows_table(
 
 def shortened(text: str) -> str:
     """The first MOST_CHARACTERS of a text in one line."""
-    line = " ".join(text[: 4 * MOST_CHARACTERS].split())
-    return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 1] + "…"
+    return in_a_line(text, MOST_CHARACTERS)

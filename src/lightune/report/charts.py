@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as Tree
 
-from lightune.report.lettering import visible
+from lightune.legible import visible
 from lightune.report.parts import MINUS, decimal, interval
 
 WIDTH, HEIGHT = 348, 214  # of a drawing, in units that are pixels where there is room

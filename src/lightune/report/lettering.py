@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
+from lightune.legible import visible
+
 # For scripts that DejaVu Sans lacks; those that are installed are used.
 OTHER_FONTS = "Noto Sans CJK SC,Noto Sans CJK JP,WenQuanYi Micro Hei,Microsoft YaHei,Hiragino Sans GB,Malgun Gothic"
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # the Unicode categories of what has no letter of its own
 
 
 @cache
@@ -37,14 +37,6 @@ def shown(text: str) -> str:
 def _shown(character: str) -> str:
     seen = visible(character)
     return seen if len(seen) > 1 or _drawable(character) else "□"
-
-
-def visible(text: str) -> str:
-    """`text` with control, bidi and other invisible characters, and half characters, as escapes."""
-    return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in UNSEEN else character
-        for character in text
-    )
 
 
 @cache

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightune.artifact.finished import FinishedRun
+from lightune.legible import visible
 from lightune.report import answers, measured, provenance
 from lightune.report.card import public_name
-from lightune.report.lettering import visible
 from lightune.report.parts import Block, Section
 from lightune.report.pictures import base_name
 

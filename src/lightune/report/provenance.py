@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 from lightune.artifact.finished import FinishedRun
@@ -29,7 +30,9 @@ def findings(run: FinishedRun) -> list[Block]:
     if not rows:
         return [Text("Nothing was found that would spoil the result."), *left_out]
     columns = ["severity", "what", "why it matters", "what to do", "check"]
-    return [table(f"{len(rows)} findings in the data, rows from 0", columns, rows, look="words"), *left_out]
+    made = table(f"{len(rows)} findings in the data, rows from 0", columns, rows, look="words")
+    under = [_examples(each.get("examples") or {}) for each in found]
+    return [replace(made, under=under) if any(under) else made, *left_out]
 
 
 def _places(rows: dict[str, list[int]]) -> str:
@@ -40,6 +43,16 @@ def _places(rows: dict[str, list[int]]) -> str:
         if places
     ]
     return "; ".join(parts)
+
+
+def _examples(examples: dict[str, list[dict[str, Any]]]) -> str:
+    """'train 3 (good): the text · train 17 (bad): another'."""
+    parts = [
+        f"{split} {each['row']} ({each['label']}): {each['text']}"
+        for split, rows in examples.items()
+        for each in rows
+    ]
+    return " · ".join(parts)
 
 
 def cost(run: FinishedRun) -> list[Block]:

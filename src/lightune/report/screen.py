@@ -76,6 +76,8 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
         journal.say(seeds_in_words(results["seeds"], results["after"]["accuracy"]))
     if results["worst_slice"]:
         journal.say(f"worst slice: {results['worst_slice']}")
+    if doubts := results["label_errors"]:
+        journal.say(f"training labels: {doubts['what']}; all {doubts['count']:,} row numbers are in doctor.json")
     journal.say(f"verdict: {results['verdict']}")
     for required in results["requirements"]:
         journal.say(f"required {required['what']}: {'yes' if required['passed'] else 'NO, ' + required['why']}")
@@ -169,6 +171,9 @@ def show_diagnosis(journal: Journal, diagnosis: Diagnosis) -> None:
         if where:
             more = " …" if any(len(places) > 8 for places in finding.rows.values()) else ""
             journal.say(f"  rows, from 0, {where}{more}")
+        for split, examples in (finding.examples or {}).items():
+            for each in examples:
+                journal.say(f"  {split} {each.row} ({each.label}): {each.text}")
         journal.say(f"  {finding.why}: {finding.do}")
     for check, why in diagnosis.left_out.items():
         journal.say(f"\nleft out: {check} ({why})")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import secrets
 import shutil
 import sys
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightune.destination import check_destination
 from lightune.errors import GateError, UserError
 
 if TYPE_CHECKING:
@@ -31,31 +31,8 @@ def ending_of(output: str) -> str:
 
 def check_output(output: str, data: str) -> None:
     """Before any work: UserError if the format or the folder cannot be, or the answers would replace `data`."""
-    ending, folder = ending_of(output), Path(output).parent
-    if output == "-":
-        return
-    if ending not in WRITERS:
-        raise UserError(f"{output}: cannot write {ending or 'this'}. Endings: {', '.join('.' + k for k in WRITERS)}.")
-    try:
-        if not folder.is_dir():
-            raise UserError(f"{output}: its folder does not exist. Make it first.")
-        there = output if Path(output).exists() else folder
-        is_other = Path(output).exists() and not Path(output).is_file()  # a device would be replaced by a file
-        if is_other or not os.access(there, os.W_OK):
-            raise UserError(f"{output}: cannot be written there. Choose another --output.")
-        if Path(output).exists() and _is_same_file(Path(output), data):
-            raise UserError(f"{output}: is the input, whose labels would be lost. Choose another --output.")
-    except OSError as error:  # a name that is too long
-        raise UserError(f"{output[:80]}: cannot be written ({error.strerror}). Choose another --output.") from None
-
-
-def _is_same_file(path: Path, data: str) -> bool:
-    if data != "-":
-        return Path(data).exists() and path.samefile(data)
-    try:
-        return os.path.samestat(path.stat(), os.fstat(sys.stdin.fileno()))  # predict RUN -o a.csv < a.csv
-    except (OSError, ValueError, AttributeError):  # closed, or no file at all
-        return False
+    if output != "-":
+        check_destination(Path(output), [f".{name}" for name in WRITERS], [data])
 
 
 @contextmanager

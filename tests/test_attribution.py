@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 import lightune
+from lightune import cli
 from lightune.data.batching import make_encoder
 from lightune.data.words import find_words
 from lightune.errors import GateError, UserError
@@ -16,6 +20,8 @@ from lightune.evidence import attribution
 from lightune.evidence.attribution import attribute, log_odds, weigh_words
 from lightune.hardware import choose_hardware
 from lightune.model import adapters, anatomy, engine, methods
+from lightune.report.marks import Piece
+from lightune.use.explaining import marked
 from tests import tiny
 
 CPU = choose_hardware("cpu", "fp32")
@@ -264,6 +270,7 @@ def words_of(text: str, *spans: tuple[int, int]) -> tuple[list[str], list[int]]:
         ("unfair, no", [(0, 2), (2, 6), (6, 7), (8, 10)], ["unfair", ",", "no"], [0, 0, 1, 2]),
         ("so good", [(0, 2), (2, 7)], ["so", "good"], [0, 1]),  # GPT's tokens hold the space before them
         ("it's 3.14", [(0, 2), (2, 3), (3, 4), (5, 9)], ["it's", "3.14"], [0, 0, 0, 1]),
+        ("fine.It's", [(0, 4), (4, 5), (5, 9)], ["fine", ".", "It's"], [0, 1, 2]),
         ("a,b", [(0, 3)], ["a,b"], [0]),  # a token over several words joins them
         ("東京タワー", [(0, 1), (1, 2), (2, 5)], ["東", "京", "タワー"], [0, 1, 2]),
         ("東京", [(0, 2)], ["東京"], [0]),
@@ -394,3 +401,49 @@ def test_a_tokenizer_that_cannot_tell_places_is_refused(classifier, monkeypatch)
     monkeypatch.setattr(type(classifier.encoder.tokenizer), "is_fast", False)
     with pytest.raises(UserError, match="does not tell where its tokens stand in a text"):
         classifier.explain(TEXTS)
+
+
+# The command
+
+
+def call(*arguments: str) -> int:
+    return cli.main(["explain", *arguments])
+
+
+def test_the_command_marks_words_by_signs_where_there_is_no_colour(tiny_run, capsys):
+    assert call(tiny_run.folder, "the lamp is \x1b lovely", "--label", "positive") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("positive 0.9")
+    assert "{+lovely+}" in out
+    assert "for positive: lovely +" in out
+    assert "\x1b" not in out
+    assert r"\x1b" in out
+
+
+def test_the_command_marks_words_by_colours_where_there_are_some():
+    parts = [Piece("a "), Piece("lovely", 2.0, 1.0), Piece(" [b]", is_read=False), Piece("dull", -0.4, -0.2)]
+    line = marked(parts, is_coloured=True)
+    assert line.plain == "  a lovely[[b]]dull"
+    assert [span.style for span in line.spans] == ["bright_blue underline bold", "dim", "dark_orange italic"]
+    assert marked(parts, is_coloured=False).plain == "  a {+lovely+}[[b]][-dull-]"
+
+
+def test_the_command_reads_lines_and_prints_json(tiny_run, classifier, monkeypatch, capsys):
+    texts = ["the lamp is lovely", "a useless kettle , i think"]
+    stdin = SimpleNamespace(buffer=io.BufferedReader(io.BytesIO("\n".join(texts).encode())))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert call(tiny_run.folder, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = json.loads(json.dumps([asdict(each) for each in classifier.explain(texts)]))
+    assert [each["text"] for each in found] == texts
+    assert found[0].keys() == expected[0].keys() >= {"label", "words", "log_odds", "blank", "gap", "prediction"}
+    for each, other in zip(found, expected, strict=True):
+        weights = [word["weight"] for word in each["words"]]
+        assert weights == pytest.approx([word["weight"] for word in other["words"]], abs=1e-3)
+
+
+def test_a_wrong_label_is_one_message(tiny_run, capsys):
+    assert call(tiny_run.folder, "a text", "--label", "positiv") == 2
+    assert capsys.readouterr().err == (
+        "lightune: label 'positiv': unknown. Did you mean 'positive'? It knows 'negative', 'positive'.\n"
+    )

@@ -34,7 +34,9 @@ def find_words(text: str, spans: Ints) -> tuple[list[tuple[int, int]], Ints]:
 def _boundaries(text: str) -> list[int]:
     import regex
 
-    return sorted({0, len(text), *(found.start() for found in regex.finditer(r"(?w)\b", text))})
+    # UAX 29 keeps example.com together; more often, a space was left out between two sentences
+    ends = regex.finditer(r"(?w)\b|(?<=\p{L})(?=[.:]\p{L})|(?<=\p{L}[.:])(?=\p{L})", text)
+    return sorted({0, len(text), *(found.start() for found in ends)})
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

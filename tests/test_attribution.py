@@ -78,6 +78,15 @@ def test_log_odds_are_those_of_the_probability():
     assert log_odds(logits, torch.tensor([0, 1])).tolist() == pytest.approx([float(each) for each in expected])
 
 
+def test_the_sum_of_slopes_is_the_trapezoidal_rule_and_doubling_uses_each_again():
+    """Of t squared, by hand: (0 / 2 + 1 / 4 + 1 / 2) / 2, and with 1 / 16 and 9 / 16 between them."""
+    two = attribution._first_sum(np.array([0.0, 1 / 24, 1 / 3]), np.array([[0.0], [0.25], [1.0]]))
+    four = attribution._finer(two, np.array([[1 / 16], [9 / 16]]))
+    assert (two.weights.tolist(), two.n_steps) == ([0.375], 2)
+    assert (four.weights.tolist(), four.n_steps) == ([0.34375], 4)
+    assert four.gap == pytest.approx(1 / 3 - 0.34375)
+
+
 def mean_model(n_words: int) -> Any:
     """Logits that are linear in the mean of the embeddings, so that integrated gradients are known by hand."""
     import torch

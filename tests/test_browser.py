@@ -18,7 +18,7 @@ from lightune.artifact.finished import read_finished
 from lightune.report.page import run_page, write_page
 from lightune.reporting import make_report
 from tests.pages import write_folder
-from tests.test_page import HOSTILE, LABELS
+from tests.test_page import HOSTILE, LABELS, hostile_words
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 LIBRARIES = ("playwright", "axe_playwright_python")
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}: pip install 'lightune[browser]'"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or CHROMIUM=path"),
 ]
-PAGES = ("whole", "hostile", "many", "old", "versus", "texts")
+PAGES = ("whole", "hostile", "many", "old", "versus", "texts", "words")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,8 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     run = read_finished(folders["whole"])
     texts = dict.fromkeys(run.predictions.rows.tolist(), "A text that is quite long. " * 20)
     write_page(run_page(replace(run, texts=texts)), root / "texts.html")
-    return made | {"versus": Path(versus["page"]), "texts": root / "texts.html"}
+    write_page(run_page(replace(run, texts=texts, attributions=hostile_words(run))), root / "words.html")
+    return made | {"versus": Path(versus["page"]), "texts": root / "texts.html", "words": root / "words.html"}
 
 
 def opened(browser: Any, path: Path, **look: Any) -> tuple[Any, list[str]]:
@@ -139,6 +140,19 @@ def test_a_keyboard_gets_to_the_content_and_scrolls_a_wide_table(browser, pages)
     wide.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("each => each.scrollLeft > 0", arg=wide.element_handle())
+    page.context.close()
+
+
+@pytest.mark.parametrize("look", [{"color_scheme": "light"}, {"color_scheme": "dark"}])
+def test_marked_words_differ_by_more_than_their_colour(look, browser, pages):
+    page, _ = opened(browser, pages["words"], **look)
+    for media in ("screen", "print"):
+        page.emulate_media(media=media)
+        drawn = "each => { const s = getComputedStyle(each); return [s.textDecorationStyle, s.backgroundColor]; }"
+        one, other = (page.locator(f"mark.{side}").first.evaluate(drawn) for side in ("for", "against"))
+        assert (one[0], other[0]) == ("solid", "dotted")
+        assert one[1] != other[1]
+    assert page.locator("mark.for").first.inner_text().endswith("+")
     page.context.close()
 
 

@@ -87,7 +87,7 @@ def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, rev
             arguments += ["--set", setting]
     if arguments[0] == "check":
         arguments += ["--model", str(tiny_bert)]
-    if arguments[0] in ("evaluate", "predict"):
+    if arguments[0] in ("evaluate", "predict", "explain"):
         arguments += ["--base", str(tiny_bert)]  # the run was copied away from it
     assert main(arguments) == 0
     if arguments[0] == "run" and "--dry-run" not in arguments:

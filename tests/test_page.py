@@ -13,11 +13,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lightune import cli
+from lightune import cli, reporting
 from lightune.artifact.finished import read_finished
 from lightune.errors import UserError
+from lightune.records import Attribution, Word
 from lightune.report.answers import shortened
 from lightune.report.charts import Scale, around
+from lightune.report.explained import rows_to_explain
+from lightune.report.marks import Piece, balance, pieces, told
 from lightune.report.page import SECTIONS, run_page
 from lightune.report.versus import versus_page
 from lightune.reporting import make_report
@@ -35,6 +38,15 @@ HOSTILE = [
     "x" * 200,
     "שלום",
 ]
+
+
+def hostile_words(run: Any) -> dict[int, Attribution]:
+    """Every third word for, against, not read; weights from 0.1 to 1."""
+    text = " ".join([*HOSTILE, "plain words " * 30])
+    found = [match.span() for match in re.finditer(r"\S+", text)]
+    words = [Word(*span, [0.1 + i / len(found), -1.0 + i / len(found), None][i % 3]) for i, span in enumerate(found)]
+    rows = run.predictions.rows[:3].tolist()
+    return {row: Attribution(text, "negative", words, 2.5, -0.5, 0.01, 16) for row in rows}
 
 
 def page_of(folder: Path) -> Reader:
@@ -105,7 +117,7 @@ def test_nothing_is_asked_of_another_place(any_page):
 def test_the_sections_come_in_order_and_the_verdict_first(whole):
     page = page_of(whole)
     targets = [value.removeprefix("#") for value in page.values("href") if value.startswith("#")]
-    assert targets == ["content", *SECTIONS]
+    assert targets == ["content", *(name for name in SECTIONS if name != "words")]  # nobody asked for texts
     verdict = json.loads((whole / "results.json").read_text())["verdict"]
     after_heading = page.texts[page.texts.index("Verdict", page.texts.index("Verdict") + 1) + 1]
     assert after_heading == f"The tuned classifier is {verdict}."
@@ -436,3 +448,124 @@ def test_making_a_page_loads_no_torch(whole, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "page.html").is_file()
+
+
+# Words behind some answers
+
+
+def test_a_text_is_cut_into_marked_plain_and_unread_pieces():
+    text = "the lamp,  is\nlovely but " + "dull " * 60
+    spans = [match.span() for match in re.finditer(r"\w+|,", text)]
+    weights = [0.01, 0.0, 0.0, -0.02, 2.0, -1.0, *[None] * 60]
+    found = Attribution(
+        text, "positive", [Word(*s, w) for s, w in zip(spans, weights, strict=True)], 3.0, 1.0, 0.0, 16
+    )
+    one, two, _, three, _, four = pieces(found)
+    assert one == Piece("the lamp, is ")
+    assert two == Piece("lovely", 2.0, 1.0)
+    assert three == Piece("but", -1.0, -0.5)
+    assert (two.sign, three.sign) == ("+", "\N{MINUS SIGN}")
+    assert not four.is_read
+    assert four.text.startswith("dull dull")
+    assert "…" in four.text
+    assert len(four.text) < 130
+    assert told(found, "-") == "for positive: lovely +2.00, the +0.01; against it: but -1.00, is -0.02"
+    assert balance(replace(found, gap=-0.06), "-") == (
+        "log-odds +3.00, +1.00 for a blank text; the words make up the difference but for 0.06 "
+        "(2.0% of all weights, 16 steps)"
+    )
+    assert balance(replace(found, blank=2.0)).endswith(
+        "; a blank text has this label nearly as much, so the words say little"
+    )
+
+
+def test_a_text_of_faint_words_has_no_mark():
+    found = Attribution("a b", "x", [Word(0, 1, 0.02), Word(2, 3, -0.03)], 1.0, 1.0, 0.0, 16)
+    assert pieces(found) == [Piece("a b")]
+
+
+def test_hostile_words_stay_text_and_are_marked(whole):
+    run = read_finished(whole)
+    raw = run_page(replace(run, attributions=hostile_words(run)))
+    page = Reader(raw)
+    assert page.wrong == []
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert not {"\u202e", "\x1b", "\x00"} & set(raw)
+    assert "<script>alert(1)</script>" in page.text
+    marks = [attrs for tag, attrs in page.tags if tag == "mark"]
+    assert {attrs["class"] for attrs in marks} == {"for", "against"}
+    assert all(0.15 <= float(str(attrs["style"]).removeprefix("--share: ")) <= 1 for attrs in marks)
+    assert "words" in page.values("id")
+    head = f"Row {run.predictions.rows[0]}, labelled negative: answered"
+    assert any(text.startswith(head) for text in page.texts)
+
+
+def test_the_rows_that_are_explained_are_wrong_broken_and_fixed_in_turn(whole):
+    predictions = read_finished(whole).predictions
+    chosen = rows_to_explain(predictions, 7)
+    assert len(set(chosen)) == 7
+    places = [predictions.rows.tolist().index(row) for row in chosen]
+    before, after = predictions.right("before"), predictions.right()
+    wrong = [place for place in places if not after[place]]
+    fixed = [place for place in places if after[place] and not before[place]]
+    assert len(wrong) + len(fixed) == 7
+    assert len(fixed) >= 2
+    assert predictions.confidence[places[0]] == predictions.confidence[~after].max()
+    assert rows_to_explain(predictions, 0) == []
+
+
+@pytest.fixture(scope="module")
+def marked_page(tiny_run, tmp_path_factory) -> Reader:
+    output = tmp_path_factory.mktemp("words") / "page.html"
+    assert cli.main(["report", tiny_run.folder, "--show-texts", "--explain", "3", "-o", str(output)]) == 0
+    return Reader(output.read_text(encoding="utf-8"))
+
+
+def test_words_are_marked_where_texts_are_shown(marked_page):
+    assert marked_page.wrong == []
+    assert sum(attrs.get("class") == "marked" for _, attrs in marked_page.tags) == 3
+    assert sum(tag == "mark" for tag, _ in marked_page.tags) > 3 + 2  # two are in the legend
+    assert "for a blank text; the words make up the difference but for" in marked_page.text
+    assert not [text for text in marked_page.texts if "are not marked" in text]
+
+
+def test_without_its_base_the_page_is_made_and_says_why(tiny_run, tmp_path, monkeypatch, capsys):
+    def gone(*others: Any, **named: Any) -> Any:
+        raise UserError(f"{tiny_run.folder}/adapter: its base model 'tiny' is not there. Give it with --base.")
+
+    monkeypatch.setattr("lightune.use.classifier.Classifier.load", gone)
+    output = tmp_path / "page.html"
+    assert cli.main(["report", tiny_run.folder, "--show-texts", "-o", str(output)]) == 0
+    page = Reader(output.read_text(encoding="utf-8"))
+    assert "kettle" in page.text
+    name = Path(tiny_run.folder).name
+    why = f"rows are not marked: {name}/adapter: its base model 'tiny' is not there. Give it with --base."
+    assert [text for text in page.texts if text.endswith(why)]
+    assert str(Path(tiny_run.folder).parent) not in page.text
+    assert "not all words are marked" in capsys.readouterr().err
+
+
+def test_when_the_time_is_over_the_rest_is_left_out_and_said(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting, "EXPLAIN_SECONDS", 0.0)
+    make_report(tiny_run.folder, show_texts=True, explain=3, output=tmp_path / "page.html")
+    page = Reader((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert sum(attrs.get("class") == "marked" for _, attrs in page.tags) == 1
+    assert "The words of 2 of 3 rows are not marked: there was time for 0 s." in page.texts
+
+
+def test_no_rows_are_explained_where_none_are_wanted(tiny_run, tmp_path):
+    make_report(tiny_run.folder, show_texts=True, explain=0, output=tmp_path / "page.html")
+    assert "words" not in Reader((tmp_path / "page.html").read_text(encoding="utf-8")).values("id")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"explain": 3}, "--explain 3: without --show-texts no words are marked"),
+        ({"explain": -1, "show_texts": True}, "--explain -1: no number of rows"),
+        ({"explain": 3, "show_texts": True, "other": "x"}, "--explain 3: with two runs no words are marked"),
+    ],
+)
+def test_rows_that_no_page_shows_cannot_be_explained(options, message, whole):
+    with pytest.raises(UserError, match=message):
+        make_report(whole, **options)

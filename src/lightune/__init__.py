@@ -10,16 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "GateError", "Prediction", "UserError", "check", "run"]
+__all__ = ["Classifier", "Explanation", "GateError", "Prediction", "UserError", "check", "run"]
 
 if TYPE_CHECKING:
     from lightune.checkup import check
     from lightune.errors import GateError, UserError
     from lightune.run import run
-    from lightune.use.classifier import Classifier, Prediction
+    from lightune.use.classifier import Classifier, Explanation, Prediction
 
 _HOMES = {
     "Classifier": "lightune.use.classifier",
+    "Explanation": "lightune.use.classifier",
     "Prediction": "lightune.use.classifier",
     "GateError": "lightune.errors",
     "UserError": "lightune.errors",

@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_check,
         _add_evaluate,
         _add_predict,
+        _add_explain,
         _add_report,
         _add_recipes,
         _add_methods,
@@ -171,6 +172,15 @@ def _add_predict(commands: Any) -> None:
     _add_loading(add)
 
 
+def _add_explain(commands: Any) -> None:
+    summary = "show how much each word of a text spoke for its label"
+    add = _command(commands, "explain", _explain, summary).add_argument
+    add("run", metavar="RUN", help="folder of a run, or its adapter folder")
+    add("texts", nargs="*", metavar="TEXT", help="a text each; without one standard input, one text a line")
+    add("--label", metavar="LABEL", help="what the words speak for or against (default: the predicted label)")
+    _add_loading(add)
+
+
 def _add_report(commands: Any) -> None:
     summary = "make the page of a finished run again, or one that compares two runs"
     add = _command(commands, "report", _report, summary).add_argument
@@ -178,6 +188,8 @@ def _add_report(commands: Any) -> None:
     add("other", nargs="?", metavar="RUN_B", help="another run, to compare the first one with")
     add("-o", "--output", metavar="FILE", help="default: RUN/report.html; of two runs report-vs-RUN_B.html here")
     add("--show-texts", action="store_true", help="the rows on the page with their texts, from the run's data")
+    add("--explain", type=int, metavar="N", help="with --show-texts: mark the words of N rows (default: 8; 0: none)")
+    add("--base", metavar="MODEL", help="where the base model is, if it moved and words are to be marked")
     add("--offline", action="store_true", help="no request leaves this machine")
 
 
@@ -318,11 +330,22 @@ def _predict(arguments: argparse.Namespace) -> None:
         _print_json(summary)
 
 
+def _explain(arguments: argparse.Namespace) -> None:
+    from lightune.use.explaining import explain_texts
+
+    names = ["run", "texts", "label", "encoding", "delimiter", "base", "device", "precision"]
+    options = {name: getattr(arguments, name) for name in names}
+    found = explain_texts(**options, journal=_journal(arguments), is_shown=not arguments.json)
+    if arguments.json:
+        _print_json(found)
+
+
 def _report(arguments: argparse.Namespace) -> None:
+    from lightune.journal import Journal
     from lightune.reporting import make_report
 
-    names = ["run", "other", "output", "show_texts", "offline"]
-    made = make_report(**{name: getattr(arguments, name) for name in names})
+    names = ["run", "other", "output", "show_texts", "explain", "base", "offline"]
+    made = make_report(**{name: getattr(arguments, name) for name in names}, journal=Journal(sys.stderr))
     if arguments.json:
         _print_json(made)
     else:

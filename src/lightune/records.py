@@ -163,6 +163,38 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word of a text, [start, end) of its characters; weight: how much it spoke for a label, None if not read."""
+
+    start: int
+    end: int
+    weight: float | None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """How much each word of a text spoke for a label, in log-odds.
+
+    log_odds of the label for the text, blank: for the text without its words. The weights sum to the difference of
+    the two but for `gap`, which more steps make smaller.
+    """
+
+    text: str
+    label: str
+    words: list[Word]
+    log_odds: float
+    blank: float
+    gap: float
+    n_steps: int
+
+    @property
+    def gap_share(self) -> float:
+        """The gap as a share of all weights, whatever their sign."""
+        total = sum(abs(word.weight) for word in self.words if word.weight is not None)
+        return abs(self.gap) / total if total else 0.0
+
+
+@dataclass(frozen=True)
 class Proof:
     """How far the logits of the reloaded adapter are from the trained model's, on how many texts."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -17,14 +18,21 @@ from lightune.destination import check_destination
 from lightune.doctor.excerpts import with_examples
 from lightune.doctor.findings import Diagnosis
 from lightune.doctor.patient import of_corpus
-from lightune.errors import GateError, UserError
+from lightune.errors import GateError, LightuneError, UserError
 from lightune.evidence.verdict import Comparison
+from lightune.journal import Journal
 from lightune.libraries import network_off
 from lightune.recipe import check_recipe
+from lightune.records import Attribution
 from lightune.report.answers import rows_named
+from lightune.report.explained import rows_to_explain
 from lightune.report.page import run_page, write_page
 from lightune.report.versus import compare_runs, versus_page
 
+if TYPE_CHECKING:
+    from lightune.use.classifier import Classifier
+
+EXPLAINED, EXPLAIN_SECONDS = 8, 60.0  # rows whose words are marked, and the time after which none is begun
 ENDINGS = (".html", ".htm")
 
 
@@ -34,20 +42,28 @@ def make_report(
     *,
     output: str | Path | None = None,
     show_texts: bool = False,
+    explain: int | None = None,
+    base: str | None = None,
     offline: bool = False,
+    journal: Journal | None = None,
 ) -> dict[str, Any]:
     """Writes the page of a run, or of two; returns where it is and what it says, as printed by --json.
 
     output: without it RUN/report.html, or report-vs-<other>.html here; show_texts: rows are shown with their texts,
-    which are read from the run's data again.
+    which are read from the run's data again; explain: of so many rows, or EXPLAINED, the words are marked, with the
+    classifier on its base, which may be elsewhere.
     Raises UserError for a folder that is no run, an output that cannot be, and data that is no longer the run's.
     """
+    _check_explain(explain, other, show_texts=show_texts)
     one, second = read_finished(run), None if other is None else read_finished(other)
     target = _target(Path(run), second, output)
     with network_off(offline):
         if second is None:
-            shown = with_texts(one, rows_named(one.predictions)) if show_texts else one
-            _write(run_page(shown), target)
+            if show_texts:
+                rows = rows_to_explain(one.predictions, EXPLAINED if explain is None else explain)
+                one = with_texts(one, {*rows_named(one.predictions), *rows})
+                one = explained(one, run, rows, base, journal or Journal(quiet=True))
+            _write(run_page(one), target)
             return {"page": str(target), "verdict": one.results["verdict"]}
         return {"page": str(target), **_compare(one, second, target, show_texts)}
 
@@ -96,6 +112,53 @@ def _with_examples(run: FinishedRun, data: Prepared) -> dict[str, Any] | None:
         seen = f"{error.error_count()} faults, such as {error.errors()[0]['msg']!r}"
         raise UserError(f"{run.name}/{DOCTOR}: cannot be read ({seen}). Make the run again.") from None
     return with_examples(diagnosis, of_corpus(data.corpus, data.other, data.text, data.label)).model_dump()
+
+
+def explained(
+    run: FinishedRun, folder: str | Path, rows: Sequence[int], base: str | None, journal: Journal
+) -> FinishedRun:
+    """The run with the words of these rows weighed for the answer after tuning, as far as that can be.
+
+    rows: the most wanted first; none is begun after EXPLAIN_SECONDS. What went wrong is a sentence on the page.
+    """
+    from lightune.use.classifier import Classifier
+
+    found: dict[int, Attribution] = {}
+    why = f"there was time for {EXPLAIN_SECONDS:.0f} s"
+    try:
+        if rows:
+            _explain_rows(Classifier.load(folder, base=base), run, rows, found, journal)
+    except LightuneError as error:
+        why = str(error).replace(str(Path(folder)), run.name).rstrip(".")
+        journal.warn(f"not all words are marked: {error}")
+    left = len(rows) - len(found)
+    note = f"The words of {left:,} of {len(rows):,} rows are not marked: {why}." if left else ""
+    return replace(run, attributions=found, unexplained=note)
+
+
+def _explain_rows(
+    classifier: Classifier, run: FinishedRun, rows: Sequence[int], found: dict[int, Attribution], journal: Journal
+) -> None:
+    """Puts what the words of each row say for its answer into `found`, until the time is over."""
+    answers = dict(zip(run.predictions.rows.tolist(), run.predictions.after, strict=True))
+    started = time.monotonic()
+    with journal.progress("explaining", len(rows)) as progress:
+        for row in rows:
+            if found and time.monotonic() - started > EXPLAIN_SECONDS:
+                break
+            (found[row],) = classifier.explain([run.texts[row]], answers[row])
+            progress.advance(1)
+
+
+def _check_explain(explain: int | None, other: object, *, show_texts: bool) -> None:
+    """UserError if rows are to be explained that no page shows."""
+    if explain is None:
+        return
+    if explain < 0:
+        raise UserError(f"--explain {explain}: no number of rows. Write 0 or more.")
+    if not show_texts or other is not None:
+        seen = "without --show-texts" if not show_texts else "with two runs"
+        raise UserError(f"--explain {explain}: {seen} no words are marked. It is for --show-texts and one run.")
 
 
 def _check_digest(source: str, found: str, wanted: str | None) -> None:

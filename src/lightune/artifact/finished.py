@@ -13,6 +13,7 @@ import numpy as np
 from lightune.artifact.folder import DOCTOR, ENVIRONMENT, PREDICTIONS, RESULTS
 from lightune.artifact.results import Results
 from lightune.errors import UserError
+from lightune.records import Attribution
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +56,8 @@ class Predictions:
 class FinishedRun:
     """A run's own files as values.
 
-    doctor: None where nobody looked for faults in the data; texts: row number -> text, where they were asked for.
+    doctor: None where nobody looked for faults in the data; texts: row number -> text, where they were asked for;
+    attributions: row number -> what its words said for the answer after tuning; unexplained: why some have none.
     """
 
     name: str
@@ -64,6 +66,8 @@ class FinishedRun:
     environment: dict[str, Any]
     doctor: dict[str, Any] | None
     texts: Mapping[int, str] = field(default_factory=dict)
+    attributions: Mapping[int, Attribution] = field(default_factory=dict)
+    unexplained: str = ""
 
 
 def read_finished(folder: str | Path) -> FinishedRun:

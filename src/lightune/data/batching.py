@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
+T = TypeVar("T")
 # Batches of up to so many tokens a text -> the multiple to which that length is rounded up: every new shape costs
 # kernels, which take time to make and memory to keep.
 LENGTH_STEPS = {64: 8, 256: 16, 10**9: 32}
@@ -166,7 +167,7 @@ def token_lists(texts: list[str], tokenizer: Any) -> list[list[int]]:
     return ids
 
 
-def truncate(ids: Sequence[int], room: int, truncation: str) -> Sequence[int]:
+def truncate(ids: Sequence[T], room: int, truncation: str) -> Sequence[T]:
     """At most `room` of `ids`: the first (head), the last (tail), or half of each (head+tail)."""
     if len(ids) <= room:
         return ids
@@ -210,10 +211,15 @@ def padded_length(length: int) -> int:
     return -(-length // step) * step
 
 
+def _width(lengths: Ints, max_tokens: int) -> int:
+    """Tokens a text, padding included, of a batch of texts of these lengths."""
+    return min(padded_length(int(lengths.max())), max_tokens)
+
+
 def collate(tokens: Tokens, rows: Ints, frame: Frame, max_tokens: int, device: str) -> dict[str, torch.Tensor]:
     """The model's inputs for `rows`: input_ids and attention_mask (B, T), token_type_ids where it uses them."""
     lengths = tokens.lengths[rows]
-    width = min(padded_length(int(lengths.max())), max_tokens)
+    width = _width(lengths, max_tokens)
     ids = np.full((len(rows), width), frame.pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)
     types = np.full_like(ids, frame.pad_type)
@@ -240,6 +246,35 @@ class Encoder:
     def tokenise(self, texts: Sequence[str]) -> Tokens:
         """Tokens of `texts`."""
         return tokenise(texts, self.tokenizer, self.frame, max_tokens=self.max_tokens, truncation=self.truncation)
+
+    def spans(self, texts: Sequence[str]) -> list[Ints]:
+        """Where in each text the tokens that are read stand, (n, 2) [start, end), special ones left out.
+
+        UserError if the tokenizer cannot tell.
+        """
+        if not self.tokenizer.is_fast:
+            kind = type(self.tokenizer).__name__
+            raise UserError(f"{kind}: does not tell where its tokens stand in a text. Its words cannot be weighed.")
+        wanted = {"add_special_tokens": False, "return_attention_mask": False, "return_offsets_mapping": True}
+        found = self.tokenizer(list(texts), verbose=False, **wanted)["offset_mapping"]
+        room = _room(self.max_tokens, self.frame)
+        kept = [truncate(spans, room, self.truncation) for spans in found]
+        return [np.array(spans, dtype=np.int64).reshape(-1, 2) for spans in kept]
+
+    @property
+    def blank_ids(self) -> list[int]:
+        """Tokens that say little: the mask, where the model has one, the padding, the unknown token."""
+        found = self.tokenizer.mask_token_id, self.frame.pad_id, self.tokenizer.unk_token_id
+        return list(dict.fromkeys(int(token) for token in found if token is not None))
+
+    def width(self, lengths: Ints) -> int:
+        """Tokens a text, padding included, of a batch of texts of these lengths."""
+        return _width(lengths, self.max_tokens)
+
+    def own(self, length: int, width: int) -> slice:
+        """The places of a text's own tokens in its row of a batch (B, width), of `length` tokens in all."""
+        start = (width - length if self.frame.pad_left else 0) + len(self.frame.prefix)
+        return slice(start, start + length - self.frame.n_special)
 
     def batch(self, tokens: Tokens, rows: Ints, device: str) -> dict[str, torch.Tensor]:
         """The model's inputs for `rows` of `tokens`."""

@@ -27,17 +27,18 @@ def listed(run: FinishedRun) -> list[Block]:
         Text(
             "Row numbers count from 0 in the data as it was read. The probability is that of the answer after tuning."
         ),
-        *(_rows(run.predictions, places, title, run.texts) for title, places in _groups(run.predictions).items()),
+        *(_rows(run.predictions, places, title, run.texts) for title, places in groups(run.predictions).items()),
     ]
 
 
 def rows_named(predictions: Predictions) -> list[int]:
     """The row numbers that `listed` shows, whose texts it can show beside them."""
-    groups = _groups(predictions).values()
-    return sorted({int(row) for places in groups for row in predictions.rows[places[:MOST_ROWS]]})
+    found = groups(predictions).values()
+    return sorted({int(row) for places in found for row in predictions.rows[places[:MOST_ROWS]]})
 
 
-def _groups(predictions: Predictions) -> dict[str, Places]:
+def groups(predictions: Predictions) -> dict[str, Places]:
+    """The places of the rows that are shown, the most confident answers first, by what happened to them."""
     before, after = predictions.right("before"), predictions.right()
     return {
         "Fixed by tuning": by_confidence(predictions, ~before & after),

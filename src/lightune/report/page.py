@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightune.artifact.finished import FinishedRun
 from lightune.legible import visible
-from lightune.report import answers, measured, provenance
+from lightune.report import answers, explained, measured, provenance
 from lightune.report.card import public_name
 from lightune.report.parts import Block, Section
 from lightune.report.pictures import base_name
@@ -28,6 +28,7 @@ SECTIONS: dict[str, tuple[str, Callable[[FinishedRun], list[Block]]]] = {  # id 
     "calibration": ("Calibration", measured.calibration),
     "slices": ("Parts of the test rows", measured.slices),
     "rows": ("Rows fixed, rows broken, confident mistakes", answers.listed),
+    "words": ("Words behind some of these answers", explained.explained),
     "findings": ("What the doctor found in the data", provenance.findings),
     "cost": ("Cost, choices and environment", provenance.cost),
     "reproduce": ("How to make it again", provenance.reproduce),
@@ -62,7 +63,8 @@ def without_folders(run: FinishedRun) -> FinishedRun:
     names = {name: base_name(name) for name in (run.results["model"]["name"], run.results["recipe"]["model"])}
     names |= {data[key]: public_name(data[key], data["revision"]) for key in ("source", "test") if data[key]}
     longest_first = {path: names[path] for path in sorted(names, key=len, reverse=True) if names[path] != path}
-    return replace(run, results=_renamed(run.results, longest_first), doctor=_renamed(run.doctor, longest_first))
+    kept = {name: _renamed(getattr(run, name), longest_first) for name in ("results", "doctor", "unexplained")}
+    return replace(run, **kept)
 
 
 def _renamed(values: T, names: Mapping[str, str]) -> T:

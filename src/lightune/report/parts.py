@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from lightune.report.marks import Piece
 
 LONG_WORD, SHORT_TEXT, LONG_NAME = 28, 50, 48  # characters
 MINUS, NOTHING = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -82,8 +85,26 @@ class Pair:
     blocks: list[Table]
 
 
+@dataclass(frozen=True)
+class MarkedText:
+    """A text whose words are marked, under what it is, over what the marks come to."""
+
+    head: str
+    pieces: list[Piece]
+    note: str
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Texts with marked words under a sentence that shows the marks."""
+
+    kind: ClassVar[str] = "marked"
+    legend: list[Piece]
+    items: list[MarkedText]
+
+
 Row = Sequence[Cell | str | int]
-Block = Text | Code | Table | Figure | Pair
+Block = Text | Code | Table | Figure | Pair | Marked
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ import numpy as np
 
 from lightune.artifact.contract import Contract
 from lightune.artifact.loading import Loaded, load_adapter
-from lightune.errors import GateError, UserError
+from lightune.errors import GateError, UserError, near_match
+from lightune.evidence.attribution import attribute, weigh_words
 from lightune.evidence.calibration import is_answered, label_sets, softmax
 from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import Hardware, choose_hardware, in_fp32
 from lightune.libraries import settle_libraries
 from lightune.model import adapters
 from lightune.model.engine import can_be_written_out, can_compute, is_written_out, quicken
+from lightune.records import Attribution
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +37,13 @@ class Prediction:
     score: float
     probabilities: dict[str, float]
     label_set: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Explanation(Attribution):
+    """How much each word of a text spoke for `label`, beside what the classifier answers."""
+
+    prediction: Prediction
 
 
 class Classifier:
@@ -96,6 +105,36 @@ class Classifier:
             for i, sure, row in zip(best, answered, proba, strict=True)
         ]
 
+    def explain(self, texts: Iterable[str], label: str | None = None) -> list[Explanation]:
+        """For each text how much its words spoke for `label`, or without one for its most probable label.
+
+        Each text takes 17 passes forward and backward, or more until the weights sum to what they should. UserError
+        for a label that is none, a tokenizer that does not tell where its tokens stand, and what `predict` refuses.
+        """
+        texts = _checked(texts, "explain")
+        if label is not None and label not in self.labels:
+            known = ", ".join(map(repr, self.labels[:20]))
+            raise UserError(f"label {label!r}: unknown.{near_match(label, self.labels)} It knows {known}.")
+        if not texts:
+            return []
+        predictions, spans, tokens = self.predict(texts), self.encoder.spans(texts), self.encoder.tokenise(texts)
+        chosen = [label or max(each.probabilities, key=each.probabilities.__getitem__) for each in predictions]
+        ids = [self.labels.index(name) for name in chosen]
+        found = attribute(self.model, self.encoder, tokens, ids, self.hardware, temperature=self.contract.temperature)
+        return [
+            Explanation(
+                text,
+                name,
+                weigh_words(text, where, each.weights),
+                each.log_odds,
+                each.blank,
+                each.gap,
+                each.n_steps,
+                prediction,
+            )
+            for text, name, where, each, prediction in zip(texts, chosen, spans, found, predictions, strict=True)
+        ]
+
     def _label_set(self, proba: NDArray[np.float64]) -> list[str] | None:
         if self.contract.conformal is None:
             return None
@@ -107,7 +146,7 @@ class Classifier:
 
         GateError if an answer is no number, as where numbers of 16 bits are too short for a network.
         """
-        texts = _checked(texts)
+        texts = _checked(texts, "predict")
         if not texts:
             return np.zeros((0, len(self.labels)))
         tokens = self.encoder.tokenise(texts)
@@ -118,12 +157,13 @@ class Classifier:
         return softmax(logits / self.contract.temperature)
 
 
-def _checked(texts: Iterable[str]) -> list[str]:
+def _checked(texts: Iterable[str], caller: str) -> list[str]:
     """The texts as a list. UserError for one string, a table, and what is no text or has no order."""
     if isinstance(texts, str | bytes):
-        raise UserError("predict takes a list of texts and got one string. Write predict([text]).")
+        raise UserError(f"{caller} takes a list of texts and got one string. Write {caller}([text]).")
     if isinstance(texts, Mapping | Set) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
-        raise UserError(f"predict takes a list of texts and got {type(texts).__name__}. Give it one column's texts.")
+        kind = type(texts).__name__
+        raise UserError(f"{caller} takes a list of texts and got {kind}. Give it one column's texts.")
     found = list(texts)
     for i, text in enumerate(found):
         if not isinstance(text, str):

@@ -42,8 +42,8 @@ def evaluate_file(
 
     UserError if the data has a class that the classifier does not know.
     """
-    with _words_of_options():
-        classifier = _load(run, base, device, precision)
+    with words_of_options():
+        classifier = load_alone(run, base, device, precision)
         text = text or classifier.contract.text
         corpus = read(data, encoding=encoding, delimiter=delimiter, offline=is_offline())
         name = scored_split(corpus, label or classifier.contract.label)
@@ -105,9 +105,9 @@ def predict_file(
     the numbers of rows and of rows without a text, and the same notes.
     """
     with ExitStack() as stack:
-        stack.enter_context(_words_of_options())
+        stack.enter_context(words_of_options())
         check_output(output, data)
-        classifier = _load(run, base, device, precision)
+        classifier = load_alone(run, base, device, precision)
         template = text or classifier.contract.text
         how = Options(encoding, delimiter, offline=is_offline())
         source = stack.enter_context(open_input(data, template, how, given=text is not None))
@@ -125,14 +125,14 @@ def predict_file(
     return {"rows": n_rows, "empty": n_empty, "output": output, "labels": classifier.labels, "notes": source.notes}
 
 
-def _load(run: str, base: str | None, device: str, precision: str) -> Classifier:
+def load_alone(run: str, base: str | None, device: str, precision: str) -> Classifier:
     """The classifier, in a process that does nothing else."""
     tune_process(choose_hardware(device))  # first: kernels are made, and their number read, as it is loaded
     return Classifier.load(run, base=base, device=device, precision=precision)
 
 
 @contextmanager
-def _words_of_options() -> Iterator[None]:
+def words_of_options() -> Iterator[None]:
     """In a message, the names of the command line's options instead of the recipe's keys."""
     try:
         yield

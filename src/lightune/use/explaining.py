@@ -1,0 +1,92 @@
+"""`lightune explain`: how much each word of a text spoke for a label, on the terminal or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lightune.data.sources import Options
+from lightune.journal import Journal
+from lightune.libraries import is_offline
+from lightune.report.marks import Piece, balance, pieces, told
+from lightune.use.classifier import Classifier, Explanation
+from lightune.use.files import load_alone, words_of_options
+from lightune.use.inputs import open_input
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+# blue and orange: told apart by nearly everybody, on a light ground and on a dark one
+STYLES = {1: "bright_blue underline", -1: "dark_orange italic"}
+SIGNS = {1: ("{+", "+}"), -1: ("[-", "-]")}  # as `git diff --word-diff` marks what it has no colour for
+STRONG = 0.5  # of the strongest word, from which on a word is bold
+
+
+def explain_texts(
+    run: str,
+    texts: Sequence[str],
+    *,
+    label: str | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    base: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    journal: Journal,
+    is_shown: bool = True,
+) -> list[dict[str, Any]]:
+    """Explains texts, or without one what standard input holds, and returns that as printed by --json.
+
+    is_shown: each explanation is told to the journal as soon as it is there.
+    """
+    done = []
+    with ExitStack() as stack:
+        stack.enter_context(words_of_options())
+        classifier = load_alone(run, base, device, precision)
+        how = Options(encoding, delimiter, offline=is_offline())
+        for some in [list(texts)] if texts else _standard_input(classifier, how, journal, stack):
+            with journal.progress("explaining", len(some)) as progress:
+                for text in some:
+                    (found,) = classifier.explain([text], label)
+                    if is_shown:
+                        show(journal, found)
+                    done.append(asdict(found))
+                    progress.advance(1)
+    return done
+
+
+def _standard_input(classifier: Classifier, how: Options, journal: Journal, stack: ExitStack) -> Iterator[list[str]]:
+    """The texts on standard input, read as `predict` reads them."""
+    source = stack.enter_context(open_input("-", classifier.contract.text, how, given=False))
+    for note in source.notes:
+        journal.say(note)
+    for _, some in source.chunks(source.kind):
+        yield some
+
+
+def show(journal: Journal, found: Explanation) -> None:
+    """The label, the text with its words marked, the strongest words in figures, and how exact that is."""
+    console, answer = journal.console, found.prediction
+    is_coloured = console.color_system is not None and not console.no_color
+    journal.say(f"{answer.label or 'no label'} {answer.score:.3f}")
+    journal.show(marked(pieces(found), is_coloured=is_coloured))
+    journal.say(f"  {told(found, '-')}")
+    journal.say(f"  {balance(found, '-')}")
+
+
+def marked(parts: Sequence[Piece], *, is_coloured: bool) -> Text:
+    """The text in one line: marked words in colours, or between signs; in brackets what was not read."""
+    from rich.text import Text
+
+    line = Text("  ")
+    for piece in parts:
+        side = 1 if piece.share > 0 else -1
+        if not piece.share:
+            line.append(piece.text if piece.is_read else f"[{piece.text.strip()}]", "" if piece.is_read else "dim")
+        elif is_coloured:
+            line.append(piece.text, STYLES[side] + " bold" * (abs(piece.share) >= STRONG))
+        else:
+            line.append(piece.text.join(SIGNS[side]))
+    return line

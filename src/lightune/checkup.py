@@ -30,6 +30,7 @@ def check(
     *,
     test: str | Path | None = None,
     text: str | None = None,
+    pair: str | None = None,
     label: str | None = None,
     group: str | None = None,
     only: str | Sequence[str] | None = None,
@@ -44,9 +45,9 @@ def check(
 ) -> Diagnosis:
     """What is wrong with labelled data; with `fix`, a repaired copy of its training rows is written to `output`.
 
-    test: separate test data; group: a column that says what a row is about; only: names of CHECKS; model: the base
-    model that looks for wrong labels, None for none; output without `fix`: where the findings go as JSON; seed: of
-    what is looked at where not every row is.
+    test: separate test data; pair: the second text, where there are two; group: a column that says what a row is
+    about; only: names of CHECKS; model: the base model that looks for wrong labels, None for none; output without
+    `fix`: where the findings go as JSON; seed: of what is looked at where not every row is.
     Raises UserError for data that cannot be read, for a check, column or model that is not there, and for an output
     that cannot be written or is one of the files that are read.
     """
@@ -59,7 +60,7 @@ def check(
         raise UserError("--fix: needs the file that the repaired copy goes to. Name it with -o.")
     if target is not None:
         check_target(target, repair.FORMATS if fix else (".json",), [source] if test is None else [source, test])
-    how = {"text": text, "label": label, "encoding": encoding, "delimiter": delimiter}
+    how = {"text": text, "pair": pair, "label": label, "encoding": encoding, "delimiter": delimiter}
     with network_off(offline), _in_words_of_options():
         asks_model = bool(model) and "label_errors" in names
         if asks_model and model != MODEL:
@@ -67,7 +68,7 @@ def check(
         patient = admit(source, test=test, offline=offline, **how)
         if fix and target is not None:
             repair.check_columns(patient, target)
-        embed = embedder(str(model), seed) if asks_model else None
+        embed = embedder(str(model), seed, pair=patient.pair is not None) if asks_model else None
         with journal.progress("reading", len(patient), "rows") as progress:
             diagnosis, symptoms = examine(
                 patient, checks=names, group=group, embed=embed, seed=seed, advance=progress.advance
@@ -95,5 +96,5 @@ def _in_words_of_options() -> Iterator[None]:
         yield
     except UserError as error:
         said = str(error).replace(" (--text, --label)", "")
-        said = re.sub(r"\bdata\.(text|label|test|encoding|delimiter)\b( =)?", r"--\1", said)
+        said = re.sub(r"\bdata\.(text|pair|label|test|encoding|delimiter)\b( =)?", r"--\1", said)
         raise UserError(re.sub(r"^model = (\S+):", r"--model \1:", said)) from error

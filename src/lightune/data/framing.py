@@ -69,6 +69,10 @@ class Frame:
         """The texts, those of a pair one after the other."""
         return list(texts) if self.middle is None else list(chain.from_iterable(map(split_pair, texts)))
 
+    def is_blank(self, text: str) -> bool:
+        """Whether the text, or one of a pair, has nothing but white space."""
+        return not all(map(str.strip, self.apart([text])))
+
     def around(self, parts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Rows of ids from the tokens of the texts, those of a pair one after the other."""
         if self.middle is None:

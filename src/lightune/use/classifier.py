@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightune.artifact.contract import Contract
 from lightune.artifact.loading import Loaded, load_adapter
+from lightune.data.framing import join_pair
 from lightune.errors import GateError, UserError
 from lightune.evidence.calibration import is_answered, label_sets, softmax
 from lightune.evidence.evaluate import predict_logits
@@ -21,6 +22,8 @@ from lightune.model.engine import can_be_written_out, can_compute, is_written_ou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Inputs = Iterable[str] | Iterable[tuple[str, str]]  # texts, or pairs of them where it was trained on these
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Prediction:
 
 
 class Classifier:
-    """`Classifier.load("runs/imdb").predict(["a text", "another"])`."""
+    """`Classifier.load("runs/imdb").predict(["a text", "another"])`; of pairs, `predict([("a", "b")])`."""
 
     def __init__(self, loaded: Loaded, hardware: Hardware):
         self.contract: Contract = loaded.contract
@@ -81,8 +84,12 @@ class Classifier:
             hardware = choose_hardware(device, "fp32")  # the check refused what can be written out: merged, but exact
         return cls(loaded, hardware)
 
-    def predict(self, texts: Iterable[str]) -> list[Prediction]:
-        """One prediction per text, in order. UserError if `texts` is one string or holds something else."""
+    def predict(self, texts: Inputs) -> list[Prediction]:
+        """One prediction per text or pair, in order.
+
+        UserError if `texts` is one string, or holds what this classifier does not read: it was trained on texts or
+        on pairs of them.
+        """
         proba = self.predict_proba(texts)
         best, abstention = proba.argmax(axis=1), self.contract.abstention
         answered = is_answered(proba, abstention.thresholds) if abstention else np.ones(len(proba), bool)
@@ -102,15 +109,15 @@ class Classifier:
         members = np.flatnonzero(label_sets(proba[None], self.contract.conformal.threshold)[0])
         return [self.labels[i] for i in members[np.argsort(-proba[members], kind="stable")]]
 
-    def predict_proba(self, texts: Iterable[str]) -> NDArray[np.float64]:
+    def predict_proba(self, texts: Inputs) -> NDArray[np.float64]:
         """Probabilities (N, C), columns in the order of `labels`; rows sum to 1.
 
         GateError if an answer is no number, as where numbers of 16 bits are too short for a network.
         """
-        texts = _checked(texts)
-        if not texts:
+        found = _checked(texts, self.encoder.frame.n_texts)
+        if not found:
             return np.zeros((0, len(self.labels)))
-        tokens = self.encoder.tokenise(texts)
+        tokens = self.encoder.tokenise(found)
         logits = predict_logits(self.model, self.encoder, tokens, self.hardware)
         if not np.isfinite(logits).all():
             precision = self.hardware.precision
@@ -118,18 +125,38 @@ class Classifier:
         return softmax(logits / self.contract.temperature)
 
 
-def _checked(texts: Iterable[str]) -> list[str]:
-    """The texts as a list. UserError for one string, a table, and what is no text or has no order."""
+def _checked(texts: Inputs, n_texts: int) -> list[str]:
+    """The texts as a list, pairs joined. UserError for one string, a table, and what is no text or has no order."""
+    what, how = ("texts", "[text]") if n_texts == 1 else ("pairs of texts", "[(first, second)]")
     if isinstance(texts, str | bytes):
-        raise UserError("predict takes a list of texts and got one string. Write predict([text]).")
+        raise UserError(f"predict takes a list of {what} and got one string. Write predict({how}).")
     if isinstance(texts, Mapping | Set) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
-        raise UserError(f"predict takes a list of texts and got {type(texts).__name__}. Give it one column's texts.")
-    found = list(texts)
-    for i, text in enumerate(found):
-        if not isinstance(text, str):
-            raise UserError(f"text {i} is {type(text).__name__}, not a string: {text!r:.80}.")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"text {i} holds half of a surrogate pair: {text!r:.80}.") from None
-    return found
+        seen = type(texts).__name__
+        raise UserError(
+            f"predict takes a list of {what} and got {seen}. Give it one column's texts, or two's in pairs."
+        )
+    return [(_text_of if n_texts == 1 else _pair_of)(text, i) for i, text in enumerate(texts)]
+
+
+def _pair_of(found: Any, i: int) -> str:
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise UserError(
+            f"text {i} is {found!r:.80}, no pair: this classifier was trained on pairs of texts. "
+            f"Write predict([(first, second)])."
+        )
+    return join_pair(*(_text_of(text, i) for text in found))
+
+
+def _text_of(text: Any, i: int) -> str:
+    if isinstance(text, tuple | list):
+        raise UserError(
+            f"text {i} is {text!r:.80}, no single text: this classifier was trained on single texts, not on pairs. "
+            f"Write predict([text])."
+        )
+    if not isinstance(text, str):
+        raise UserError(f"text {i} is {type(text).__name__}, not a string: {text!r:.80}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"text {i} holds half of a surrogate pair: {text!r:.80}.") from None
+    return text

@@ -62,6 +62,7 @@ class Contract(BaseModel):
     labels: list[str] = Field(description="class names in the order of the logits", min_length=2)
     text: str = Field(description="the column, or the template over columns, that makes the text")
     pair: str | None = Field(None, description="the same of the second text, of a classifier of pairs")
+    between: str | None = Field(None, description="token between the texts of a pair, where the tokenizer puts none")
     label: str = Field(description="the column that held the class in the training data")
     max_tokens: int = Field(description="longest input, special tokens included", ge=1)
     truncation: Literal["head", "tail", "head+tail"]
@@ -120,6 +121,7 @@ def make_contract(
         "labels": list(labels),
         "text": text,
         "pair": pair,
+        "between": encoder.frame.between,
         "label": label,
         "method": method,
         "precision": precision,

@@ -39,7 +39,7 @@ class Frame:
     """What a tokenizer puts around a text, or around and between two, and how its batches are padded.
 
     types: token types of prefix, text, suffix, or of prefix, first text, middle, second text, suffix; a text has one.
-    middle: None where there is one text only.
+    middle: None where there is one text only; between: the token there, where the tokenizer itself puts none.
     """
 
     prefix: tuple[int, ...]
@@ -49,6 +49,7 @@ class Frame:
     pad_type: int
     pad_left: bool
     middle: tuple[int, ...] | None = None
+    between: str | None = None
 
     @property
     def n_texts(self) -> int:
@@ -102,8 +103,9 @@ def find_frame(tokenizer: Any, *, pair: bool = False) -> Frame:
     pieces = [tuple(ids[start:stop]) for start, stop in pairwise(edges)]
     kinds = [tuple(types[start:stop]) for start, stop in pairwise(edges)]
     kinds[1::2] = [kind[:1] for kind in kinds[1::2]]
-    if pair and not pieces[2]:
-        pieces[2], kinds[2] = (_between(tokenizer),), kinds[1]
+    between = _between(tokenizer) if pair and not pieces[2] else None
+    if between is not None:
+        pieces[2], kinds[2] = (tokenizer.convert_tokens_to_ids(between),), kinds[1]
     return Frame(
         prefix=pieces[0],
         suffix=pieces[-1],
@@ -112,6 +114,7 @@ def find_frame(tokenizer: Any, *, pair: bool = False) -> Frame:
         pad_type=tokenizer.pad_token_type_id,
         pad_left=tokenizer.padding_side == "left",
         middle=pieces[2] if pair else None,
+        between=between,
     )
 
 
@@ -126,15 +129,15 @@ def _edges(ids: list[int], words: list[list[int]], tokenizer: Any) -> list[int]:
     return [*edges, len(ids)]
 
 
-def _between(tokenizer: Any) -> int:
+def _between(tokenizer: Any) -> str:
     """The token between two texts, for a tokenizer that puts none there."""
-    found = [token for token in (tokenizer.sep_token_id, tokenizer.eos_token_id) if token is not None]
+    found = [token for token in (tokenizer.sep_token, tokenizer.eos_token) if token is not None]
     if not found:
         raise UserError(
             f"{type(tokenizer).__name__}: puts nothing between two texts, and has no separator or end token that "
             f"could stand there. Use another model, or make one text of the two with a template in data.text."
         )
-    return int(found[0])
+    return str(found[0])
 
 
 def token_lists(texts: list[str], tokenizer: Any) -> list[list[int]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.finished import FinishedRun, Predictions
+from lightune.data.framing import SEPARATOR, split_pair
 from lightune.report.parts import Block, Row, Text, decimal, number, short, table
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def rows_table(
 
 
 def shortened(text: str) -> str:
-    """The first MOST_CHARACTERS of a text in one line."""
-    line = " ".join(text[: 4 * MOST_CHARACTERS].split())
-    return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 1] + "…"
+    """The first MOST_CHARACTERS of a text in one line; of a pair half as many of each, a bar between them."""
+    parts = split_pair(text) if SEPARATOR in text else (text,)
+    most = MOST_CHARACTERS // len(parts)
+    lines = [" ".join(part[: 4 * most].split()) for part in parts]
+    return " | ".join(line if len(line) <= most else line[: most - 1] + "…" for line in lines)

@@ -133,7 +133,8 @@ def _text_columns(classifier: Classifier, text: str | None, pair: str | None) ->
     contract = classifier.contract
     if pair is not None and contract.pair is None:
         raise UserError(
-            f"data.pair = {pair!r}: this classifier was trained on single texts ({contract.text!r}). Leave it out."
+            f"a second text, {pair!r}: this classifier was trained on single texts, of {contract.text!r}. "
+            f"Leave out data.pair."
         )
     return TextColumns(text or contract.text, pair or contract.pair)
 

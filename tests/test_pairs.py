@@ -182,6 +182,7 @@ def test_a_run_says_that_it_reads_pairs(pair_run):
     assert (results["data"]["text"], results["data"]["pair"]) == ("premise", "hypothesis")
     assert results["recipe"]["data"]["pair"] == "hypothesis"
     assert "premise and hypothesis" in {decision["choice"] for decision in results["decisions"]}
+    assert "between the two texts" not in {decision["what"] for decision in results["decisions"]}
     folder = Path(pair_run.folder)
     assert 'pair = "hypothesis"' in (folder / "recipe.toml").read_text()
     assert json.loads((folder / "doctor.json").read_text())["pair"] == "hypothesis"
@@ -230,6 +231,8 @@ def test_the_cards_lines_hold_where_the_tokenizer_puts_nothing_between(pairs_csv
     settings = SETTINGS | {"model": str(tiny.make("gpt2", tmp_path / "gpt2")), "train.epochs": 0.2}
     run = lightune.run(pairs_csv, settings=settings, output=tmp_path / "run", journal=Journal(quiet=True))
     assert read_contract(Path(run.folder) / ADAPTER).between == "<|endoftext|>"
+    told = {decision["what"]: decision["choice"] for decision in run.results["decisions"]}
+    assert told["between the two texts"] == "<|endoftext|>"
     assert_card(run.folder, lightune.Classifier.load(run.folder))
 
 
@@ -302,7 +305,7 @@ class Stdin:
 
 
 PIPED = {
-    "tab": "".join(f"{first}\t{second}\n" for first, second in PAIRS),
+    "tab": "".join(f"{first}\t{second}\n" for first, second in PAIRS) + "\n",
     "json": "".join(json.dumps({"hypothesis": second, "premise": first}) + "\n" for first, second in PAIRS),
     "csv": "hypothesis;premise\n" + "".join(f"{second};{first}\n" for first, second in PAIRS),
 }
@@ -314,8 +317,9 @@ def test_pairs_can_be_piped(kind, pair_run, classifier, tmp_path, monkeypatch):
     told = predict_file(pair_run.folder, "-", str(tmp_path / "out.csv"))
     found = answers(tmp_path / "out.csv")
     names = ("text", "text_pair") if kind == "tab" else ("premise", "hypothesis")
-    assert [tuple(row[name] for name in names) for row in found] == PAIRS
-    expected = classifier.predict(PAIRS)
+    given = [*PAIRS, ("", "")] if kind == "tab" else PAIRS  # a blank line has blank texts
+    assert ([tuple(row[name] for name in names) for row in found], told["empty"]) == (given, len(given) - 3)
+    expected = classifier.predict(given)
     assert [float(row["score"]) for row in found] == pytest.approx([each.score for each in expected], abs=1e-4)
     assert ("a pair a line" if kind == "tab" else "with the columns") in told["notes"][0]
 
@@ -388,10 +392,12 @@ def test_a_long_first_text_leaves_room_for_the_second():
     assert len(shown) < 170
 
 
-def test_the_command_line_takes_a_pair(pair_run, pairs_csv, tmp_path, capsys):
+def test_the_command_line_takes_a_pair(pair_run, pairs_csv, tiny_bert, tmp_path, capsys):
     out = str(tmp_path / "out.csv")
     assert main(["predict", pair_run.folder, str(pairs_csv), "-o", out, "--pair", "{hypothesis}"]) == 0
-    assert main(["check", str(pairs_csv), "--text", "premise", "--pair", "hypothesis", "--model", ""]) == 0
+    assert (
+        main(["check", str(pairs_csv), "--text", "premise", "--pair", "hypothesis", "--model", str(tiny_bert)]) == 0
+    )
     assert "text 'premise', pair 'hypothesis', label 'label'" in capsys.readouterr().out
     assert main(["evaluate", pair_run.folder, "--data", str(pairs_csv), "--pair", "hypotheses"]) == 2
     assert "Set --pair to" in capsys.readouterr().err

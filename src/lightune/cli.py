@@ -330,7 +330,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         say=partial(print, file=sys.stderr),
     )
     if summary["empty"]:
-        print(f"{summary['empty']:,} of {summary['rows']:,} rows have no text", file=sys.stderr)
+        print(f"{summary['empty']:,} of {summary['rows']:,} rows lack a text", file=sys.stderr)
     if arguments.json:
         _print_json(summary)
 

@@ -275,7 +275,7 @@ def encode(
     }
     limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")
     decisions = [limit, describe_cut("longer texts", rows["train"].tokens, encoder)]
-    decisions += _describe_unknown(rows["train"].tokens, encoder)
+    decisions += _describe_unknown(rows["train"].tokens, encoder) + _describe_between(encoder.frame)
     if training_tokens != "auto" and int(training_tokens) >= encoder.max_tokens:
         why = f"data.max_tokens, {encoder.max_tokens}, is no more than train.max_tokens, {training_tokens}"
         decisions.append(Decision("short texts first", "no", why))
@@ -303,6 +303,13 @@ def _describe_unknown(tokens: Tokens, encoder: Encoder) -> list[Decision]:
         )
     why = "no piece of the vocabulary stands for them; a model of the texts' language would know more"
     return [Decision("unknown tokens", f"{share:.0%}", why)] if share > 0.01 else []
+
+
+def _describe_between(frame: Frame) -> list[Decision]:
+    if frame.between is None:
+        return []
+    why = "the tokenizer itself puts nothing between two texts; its separator or end token tells them apart"
+    return [Decision("between the two texts", frame.between, why)]
 
 
 def describe_cut(what: str, tokens: Tokens, encoder: Encoder) -> Decision:

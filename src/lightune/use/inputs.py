@@ -152,8 +152,10 @@ def _line_input(start: bytes, stream: BinaryIO, wanted: TextColumns) -> Input:
 
 
 def _row_of(line: str, names: list[str], number: int) -> Row:
-    """The texts of a line by their names. UserError unless there are as many."""
-    texts = [line] if len(names) == 1 else line.split("\t")
+    """The texts of a line by their names; of a blank line, blank ones. UserError unless there are as many."""
+    if len(names) == 1 or not line.strip():
+        return dict.fromkeys(names, line)
+    texts = line.split("\t")
     if len(texts) != len(names):
         raise UserError(
             f"{STDIN}:{number}: {len(texts) - 1} tabs in {line[:60]!r}; this classifier reads pairs. Put one tab "

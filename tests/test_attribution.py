@@ -170,8 +170,8 @@ def test_at_the_start_of_the_way_every_word_is_a_mask(root, name):
     way = attribution._Way(model, encoder, tokens, labels, CPU, 1.0, [mask] * 3)
     found = [float(values[0]) for values, _ in way.at(np.arange(3), np.zeros(1))]
     inputs = encoder.batch(tokens, np.arange(3), "cpu")
-    for row, length in enumerate(tokens.lengths):
-        inputs["input_ids"][row, encoder.own(int(length), inputs["input_ids"].shape[1])] = mask
+    for row in range(len(tokens)):
+        inputs["input_ids"][row, encoder.own(tokens, row, inputs["input_ids"].shape[1])] = mask
     assert found == pytest.approx(odds(model, inputs, labels), abs=1e-4)
 
 
@@ -186,7 +186,7 @@ def test_the_blank_text_is_the_one_that_leaves_the_classifier_least_sure(root):
         inputs = encoder.batch(tokens, np.array([row]), "cpu")
         sure = {}
         for blank in encoder.blank_ids:
-            inputs["input_ids"][0, encoder.own(int(tokens.lengths[row]), inputs["input_ids"].shape[1])] = blank
+            inputs["input_ids"][0, encoder.own(tokens, int(row), inputs["input_ids"].shape[1])] = blank
             with torch.no_grad():
                 sure[blank] = float(model(**inputs).logits.softmax(1).max())
         assert chosen == min(sure, key=sure.__getitem__)

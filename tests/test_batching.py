@@ -10,11 +10,10 @@ from lightune.data.batching import (
     Encoder,
     cut_shorter,
     epoch_steps,
-    find_frame,
     make_encoder,
-    truncate,
     within_budget,
 )
+from lightune.data.framing import find_frame, truncate
 from lightune.errors import GateError, UserError
 from tests import tiny
 
@@ -96,7 +95,7 @@ def test_no_room_for_tokens_is_one_message(monkeypatch, tmp_path):
 
 
 def test_a_limit_without_room_for_text_is_one_message(tokenizer):
-    frame = batching.find_frame(tokenizer)
+    frame = find_frame(tokenizer)
     tokens = encoder(tokenizer).tokenise(TEXTS)
     for cut in (
         lambda: encoder(tokenizer, frame.n_special).tokenise(TEXTS),

@@ -49,7 +49,7 @@ def test_the_columns_of_real_files(name):
     if not (REAL / name).is_file():
         pytest.skip(f"needs the shared file {name}")
     corpus = read(str(REAL / name), encoding="cp1252" if "cp1252" in name else None)
-    text, label, decisions = choose_columns(corpus.tables["train"], text=None, label=None)
+    text, label, decisions, _ = choose_columns(corpus.tables["train"], text=None, label=None)
     assert (text, label) == REAL_FILES[name]
     assert [decision.choice for decision in decisions] == [label, text]
 
@@ -104,7 +104,7 @@ def test_the_choice(case):
 def test_a_file_sorted_by_class_is_seen_as_a_whole():
     n = 25_000
     data = pa.table({"kind": ["a"] * (n // 2) + ["b"] * (n // 2), "said": [f"word {i}" for i in range(n)]})
-    text, label, decisions = choose_columns(data, text=None, label=None)
+    text, label, decisions, _ = choose_columns(data, text=None, label=None)
     assert (text, label) == ("said", "kind")
     assert decisions[0].why == "2 distinct values in 25,000 rows; the only column with few, short, repeated values"
 
@@ -117,7 +117,7 @@ def test_a_second_text_is_mentioned_with_the_template_that_uses_it():
 
 def test_given_columns_are_taken_and_give_no_decision():
     data = table(text=text_of, label=["a", "b"], area=["x", "y"])
-    assert choose_columns(data, text="{area}: {text}", label="label") == ("{area}: {text}", "label", [])
+    assert choose_columns(data, text="{area}: {text}", label="label") == ("{area}: {text}", "label", [], None)
     assert choice(data, label="area") == ("text", "area")
     assert choice(data, text="label", label="area") == ("label", "area")
     assert choice(data, text="{label} {text}") == ("{label} {text}", "area")

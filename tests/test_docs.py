@@ -42,6 +42,14 @@ def test_generated_pages_are_fresh():
     assert generate.stale_pages() == [], "run: make docs"
 
 
+def with_pairs(rows: list[list[str]], arguments: list[str]) -> list[list[str]]:
+    """The same rows, their text under the name it is asked for by, and a second one beside it."""
+    names = [arguments[arguments.index(option) + 1] for option in ("--text", "--pair")]
+    place = rows[0].index("text")
+    texts = [[row[place], f"why {row[place]}", *row[:place], *row[place + 1 :]] for row in rows[1:]]
+    return [[*names, *rows[0][:place], *rows[0][place + 1 :]], *texts]
+
+
 def prepare(folder: Path, arguments: list[str], reviews: Path, run: str) -> None:
     """Puts there what a shown command names: data files, and the folder of a finished run."""
     with reviews.open(newline="") as file:
@@ -50,6 +58,7 @@ def prepare(folder: Path, arguments: list[str], reviews: Path, run: str) -> None
         if Path(name).suffix in (".csv", ".tsv") and arguments[place - 1] != "-o":
             # a test file shares no text with the training file
             remark = "" if arguments[place - 1] != "--test" else " indeed"
+            rows = with_pairs(rows, arguments) if "--pair" in arguments else rows
             with (folder / name).open("w", newline="") as file:
                 writer = csv.writer(file, delimiter="\t" if name.endswith(".tsv") else ",")
                 writer.writerows([rows[0], *([row[0] + remark, *row[1:]] for row in rows[1:])])

@@ -19,6 +19,7 @@ import pytest
 
 import lightune
 from lightune.artifact.contract import read_contract, seal_of
+from lightune.data.columns import TextColumns
 from lightune.data.sources import Options
 from lightune.errors import GateError, UserError
 from lightune.evidence.metrics import HEADLINE
@@ -553,7 +554,7 @@ def test_piped_lines_are_answered_as_they_arrive(tiny_run, tmp_path, monkeypatch
     with os.fdopen(reader, "rb") as stdin, os.fdopen(writer, "wb", buffering=0) as pipe:
         monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": stdin}))
         pipe.write(b"lovely\naw")
-        with open_input("-", "text", Options(), given=False) as source:
+        with open_input("-", TextColumns("text"), Options(), given=False) as source:
             chunks = source.chunks("csv")
             asked.append(next(chunks)[1])
             pipe.write("ful\ncaf\u00e9".encode())
@@ -566,7 +567,7 @@ def test_piped_lines_are_answered_as_they_arrive(tiny_run, tmp_path, monkeypatch
 @pytest.mark.parametrize("encoding", [None, "cp1252"])
 def test_many_short_lines_are_no_single_chunk(encoding, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Stdin(b"\n".join(b"%d" % i for i in range(10_000))))
-    with open_input("-", "text", Options(encoding), given=False) as source:
+    with open_input("-", TextColumns("text"), Options(encoding), given=False) as source:
         chunks = [texts for _, texts in source.chunks("csv")]
     assert [text for chunk in chunks for text in chunk] == [str(i) for i in range(10_000)]
     assert max(map(len, chunks)) <= 2048

@@ -138,8 +138,8 @@ def _gpt_bpe() -> Any:
     return _wrap(_byte_level([end]), _inputs(False), bos_token=end, eos_token=end, unk_token=end)
 
 
-def _unigram(template: str, side: str = "right") -> Any:
-    """Unigram with the given template, as ALBERT, DeBERTa-v2 and XLNet (which pads on the left) have."""
+def _unigram(template: str, pair: str, side: str = "right") -> Any:
+    """Unigram with templates of a text and of two, as ALBERT, DeBERTa-v2 and XLNet (which pads on the left) have."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     entries = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", "</s>"]
@@ -147,7 +147,7 @@ def _unigram(template: str, side: str = "right") -> Any:
     entries += [f"<unused{i}>" for i in range(300 - len(entries))]
     core = Tokenizer(models.Unigram([(entry, -float(i)) for i, entry in enumerate(entries)], unk_id=1))
     core.pre_tokenizer = pre_tokenizers.Metaspace()
-    core.post_processor = processors.TemplateProcessing(template, special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    core.post_processor = processors.TemplateProcessing(template, pair, [("[CLS]", 2), ("[SEP]", 3)])
     marks = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]", "eos_token": "</s>"}
     return _wrap(core, _inputs(True), pad_token="<pad>", unk_token="<unk>", padding_side=side, **marks)
 
@@ -168,12 +168,13 @@ def _roberta(folder: Path) -> None:
 
 def _unigram_like(folder: Path, *, model_type: str, **config: Any) -> None:
     settings = {**SIZES, "max_position_embeddings": 64, **config}
-    _write(folder, model_type, _unigram("[CLS]:0 $A:0 [SEP]:0"), **settings)
+    _write(folder, model_type, _unigram("[CLS]:0 $A:0 [SEP]:0", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1"), **settings)
 
 
 def _xlnet(folder: Path) -> None:
     sizes = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64, "d_head": 8}
-    _write(folder, "xlnet", _unigram("$A:0 [SEP]:0 [CLS]:2", side="left"), **sizes)
+    templates = ("$A:0 [SEP]:0 [CLS]:2", "$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2")
+    _write(folder, "xlnet", _unigram(*templates, side="left"), **sizes)
 
 
 def _gpt2(folder: Path) -> None:

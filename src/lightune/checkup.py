@@ -34,6 +34,7 @@ def check(
     *,
     test: str | Path | None = None,
     text: str | None = None,
+    pair: str | None = None,
     label: str | None = None,
     group: str | None = None,
     only: str | Sequence[str] | None = None,
@@ -49,9 +50,10 @@ def check(
 ) -> Diagnosis:
     """What is wrong with labelled data; with `fix`, a repaired copy of its training rows is written to `output`.
 
-    test: separate test data; group: a column that says what a row is about; only: names of CHECKS; model: the base
-    model that looks for wrong labels and counts tokens, None for none; show_texts: findings come with a few of their
-    rows; output without `fix`: where the findings go as JSON; seed: of what is looked at where not every row is.
+    test: separate test data; pair: the second text, where there are two; group: a column that says what a row is
+    about; only: names of CHECKS; model: the base model that looks for wrong labels and counts tokens, None for none;
+    show_texts: findings come with a few of their rows; output without `fix`: where the findings go as JSON; seed: of
+    what is looked at where not every row is.
     Raises UserError for data that cannot be read, for a check, column or model that is not there, and for an output
     that cannot be written or is one of the files that are read.
     """
@@ -64,14 +66,16 @@ def check(
         raise UserError("--fix: needs the file that the repaired copy goes to. Name it with -o.")
     if target is not None:
         check_target(target, repair.FORMATS if fix else (".json",), [source] if test is None else [source, test])
-    how = {"text": text, "label": label, "encoding": encoding, "delimiter": delimiter}
+    how = {"text": text, "pair": pair, "label": label, "encoding": encoding, "delimiter": delimiter}
     with network_off(offline), _in_words_of_options():
         if model and model != MODEL and ASK_MODEL & set(names):
             locate(model)  # before the reading
         patient = admit(source, test=test, offline=offline, **how)
         if fix and target is not None:
             repair.check_columns(patient, target)
-        embed, tokeniser = (embedder(model, seed), partial(tokeniser_of, model)) if model else (None, None)
+        is_pair = patient.pair is not None
+        embed = embedder(model, seed, pair=is_pair) if model else None
+        tokeniser = partial(tokeniser_of, model) if model else None
         with journal.progress("reading", len(patient), "rows") as progress:
             diagnosis, symptoms = examine(
                 patient,
@@ -107,5 +111,5 @@ def _in_words_of_options() -> Iterator[None]:
         yield
     except UserError as error:
         said = str(error).replace(" (--text, --label)", "")
-        said = re.sub(r"\bdata\.(text|label|test|encoding|delimiter)\b( =)?", r"--\1", said)
+        said = re.sub(r"\bdata\.(text|pair|label|test|encoding|delimiter)\b( =)?", r"--\1", said)
         raise UserError(re.sub(r"^model = (\S+):", r"--model \1:", said)) from error

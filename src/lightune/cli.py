@@ -116,6 +116,7 @@ def _add_run(commands: Any) -> None:
     add("target", nargs="?", metavar="RECIPE|DATA", help="a recipe's name or file, or labelled data; none: IMDB")
     add("--test", metavar="FILE", help="separate test data; without it a part of DATA is held out")
     add("--text", metavar="COLUMN|TEMPLATE", help='what to classify, e.g. review or "{title}. {content}"')
+    add("--pair", metavar="COLUMN|TEMPLATE", help="the second text, where two are classified together")
     add("--label", metavar="COLUMN", help="the column that holds the class")
     add("--output", metavar="FOLDER", help="where the run goes (default: runs/NAME, numbered)")
     add("--overwrite", action="store_true", help="replace a finished run in FOLDER, once the new one is proved")
@@ -140,6 +141,7 @@ def _add_check(commands: Any) -> None:
     add("data", metavar="DATA", help="whatever `run` reads")
     add("--test", metavar="FILE", help="separate test data, which must not share texts with DATA")
     add("--text", metavar="COLUMN|TEMPLATE", help="what is to be classified")
+    add("--pair", metavar="COLUMN|TEMPLATE", help="the second text, where two are classified together")
     add("--label", metavar="COLUMN", help="the column that holds the class")
     add("--group", metavar="COLUMN", help="what a row is about: it should not be on both sides of a split")
     add("--model", metavar="MODEL", default="minilm", help="looks for wrong labels, counts tokens; none: ''")
@@ -159,6 +161,7 @@ def _add_evaluate(commands: Any) -> None:
     add("run", metavar="RUN", help="folder of a run, or its adapter folder")
     add("--data", metavar="DATA", required=True, help="labelled data")
     add("--text", metavar="COLUMN|TEMPLATE", help="default: as in training")
+    add("--pair", metavar="COLUMN|TEMPLATE", help="the second text of a pair; default: as in training")
     add("--label", metavar="COLUMN", help="the column that holds the class")
     _add_loading(add)
 
@@ -169,6 +172,7 @@ def _add_predict(commands: Any) -> None:
     add("data", nargs="?", default="-", metavar="DATA", help="whatever `run` reads; - or nothing: stdin")
     add("-o", "--output", metavar="FILE", default="-", help="its ending says the format; -: standard output")
     add("--text", metavar="COLUMN|TEMPLATE", help="default: as in training")
+    add("--pair", metavar="COLUMN|TEMPLATE", help="the second text of a pair; default: as in training")
     _add_loading(add)
 
 
@@ -254,7 +258,19 @@ def _takes_all_letters(stream: TextIO) -> bool:
 def _run(arguments: argparse.Namespace) -> None:
     from lightune.run import run
 
-    names = ["target", "test", "text", "label", "seed", "seeds", "settings", "preset", "time_budget", "require"]
+    names = [
+        "target",
+        "test",
+        "text",
+        "pair",
+        "label",
+        "seed",
+        "seeds",
+        "settings",
+        "preset",
+        "time_budget",
+        "require",
+    ]
     names += ["no_baselines", "output", "overwrite", "offline", "dry_run"]
     result = run(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
     if arguments.json:
@@ -267,6 +283,7 @@ def _check(arguments: argparse.Namespace) -> None:
     names = [
         "test",
         "text",
+        "pair",
         "label",
         "group",
         "only",
@@ -295,6 +312,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.run,
         arguments.data,
         text=arguments.text,
+        pair=arguments.pair,
         label=arguments.label,
         encoding=arguments.encoding,
         delimiter=arguments.delimiter,
@@ -317,6 +335,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         arguments.data,
         arguments.output,
         text=arguments.text,
+        pair=arguments.pair,
         encoding=arguments.encoding,
         delimiter=arguments.delimiter,
         base=arguments.base,
@@ -325,7 +344,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         say=partial(print, file=sys.stderr),
     )
     if summary["empty"]:
-        print(f"{summary['empty']:,} of {summary['rows']:,} rows have no text", file=sys.stderr)
+        print(f"{summary['empty']:,} of {summary['rows']:,} rows lack a text", file=sys.stderr)
     if arguments.json:
         _print_json(summary)
 

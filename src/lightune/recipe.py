@@ -41,6 +41,9 @@ class DataRecipe(Section):
     source: str = Field("embedded:imdb", description="Hub id (with @revision), file, folder or embedded:NAME")
     test: str | None = Field(None, description="separate test file or folder; else the source's own test split")
     text: str | None = Field(None, description='column, or a template such as "{title}. {content}"')
+    pair: str | None = Field(
+        None, description="the second text of each row, likewise, where two are to be classified"
+    )
     label: str | None = Field(None, description="column that holds the class")
     encoding: str | None = Field(None, description="of text files that are not UTF-8, e.g. cp1252")
     delimiter: str | None = Field(None, description="of CSV files, where it is not found by itself: , ; | or tab")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lightune.artifact.finished import FinishedRun, read_finished
 from lightune.artifact.folder import DOCTOR, PAGE
+from lightune.data.framing import split_pair
 from lightune.data.prepare import Prepared, prepare
 from lightune.destination import check_destination
 from lightune.doctor.excerpts import with_examples
@@ -146,7 +147,8 @@ def _explain_rows(
         for row in rows:
             if found and time.monotonic() - started > EXPLAIN_SECONDS:
                 break
-            (found[row],) = classifier.explain([run.texts[row]], answers[row])
+            text = run.texts[row] if classifier.contract.pair is None else split_pair(run.texts[row])
+            (found[row],) = classifier.explain([text], answers[row])
             progress.advance(1)
 
 

@@ -69,6 +69,7 @@ def run(
     *,
     test: str | Path | None = None,
     text: str | None = None,
+    pair: str | None = None,
     label: str | None = None,
     seed: int | None = None,
     seeds: int | None = None,
@@ -95,6 +96,7 @@ def run(
     given = {
         "data.test": None if test is None else str(test),
         "data.text": text,
+        "data.pair": pair,
         "data.label": label,
         "seed": seed,
         "seeds": seeds,
@@ -141,7 +143,9 @@ def follow(
     diagnosis = None
     if recipe.evidence.doctor:
         with journal.phase("check", "Looking for faults in the data"):
-            diagnosis = glance(of_corpus(data.corpus, data.other, data.text, data.label), seed=seed)
+            patient = of_corpus(data.corpus, data.other, data.text, data.label, pair=data.pair)
+            diagnosis = glance(patient, seed=seed)
+            del patient
             show_faults(journal, diagnosis, recipe.data.model_dump(include={"test", "encoding", "delimiter"}))
 
     with journal.phase("load", "Loading the model"):
@@ -156,7 +160,8 @@ def follow(
 
     with journal.phase("tokenise", "Tokenising"):
         limit = base.max_tokens - methods.extra_tokens(method, options)
-        encoder = make_encoder(base.tokenizer, recipe.data.max_tokens, recipe.data.truncation, limit)
+        is_pair = data.pair is not None
+        encoder = make_encoder(base.tokenizer, recipe.data.max_tokens, recipe.data.truncation, limit, pair=is_pair)
         rows, decisions = encode(encoder, splits, recipe.train.max_tokens)
         journal.decide(*decisions)
         if diagnosis:
@@ -253,6 +258,7 @@ def follow(
                 data.corpus.digest,
                 hardware.precision,
                 calibration,
+                data.pair,
             )
             contract = save_adapter(model, encoder, contract, folder.adapter)
             journal.decide(*share_with_hub_cache(base))

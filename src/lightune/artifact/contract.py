@@ -61,6 +61,8 @@ class Contract(BaseModel):
     lightune: str = Field(description="version that wrote this")
     labels: list[str] = Field(description="class names in the order of the logits", min_length=2)
     text: str = Field(description="the column, or the template over columns, that makes the text")
+    pair: str | None = Field(None, description="the same of the second text, of a classifier of pairs")
+    between: str | None = Field(None, description="token between the texts of a pair, where the tokenizer puts none")
     label: str = Field(description="the column that held the class in the training data")
     max_tokens: int = Field(description="longest input, special tokens included", ge=1)
     truncation: Literal["head", "tail", "head+tail"]
@@ -109,6 +111,7 @@ def make_contract(
     trained_on: str,
     precision: str,
     calibration: Calibration,
+    pair: str | None = None,
 ) -> Contract:
     """The contract of a freshly trained classifier that will be saved in `adapter`."""
     reference = base.reference
@@ -117,6 +120,8 @@ def make_contract(
     values: dict[str, Any] = {
         "labels": list(labels),
         "text": text,
+        "pair": pair,
+        "between": encoder.frame.between,
         "label": label,
         "method": method,
         "precision": precision,

@@ -127,6 +127,7 @@ def gather(
             test_digest=None if data.other is None else data.other.digest,
             revision=data.corpus.revision,
             text=data.text,
+            pair=data.pair,
             label=data.label,
         ),
         model=ModelRecord(
@@ -195,7 +196,8 @@ def _resolved(
     if base.reference.why == FROM_HUB and base.reference.revision:
         values["model"] = f"{base.reference.name}@{base.reference.revision}"
     sizes = {f"{name}_rows": size for name, size in splits.asked.items()}
-    values["data"] |= {"text": data.text, "label": data.label, "max_tokens": contract.max_tokens, **sizes}
+    values["data"] |= {"text": data.text, "pair": data.pair, "label": data.label}
+    values["data"] |= {"max_tokens": contract.max_tokens, **sizes}
     values["method"] |= check_options(contract.method, checked.recipe.method.options)
     if data.corpus.revision:
         values["data"]["source"] = f"{data.corpus.source}@{data.corpus.revision}"

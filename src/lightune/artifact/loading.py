@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lightune.artifact.contract import FILE, Contract, check_files, read_contract
 from lightune.artifact.folder import ADAPTER
-from lightune.data.batching import Encoder, find_frame
+from lightune.data.batching import Encoder
+from lightune.data.framing import find_frame
 from lightune.errors import UserError
 from lightune.model import adapters, methods
 from lightune.model.backbones import Reference, load_base, locate
@@ -58,7 +59,8 @@ def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None 
     contract = read_contract(adapter)
     check_files(contract, adapter)
     tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
-    encoder = Encoder(tokenizer, find_frame(tokenizer), contract.max_tokens, contract.truncation)
+    frame = find_frame(tokenizer, pair=contract.pair is not None)
+    encoder = Encoder(tokenizer, frame, contract.max_tokens, contract.truncation)
     # heads and adapters are drawn before they are loaded: that is no business of the caller's random numbers
     with torch.random.fork_rng(devices=[], enabled=seed is None):
         model = _load_model(contract, adapter, base, seed)

@@ -42,6 +42,7 @@ class DataRecord(Strict):
     test_digest: str | None = Field(description="of the separate test data, if any")
     revision: str | None
     text: str
+    pair: str | None = Field(None, description="the second text, where there are two")
     label: str
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from lightune.data.files import MIB
+from lightune.data.framing import SEPARATOR, Frame, find_frame, shares, token_lists, truncate
 from lightune.data.scratch import joined
 from lightune.data.values import Names
 from lightune.errors import UserError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Ints = NDArray[np.int64]
+    Ints32 = NDArray[np.int32]
 
 T = TypeVar("T")
 # Batches of up to so many tokens a text -> the multiple to which that length is rounded up: every new shape costs
@@ -39,33 +41,26 @@ AUTOMATIC = {"auto": MAX_TOKENS, "most": 512}  # data.max_tokens in words
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What a tokenizer puts around a text, and how its batches are padded. Found by tokenising one word."""
+class Pairs:
+    """Tokens of both texts of N pairs, without special ones: whole (N, 2) before a cut, kept (N, 2) after it."""
 
-    prefix: tuple[int, ...]
-    suffix: tuple[int, ...]
-    types: tuple[tuple[int, ...], int, tuple[int, ...]] | None  # token types of prefix, text, suffix
-    pad_id: int
-    pad_type: int
-    pad_left: bool
-
-    @property
-    def n_special(self) -> int:
-        """Tokens that are not the text's own."""
-        return len(self.prefix) + len(self.suffix)
+    whole: Ints32
+    kept: Ints32
 
 
 @dataclass(frozen=True)
 class Tokens:
     """N tokenised texts, one after the other: row i is ids[offsets[i]:offsets[i + 1]].
 
-    n_truncated: texts that were cut; lost: tokens that were cut away, all texts together.
+    n_truncated: texts that were cut; lost: tokens that were cut away, all texts together. pairs: None
+    where there is one text a row.
     """
 
     ids: NDArray[np.int32]  # mapped from a file, and not to be written to, where it is large
     offsets: Ints
     n_truncated: int
     lost: int
+    pairs: Pairs | None = None
 
     @cached_property
     def lengths(self) -> Ints:
@@ -81,50 +76,45 @@ class Tokens:
         return len(self.offsets) - 1
 
 
-def find_frame(tokenizer: Any) -> Frame:
-    """The special tokens around a text, derived from the tokenizer's own output for one word."""
-    word = tokenizer("a", add_special_tokens=False)["input_ids"]
-    framed = tokenizer("a", return_token_type_ids=True)
-    ids, types = framed["input_ids"], framed["token_type_ids"]
-    starts = [i for i in range(len(ids) - len(word) + 1) if ids[i : i + len(word)] == word]
-    if not word or not starts:
-        raise UserError(f"{type(tokenizer).__name__}: cannot tell its special tokens from its text tokens.")
-    start, stop = starts[0], starts[0] + len(word)
-    uses_types = "token_type_ids" in tokenizer.model_input_names
-    return Frame(
-        prefix=tuple(ids[:start]),
-        suffix=tuple(ids[stop:]),
-        types=(tuple(types[:start]), types[start], tuple(types[stop:])) if uses_types else None,
-        pad_id=tokenizer.pad_token_id,
-        pad_type=tokenizer.pad_token_type_id,
-        pad_left=tokenizer.padding_side == "left",
-    )
-
-
 def tokenise(texts: Sequence[str], tokenizer: Any, frame: Frame, *, max_tokens: int, truncation: str) -> Tokens:
     """Tokens of every text, cut to max_tokens at its end, its start or its middle, special tokens kept."""
     room = _room(max_tokens, frame)
-    offsets = np.zeros(len(texts) + 1, dtype=np.int64)
-    n_truncated = lost = 0
+    whole = np.zeros((len(texts), frame.n_texts), dtype=np.int32)
 
     def chunks() -> Iterator[NDArray[np.int32]]:
-        nonlocal n_truncated, lost
         for start in range(0, len(texts), TOKENISE_ROWS):
-            rows = token_lists(list(texts[start : start + TOKENISE_ROWS]), tokenizer)
-            over = [len(ids) - room for ids in rows if len(ids) > room]
-            n_truncated, lost = n_truncated + len(over), lost + sum(over)
-            framed = [[*frame.prefix, *truncate(ids, room, truncation), *frame.suffix] for ids in rows]
-            framed = [ids or [frame.pad_id] for ids in framed]  # GPT-2 puts nothing around a text without a word
-            offsets[start + 1 : start + 1 + len(rows)] = [len(ids) for ids in framed]
-            yield np.fromiter(chain.from_iterable(framed), np.int32)
+            parts = token_lists(frame.apart(texts[start : start + TOKENISE_ROWS]), tokenizer)
+            n_tokens = np.fromiter(map(len, parts), np.int32).reshape(-1, frame.n_texts)
+            whole[start : start + TOKENISE_ROWS] = n_tokens
+            yield _cut(parts, n_tokens, frame, room, truncation)
 
-    ids = joined(chunks(), np.int32)
-    return Tokens(ids, np.cumsum(offsets, out=offsets), n_truncated, lost)
+    return _tokens(joined(chunks(), np.int32), whole, frame, room)
+
+
+def _cut(
+    parts: Sequence[Sequence[int]], whole: Ints32, frame: Frame, room: int, truncation: str
+) -> NDArray[np.int32]:
+    """The ids of all rows from the tokens of their texts, which were so many at first: whole (N, 1 or 2)."""
+    kept = shares(whole, room).ravel().tolist()
+    cut = [truncate(ids, n, truncation) for ids, n in zip(parts, kept, strict=True)]
+    return np.fromiter(chain.from_iterable(frame.around(cut)), np.int32)
+
+
+def _tokens(ids: NDArray[np.int32], whole: Ints32, frame: Frame, room: int) -> Tokens:
+    """Tokens of rows whose texts had so many (N, 1 or 2) and were cut to `room`."""
+    kept = shares(whole, room)
+    lost = (whole - kept).sum(axis=1, dtype=np.int64)
+    lengths = np.maximum(kept.sum(axis=1, dtype=np.int64) + frame.n_special, 1)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    pairs = Pairs(whole, kept) if frame.n_texts == 2 else None
+    return Tokens(ids, offsets, int(np.count_nonzero(lost)), int(lost.sum()), pairs)
 
 
 def cut_shorter(tokens: Tokens, frame: Frame, *, max_tokens: int, truncation: str) -> Tokens:
     """The same texts cut to fewer tokens, as `tokenise` would have cut them: heads and tails of a cut are its own."""
     room = _room(max_tokens, frame)
+    if tokens.pairs is not None:
+        return _pairs_shorter(tokens, tokens.pairs, frame, room, truncation)
     head = {"head": room, "tail": 0}.get(truncation, room // 2) + len(frame.prefix)
     lengths = np.minimum(tokens.lengths, max_tokens)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
@@ -143,38 +133,28 @@ def cut_shorter(tokens: Tokens, frame: Frame, *, max_tokens: int, truncation: st
     return Tokens(ids, offsets, int((tokens.lengths > max_tokens).sum()), lost)
 
 
+def _pairs_shorter(tokens: Tokens, pairs: Pairs, frame: Frame, room: int, truncation: str) -> Tokens:
+    """By what both texts had before the first cut, which alone says which was the longer of two that were cut."""
+    starts = tokens.offsets[:-1] + len(frame.prefix)
+    seconds = starts + pairs.kept[:, 0] + len(frame.middle or ())
+    edges = np.stack([starts, seconds], axis=1)  # (N, 2) where each text begins
+
+    def chunks() -> Iterator[NDArray[np.int32]]:
+        for start in range(0, len(tokens), TOKENISE_ROWS):
+            rows = slice(start, start + TOKENISE_ROWS)
+            places = zip(edges[rows].ravel().tolist(), pairs.kept[rows].ravel().tolist(), strict=True)
+            parts = [tokens.ids[first : first + n].tolist() for first, n in places]
+            yield _cut(parts, pairs.whole[rows], frame, room, truncation)
+
+    return _tokens(joined(chunks(), np.int32), pairs.whole, frame, room)
+
+
 def _room(max_tokens: int, frame: Frame) -> int:
     """Tokens of a text's own that fit. UserError if there are none."""
     room = max_tokens - frame.n_special
-    if room < 1:
-        raise UserError(f"max_tokens = {max_tokens}: the special tokens alone are {frame.n_special}.")
+    if room < frame.n_texts:
+        raise UserError(f"max_tokens = {max_tokens}: the special tokens alone are {frame.n_special}. Ask for more.")
     return room
-
-
-def token_lists(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    """The tokens of each text; nothing else is asked for, since what a tokenizer makes besides takes time."""
-    from transformers import PreTrainedTokenizerFast
-
-    if getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus:
-        # what transformers would call, but without the place of each token in its text: a fifth of the time
-        backend = tokenizer.backend_tokenizer
-        backend.no_truncation()
-        backend.no_padding()
-        backend.encode_special_tokens = tokenizer.split_special_tokens
-        return [encoded.ids for encoded in backend.encode_batch_fast(texts, add_special_tokens=False)]
-    wanted = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
-    ids: list[list[int]] = tokenizer(texts, verbose=False, **wanted)["input_ids"]
-    return ids
-
-
-def truncate(ids: Sequence[T], room: int, truncation: str) -> Sequence[T]:
-    """At most `room` of `ids`: the first (head), the last (tail), or half of each (head+tail)."""
-    if len(ids) <= room:
-        return ids
-    if truncation == "head":
-        return ids[:room]
-    head = 0 if truncation == "tail" else room // 2
-    return [*ids[:head], *ids[len(ids) - (room - head) :]]
 
 
 def epoch_steps(
@@ -228,8 +208,8 @@ def collate(tokens: Tokens, rows: Ints, frame: Frame, max_tokens: int, device: s
         ids[i, at] = tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]]
         mask[i, at] = 1
         if frame.types is not None:
-            first, middle, last = frame.types
-            types[i, at] = [*first, *[middle] * (length - frame.n_special), *last]
+            n_tokens = [length - frame.n_special] if tokens.pairs is None else tokens.pairs.kept[row].tolist()
+            types[i, at] = frame.types_of(n_tokens)
     arrays = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if frame.types else {})
     return {name: to_device(array, device) for name, array in arrays.items()}
 
@@ -248,7 +228,7 @@ class Encoder:
         return tokenise(texts, self.tokenizer, self.frame, max_tokens=self.max_tokens, truncation=self.truncation)
 
     def spans(self, texts: Sequence[str]) -> list[Ints]:
-        """Where in each text the tokens that are read stand, (n, 2) [start, end), special ones left out.
+        """Where in each text or joined pair the tokens that are read stand, (n, 2) [start, end), special ones apart.
 
         UserError if the tokenizer cannot tell.
         """
@@ -256,10 +236,18 @@ class Encoder:
             kind = type(self.tokenizer).__name__
             raise UserError(f"{kind}: does not tell where its tokens stand in a text. Its words cannot be weighed.")
         wanted = {"add_special_tokens": False, "return_attention_mask": False, "return_offsets_mapping": True}
-        found = self.tokenizer(list(texts), verbose=False, **wanted)["offset_mapping"]
-        room = _room(self.max_tokens, self.frame)
-        kept = [truncate(spans, room, self.truncation) for spans in found]
-        return [np.array(spans, dtype=np.int64).reshape(-1, 2) for spans in kept]
+        parts = self.frame.apart(texts)
+        found = self.tokenizer(parts, verbose=False, **wanted)["offset_mapping"]
+        whole = np.fromiter(map(len, found), np.int32).reshape(-1, self.frame.n_texts)
+        kept = shares(whole, _room(self.max_tokens, self.frame)).ravel().tolist()
+        cut = [
+            np.array(truncate(spans, n, self.truncation), dtype=np.int64).reshape(-1, 2)
+            for spans, n in zip(found, kept, strict=True)
+        ]
+        if self.frame.n_texts == 1:
+            return cut
+        pairs = zip(parts[::2], cut[::2], cut[1::2], strict=True)
+        return [np.concatenate([first, second + len(text) + len(SEPARATOR)]) for text, first, second in pairs]
 
     @property
     def blank_ids(self) -> list[int]:
@@ -271,10 +259,15 @@ class Encoder:
         """Tokens a text, padding included, of a batch of texts of these lengths."""
         return _width(lengths, self.max_tokens)
 
-    def own(self, length: int, width: int) -> slice:
-        """The places of a text's own tokens in its row of a batch (B, width), of `length` tokens in all."""
+    def own(self, tokens: Tokens, row: int, width: int) -> Ints:
+        """The places (n,) of the texts' own tokens of a row of `tokens` in its row of a batch (B, width)."""
+        length = int(tokens.lengths[row])
         start = (width - length if self.frame.pad_left else 0) + len(self.frame.prefix)
-        return slice(start, start + length - self.frame.n_special)
+        if tokens.pairs is None:
+            return np.arange(start, start + length - self.frame.n_special)
+        n_first, n_second = tokens.pairs.kept[row].tolist()
+        second = start + n_first + len(self.frame.middle or ())
+        return np.concatenate([np.arange(start, start + n_first), np.arange(second, second + n_second)])
 
     def batch(self, tokens: Tokens, rows: Ints, device: str) -> dict[str, torch.Tensor]:
         """The model's inputs for `rows` of `tokens`."""
@@ -304,12 +297,17 @@ class Labelled:
         return self.tokens.n_tokens
 
 
-def make_encoder(tokenizer: Any, max_tokens: int | str, truncation: Truncation, limit: int) -> Encoder:
-    """The encoder of a run. limit: the most tokens the model reads. UserError if more are asked for."""
+def make_encoder(
+    tokenizer: Any, max_tokens: int | str, truncation: Truncation, limit: int, *, pair: bool = False
+) -> Encoder:
+    """The encoder of a run, of single texts or of pairs.
+
+    limit: the most tokens the model reads. UserError if more are asked for.
+    """
     chosen = min(AUTOMATIC[max_tokens], limit) if isinstance(max_tokens, str) else max_tokens
     if chosen > limit:
         raise UserError(f"data.max_tokens = {max_tokens}: this model reads {limit} tokens at most. Ask for fewer.")
-    return Encoder(tokenizer, find_frame(tokenizer), chosen, truncation)
+    return Encoder(tokenizer, find_frame(tokenizer, pair=pair), chosen, truncation)
 
 
 def encode(
@@ -325,7 +323,7 @@ def encode(
     }
     limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")
     decisions = [limit, describe_cut("longer texts", rows["train"].tokens, encoder)]
-    decisions += _describe_unknown(rows["train"].tokens, encoder)
+    decisions += _describe_unknown(rows["train"].tokens, encoder) + _describe_between(encoder.frame)
     if training_tokens != "auto" and int(training_tokens) >= encoder.max_tokens:
         why = f"data.max_tokens, {encoder.max_tokens}, is no more than train.max_tokens, {training_tokens}"
         decisions.append(Decision("short texts first", "no", why))
@@ -344,7 +342,7 @@ def _describe_unknown(tokens: Tokens, encoder: Encoder) -> list[Decision]:
     # some tokenizers begin every text with what also stands for an unknown word
     parts = (tokens.ids[start : start + MIB] for start in range(0, tokens.n_tokens, MIB))
     n_unknown = sum(int(np.count_nonzero(part == unknown)) for part in parts)
-    n_unknown -= (frame.prefix + frame.suffix).count(unknown) * len(tokens)
+    n_unknown -= frame.special.count(unknown) * len(tokens)
     share = n_unknown / max(1, tokens.n_tokens - frame.n_special * len(tokens))
     if share > MOST_UNKNOWN:
         raise UserError(
@@ -353,6 +351,13 @@ def _describe_unknown(tokens: Tokens, encoder: Encoder) -> list[Decision]:
         )
     why = "no piece of the vocabulary stands for them; a model of the texts' language would know more"
     return [Decision("unknown tokens", f"{share:.0%}", why)] if share > 0.01 else []
+
+
+def _describe_between(frame: Frame) -> list[Decision]:
+    if frame.between is None:
+        return []
+    why = "the tokenizer itself puts nothing between two texts; its separator or end token tells them apart"
+    return [Decision("between the two texts", frame.between, why)]
 
 
 def describe_cut(what: str, tokens: Tokens, encoder: Encoder) -> Decision:

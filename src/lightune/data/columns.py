@@ -23,6 +23,13 @@ TEXT_NAMES = (
     *("text", "sentence", "review", "content", "question", "phrase", "body", "message", "comment", "tweet"),
     *("document", "utterance", "title", "v2", "query", "description", "sms", "abstract", "headline", "post"),
 )
+# Names of the two texts of a pair, in this order.
+PAIR_NAMES = (
+    *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2")),
+    *(("sentence_1", "sentence_2"), ("question_1", "question_2"), ("text_1", "text_2"), ("text_a", "text_b")),
+    *(("sentence_a", "sentence_b"), ("text", "text_pair"), ("query", "passage"), ("query", "document")),
+    *(("question", "passage"), ("question", "sentence"), ("question", "answer"), ("claim", "evidence")),
+)
 
 _SAMPLE_ROWS = 10_000
 _MAX_CLASSES = 300
@@ -43,14 +50,17 @@ class _Profile:
     example: str
 
 
-def choose_columns(table: pa.Table, *, text: str | None, label: str | None) -> tuple[str, str, list[Decision]]:
-    """The text column (or template) and the label column, with the reason for each that was not given.
+def choose_columns(
+    table: pa.Table, *, text: str | None, label: str | None, pair: str | None = None
+) -> tuple[str, str, list[Decision], str | None]:
+    """The text column (or template), the label column, the reason for each that was not given, and the second text.
 
+    pair: of the second text, likewise; without it, and without a text, two columns with the names of a pair are one.
     Raises UserError if a given one is not there or cannot be used, or if the others leave no clear choice.
     """
     if text is None or label is None:
         _check_header(table)
-    given = check_text_choice(table, text) if text is not None else []
+    given = check_texts(table, text, pair)
     if label is not None:
         check_column(table, label, "label")
     profiles = _profiles(table)
@@ -59,23 +69,28 @@ def choose_columns(table: pa.Table, *, text: str | None, label: str | None) -> t
         label, decision = _pick_label(table, [p for p in profiles if p.name not in given])
         decisions.append(decision)
     if text is None:
-        text, decision = _pick_text(table, [p for p in profiles if p.name != label])
+        text, pair, decision = _pick_texts(table, [p for p in profiles if p.name not in (label, *given)], pair)
         decisions.append(decision)
-    elif label in given:
+    if label in given:
         raise UserError(f"column {label!r} is named as text and as label. {_HOW}")
-    return text, label, decisions
+    if text == pair:
+        raise UserError(f"{text!r} is named as both texts of a pair. Set data.pair (--pair) to the second one.")
+    return text, label, decisions, pair
 
 
 # What was given
 
 
-def check_text_choice(table: pa.Table, text: str) -> list[str]:
-    """The columns that `text` uses."""
-    names = [text] if text in table.column_names else [name for _, name in template(text) if name is not None]
-    if not names:
-        check_column(table, text, "text")
-    for name in names:
-        check_column(table, name, "text")
+def check_texts(table: pa.Table, text: str | None, pair: str | None) -> list[str]:
+    """The columns that a text and a second one use, where there are such. UserError if one cannot be used."""
+    given = {"text": text, "pair": pair}
+    return [name for role, one in given.items() if one is not None for name in _check_text(table, one, role)]
+
+
+def _check_text(table: pa.Table, text: str, role: str) -> list[str]:
+    names = [text] if text in table.column_names else [name for _, name in template(text, role) if name is not None]
+    for name in names or [text]:
+        check_column(table, name, role)
     return names
 
 
@@ -84,24 +99,43 @@ def columns_of(text: str) -> list[str]:
     return [name for _, name in template(text) if name is not None] or [text]
 
 
-def template(text: str) -> list[tuple[str, str | None]]:
-    """(literal, column) pairs of "{title}. {content}"; the column is None after the last one."""
+@dataclass(frozen=True)
+class TextColumns:
+    """Columns or templates that make the text of a row, or the two of a pair."""
+
+    text: str
+    pair: str | None = None
+
+    @property
+    def names(self) -> set[str]:
+        """The columns that they use."""
+        return {name for text in (self.text, self.pair) if text is not None for name in columns_of(text)}
+
+
+def used_columns(table: pa.Table, *texts: str | None) -> list[str]:
+    """The columns of a table from which one text or two are made; None for a text that is not there."""
+    found = [text for text in texts if text is not None]
+    return [name for text in found for name in ([text] if text in table.column_names else columns_of(text))]
+
+
+def template(text: str, role: str = "text") -> list[tuple[str, str | None]]:
+    """(literal, column) pairs of "{title}. {content}"; the column is None after the last one. role: text or pair."""
     try:
         parts = list(Formatter().parse(text))
     except ValueError as error:
-        raise UserError(f"data.text is {text!r}: {error}. Write '{{column}}', and '{{{{' for a brace.") from None
+        raise UserError(f"data.{role} is {text!r}: {error}. Write '{{column}}', and '{{{{' for a brace.") from None
     for _, name, spec, conversion in parts:
         if name == "" or spec or conversion:
-            raise UserError(f"data.text is {text!r}: only plain '{{column}}' may stand in braces. Name a column.")
+            raise UserError(f"data.{role} is {text!r}: only plain '{{column}}' may stand in braces. Name a column.")
     return [(literal, name) for literal, name, _, _ in parts]
 
 
 def check_column(table: pa.Table, name: str, role: str) -> None:
-    """UserError unless the table has a column of plain text by this name. role: text or label."""
+    """UserError unless the table has a column of plain text by this name. role: text, pair or label."""
     if name not in table.column_names:
         raise UserError(
             f"no column {name!r}. Found: {table.column_names}.{near_match(name, table.column_names)} "
-            f"Set data.{role} to the one that holds the {'text' if role == 'text' else 'class'}."
+            f"Set data.{role} to the one that holds the {'class' if role == 'label' else 'text'}."
         )
     _check_usable(table, name, role)
 
@@ -112,7 +146,7 @@ def _check_usable(table: pa.Table, name: str, role: str) -> None:
         raise UserError(_several_labels(name, kind))
     if kind:
         raise UserError(
-            f"column {name!r} cannot be the {role}: it holds {kind}, not text. "
+            f"column {name!r} cannot be the {'label' if role == 'label' else 'text'}: it holds {kind}, not text. "
             f"Turn it into plain text in the file, or set data.{role} to another of {_usable(table)}."
         )
 
@@ -251,6 +285,27 @@ def _describe(profiles: list[_Profile], most: int = 12) -> str:
     shown = [f"{p.name[:40]!r} (e.g. {p.example!r}, {p.n_distinct:,} distinct)" for p in profiles[:most]]
     more = f" and {len(profiles) - most} more" if len(profiles) > most else ""
     return (", ".join(shown) or "none that holds text") + more
+
+
+def _pick_texts(table: pa.Table, profiles: list[_Profile], pair: str | None) -> tuple[str, str | None, Decision]:
+    """The text, and the second one where the longest text is one of two with the names of a pair."""
+    known = _known_pair(profiles) if pair is None else None
+    if known is None:
+        text, decision = _pick_text(table, profiles)
+        return text, pair, decision
+    why = "known names of a pair; data.text alone (--text) would read one of them"
+    return *known, Decision("text columns", " and ".join(known), why)
+
+
+def _known_pair(profiles: list[_Profile]) -> tuple[str, str] | None:
+    """The first of PAIR_NAMES that is there, unless another column holds longer texts."""
+    names = {p.name.strip().lower(): p for p in profiles if p.n_rows}
+    most = max((p.mean_words for p in profiles), default=0.0)
+    for pair in PAIR_NAMES:
+        found = [names[name] for name in pair if name in names]
+        if len(found) == 2 and max(p.mean_words for p in found) >= _NEAR * most:
+            return found[0].name, found[1].name
+    return None
 
 
 def _pick_text(table: pa.Table, profiles: list[_Profile]) -> tuple[str, Decision]:

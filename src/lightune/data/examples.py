@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightune.data.columns import check_column, check_text_choice, template, unusable
+from lightune.data.columns import check_column, check_texts, template, unusable
+from lightune.data.framing import SEPARATOR
 from lightune.data.scratch import CHUNK_ROWS, gathered
 from lightune.data.values import Names, Numbers, Texts
 from lightune.errors import UserError, near_match
@@ -30,6 +31,7 @@ def examples(
     label: str | None,
     class_names: list[str] | None = None,
     fewest_classes: int = 2,
+    pair: str | None = None,
 ) -> tuple[Examples, list[Decision]]:
     """Texts and labels of the rows that have both, in source order, and what was dropped or noticed.
 
@@ -38,17 +40,20 @@ def examples(
     Raises UserError if over half of the rows would be dropped, fewer classes than fewest_classes are left, or
     a class name is unfit.
     """
-    check_text_choice(table, text)
-    texts, blank = render(table, text)
+    used = check_texts(table, text, pair)
+    texts, blank = render(table, text, pair)
     rows = np.arange(table.num_rows)
     if label is None:
         import pyarrow.compute as pc
 
-        filled = pc.if_else(blank, "", texts)  # in memory: prediction comes with a part of a table at a time
+        filled = (
+            pc.if_else(blank, "", texts) if pair is None else texts
+        )  # in memory: prediction comes with a part of a table at a time
         return Examples(Texts.of_column(filled, rows), None, Numbers(rows)), []
     check_column(table, label, "label")
     labels = stripped_labels(table.column(label))
-    kept, decisions = _keep(blank.to_numpy(), labels, label)
+    kept, decisions = _keep(blank.to_numpy(), labels, label, is_pair=pair is not None)
+    decisions += [] if pair is None else _separators(table, used)
     names, notes = _class_names(labels.take(kept), label, class_names)
     if len(names.counts()) < fewest_classes:
         raise UserError(
@@ -58,26 +63,47 @@ def examples(
     return Examples(Texts.of_column(texts, kept), names, Numbers(kept)), decisions + notes
 
 
-def render(table: pa.Table, text: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """One text per row, and whether every column that it uses is missing or blank there."""
-    if text in table.column_names:
+def render(table: pa.Table, text: str, pair: str | None = None) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """One text per row, a pair joined to one, and whether every column of it, or of one of a pair, is blank."""
+    if pair is None and text in table.column_names:
         return table.column(text), _is_blank(table.column(text))
-    parts = template(text)
     starts = range(0, max(1, table.num_rows), CHUNK_ROWS)
-    rendered = gathered(_filled(parts, table.slice(start, CHUNK_ROWS)) for start in starts)
+    rendered = gathered(_rendered(table.slice(start, CHUNK_ROWS), text, pair) for start in starts)
     return rendered.column("text"), rendered.column("blank")
 
 
-def _filled(parts: list[tuple[str, str | None]], table: pa.Table) -> pa.Table:
+def _rendered(table: pa.Table, text: str, pair: str | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    texts, blank = _filled(text, table)
+    if pair is not None:
+        seconds, no_second = _filled(pair, table)
+        first, second = (pc.replace_substring(each, SEPARATOR, " ") for each in (texts, seconds))
+        texts, blank = pc.binary_join_element_wise(first, second, SEPARATOR), pc.or_(blank, no_second)
+    return pa.table({"text": texts, "blank": blank})
+
+
+def _filled(text: str, table: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """A column or template of some rows, a missing cell as "", and whether all its columns are blank there."""
+    import pyarrow.compute as pc
+
+    parts = [("", text)] if text in table.column_names else template(text)
     columns = {name: table.column(name) for _, name in parts if name is not None}
     pieces: list[Any] = []
     for literal, name in parts:
         pieces += [literal] if name is None else [literal, pc.fill_null(columns[name], "")]
-    blank = reduce(pc.and_, map(_is_blank, columns.values()))
-    return pa.table({"text": pc.binary_join_element_wise(*pieces, ""), "blank": blank})
+    return pc.binary_join_element_wise(*pieces, ""), reduce(pc.and_, map(_is_blank, columns.values()))
+
+
+def _separators(table: pa.Table, columns: list[str]) -> list[Decision]:
+    """That a control character of the source stands for what joins a pair, and gave way to a space."""
+    import pyarrow.compute as pc
+
+    found = (pc.fill_null(pc.match_substring(table.column(name), SEPARATOR), False) for name in columns)
+    count = pc.sum(reduce(pc.or_, found)).as_py() or 0
+    why = f"in {count:,} of {table.num_rows:,} rows; the character stands between the two texts of a pair"
+    return [Decision("unit separators (U+001F)", "made spaces", why)] if count else []
 
 
 def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -107,9 +133,11 @@ def is_unlabelled(table: pa.Table, label: str) -> bool:
     return bool(pc.all(_is_blank(table.column(label)), min_count=0).as_py())
 
 
-def _keep(blank: NDArray[np.bool_], labels: Names, label: str) -> tuple[NDArray[np.int64], list[Decision]]:
-    """The rows with a label and a text, and a decision for each reason that dropped some."""
-    n = len(labels)
+def _keep(
+    blank: NDArray[np.bool_], labels: Names, label: str, *, is_pair: bool
+) -> tuple[NDArray[np.int64], list[Decision]]:
+    """The rows with a label and a text, and a decision for each reason that dropped some; a pair needs both texts."""
+    n, lack = len(labels), "lack one of their two texts" if is_pair else "have no text"
     has_label = labels.codes != labels.names.index("")
     unlabelled = n - int(has_label.sum())
     if unlabelled == n:
@@ -117,10 +145,11 @@ def _keep(blank: NDArray[np.bool_], labels: Names, label: str) -> tuple[NDArray[
     empty = int((has_label & blank).sum())
     if (unlabelled + empty) * 2 > n:
         raise UserError(
-            f"{unlabelled:,} of {n:,} rows have no label in {label!r} and {empty:,} more have no text: over "
+            f"{unlabelled:,} of {n:,} rows have no label in {label!r} and {empty:,} more {lack}: over "
             f"half would be dropped. Set data.text and data.label to the right columns, or remove those rows."
         )
-    found = (("rows without a label", unlabelled), ("rows without a text", empty))
+    without = "rows without both texts of the pair" if is_pair else "rows without a text"
+    found = (("rows without a label", unlabelled), (without, empty))
     decisions = [Decision(what, "dropped", f"{count:,} of {n:,} rows") for what, count in found if count]
     return np.flatnonzero(has_label & ~blank), decisions
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightune.data.batching import MAX_TOKENS
-from lightune.data.columns import choose_columns, columns_of
+from lightune.data.columns import choose_columns, used_columns
 from lightune.data.examples import examples, is_unlabelled
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.splits import split
@@ -45,6 +45,7 @@ class Prepared:
     dev: Examples | None
     test: Examples | None
     text: str
+    pair: str | None
     label: str
     class_names: list[str] | None
     other: Corpus | None
@@ -57,19 +58,20 @@ def prepare(recipe: DataRecipe) -> Prepared:
     corpus = _read(recipe.source, recipe)
     train_name = training_split(corpus)
     table = corpus.tables[train_name]
-    text, label, decisions = choose_columns(table, text=recipe.text, label=recipe.label)
+    text, label, decisions, pair = choose_columns(table, text=recipe.text, label=recipe.label, pair=recipe.pair)
     rows = Decision("rows", f"{table.num_rows:,}", f"{recipe.source}, split {train_name}")
-    source, dropped = examples(table, text=text, label=label, class_names=corpus.class_names.get(label))
-    other = _test_corpus(recipe)
-    held_out, tables, more = _held_out(corpus, other, train_name, text, label)
-    every = (rows, *decisions, *dropped, *more)
     names = corpus.class_names.get(label)
+    source, dropped = examples(table, text=text, label=label, class_names=names, pair=pair)
+    other = _test_corpus(recipe)
+    held_out, tables, more = _held_out(corpus, other, train_name, text, label, pair)
+    every = (rows, *decisions, *dropped, *more)
     return Prepared(
         corpus,
         source,
         held_out.get("dev"),
         held_out.get("test"),
         text,
+        pair,
         label,
         names,
         other,
@@ -86,7 +88,7 @@ def _test_corpus(recipe: DataRecipe) -> Corpus | None:
 
 
 def _held_out(
-    corpus: Corpus, other: Corpus | None, train_name: str, text: str, label: str
+    corpus: Corpus, other: Corpus | None, train_name: str, text: str, label: str, pair: str | None
 ) -> tuple[dict[str, Examples], dict[str, pa.Table], list[Decision]]:
     """The test rows and the dev rows that come as splits of their own, where there are any, and their tables.
 
@@ -105,7 +107,7 @@ def _held_out(
             decisions.append(Decision(f"split {name}", "not used", f"it has no column {label!r}"))
             continue
         try:
-            choose_columns(there.tables[name], text=text, label=label)
+            choose_columns(there.tables[name], text=text, label=label, pair=pair)
         except UserError as error:
             needed = f"{there.source}, split {name}: needs the columns of the training data"
             raise UserError(f"{needed}: {error}") from None
@@ -113,7 +115,9 @@ def _held_out(
             decisions.append(Decision(f"split {name}", "not used", f"nobody labelled it (no value in {label!r})"))
             continue
         names = there.class_names.get(label)
-        rows, dropped = examples(there.tables[name], text=text, label=label, class_names=names, fewest_classes=1)
+        rows, dropped = examples(
+            there.tables[name], text=text, label=label, pair=pair, class_names=names, fewest_classes=1
+        )
         purpose = "dev" if "test" in found else "test"
         found[purpose], tables[purpose] = rows, there.tables[name]
         decisions += [Decision(f"{purpose} split", f"{len(rows):,} rows", f"{there.source}, split {name}"), *dropped]
@@ -123,10 +127,10 @@ def _held_out(
 def metadata(data: Prepared, rows: Sequence[int], asked: Sequence[str] | str) -> dict[str, list[str]]:
     """column -> the value of each of the test rows, as text.
 
-    asked: columns; "auto" for those that are neither text nor label and have 2 to MOST_VALUES different values.
+    asked: columns; "auto" for those that are neither a text nor the label and have 2 to MOST_VALUES different values.
     UserError for a column that is not there.
     """
-    used, is_auto = {data.label, data.text, *columns_of(data.text)}, isinstance(asked, str)
+    used, is_auto = {data.label, *used_columns(data.test_table, data.text, data.pair)}, isinstance(asked, str)
     others = [name for name in data.test_table.column_names if name not in used]
     names = others if is_auto else list(asked)
     for name in names:

@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 MAX_TOKENS = 128  # of a text: what it is about stands in its beginning and its end
 
 
-def embedder(model: str, seed: int = 0) -> Embed:
+def embedder(model: str, seed: int = 0, *, pair: bool = False) -> Embed:
     """A function from texts to embeddings (N, D), by a base model that is loaded when it is first asked.
 
-    seed: of the weights that the base model lacks. It gives None if the network has no embeddings, and raises
-    UserError if there is no such model.
+    seed: of the weights that the base model lacks; pair: each text is two, joined. It gives None if the network has
+    no embeddings, and raises UserError if there is no such model.
     """
 
     def embed(texts: Sequence[str]) -> NDArray[np.floating] | None:
         hardware = choose_hardware()
         base = load_base(locate(model), ["no", "yes"], seed=seed)
-        encoder = make_encoder(base.tokenizer, min(MAX_TOKENS, base.max_tokens), "head+tail", base.max_tokens)
+        most = min(MAX_TOKENS, base.max_tokens)
+        encoder = make_encoder(base.tokenizer, most, "head+tail", base.max_tokens, pair=pair)
         network = base.model.to(hardware.device)
         if refused := can_compute(network, hardware.precision):
             hardware = in_fp32(hardware, "auto", refused)

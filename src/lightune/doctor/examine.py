@@ -50,7 +50,7 @@ def examine(
     names = chosen(checks)
     if group is not None:
         _check_group(patient, group)
-    exam = Exam(patient, read_through(patient.texts, advance), seed, group, embed, tokeniser)
+    exam = Exam(patient, patient.read(advance), seed, group, embed, tokeniser)
     symptoms = list(look(exam, names))
     return _diagnosis(patient, [(exam, symptoms)], exam.left_out, started), symptoms
 
@@ -73,11 +73,11 @@ def glance(patient: Patient, *, seed: int) -> Diagnosis:
     started = time.monotonic()
     names = [name for name in CHECKS if name not in NO_GLANCE]
     if len(patient) <= ALL_ROWS:
-        exam = Exam(patient, read_through(patient.texts), seed)
+        exam = Exam(patient, patient.read(), seed)
         found = [(exam, list(look(exam, names)))]
         return _diagnosis(patient, found, NO_GLANCE | exam.left_out, started)
     few = patient.sample(SAMPLE_ROWS, np.random.default_rng(seed))
-    whole, part = Exam(patient, read_through(patient.texts[:0]), seed), Exam(few, read_through(few.texts), seed)
+    whole, part = Exam(patient, read_through(patient.texts[:0]), seed), Exam(few, few.read(), seed)
     by_label = [name for name in names if name in (*BY_LABEL, "encoding")]
     by_sample = [name for name in names if CHECKS[name].by_sample]
     found = [(whole, list(look(whole, by_label))), (part, list(look(part, by_sample)))]
@@ -95,6 +95,7 @@ def _diagnosis(
         source=patient.source,
         digest=patient.digest,
         text=patient.text,
+        pair=patient.pair,
         label=patient.label,
         rows={name: table.num_rows for name, table in patient.tables.items()},
         findings=[

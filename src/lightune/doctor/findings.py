@@ -54,6 +54,7 @@ class Diagnosis(Strict):
     source: str
     digest: str = Field(description="sha256 of the source as it was read")
     text: str
+    pair: str | None = Field(None, description="the second text, where there are two")
     label: str
     rows: dict[str, int] = Field(description="split -> rows")
     findings: list[Finding]

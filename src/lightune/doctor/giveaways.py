@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightune.data.columns import columns_of
+from lightune.data.columns import used_columns
 from lightune.doctor.exam import SHOWN, Exam, Symptom, quoted, share
 from lightune.doctor.reading import words_of
 
@@ -45,7 +45,7 @@ def tokens(exam: Exam) -> list[Symptom]:
 def columns(exam: Exam) -> list[Symptom]:
     patient = exam.patient
     table = next(iter(patient.tables.values()))
-    used = {patient.label, *(columns_of(patient.text) if patient.text not in table.column_names else [patient.text])}
+    used = {patient.label, *used_columns(table, patient.text, patient.pair)}
     places, codes, names = _of_sample(exam)
     found = telling_columns(table, places, codes, len(names), used, exam.rng) if len(names) > 1 else []
     return [

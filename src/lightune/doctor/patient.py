@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from lightune.data.examples import render, stripped_labels
 from lightune.data.files import WrongEncoding
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.values import Names, Texts
+from lightune.doctor.reading import Readings, read_through
 from lightune.errors import UserError
 from lightune.records import Corpus
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 class Patient:
     """N rows of all splits, one after the other.
 
-    texts: those of the text column or template, None where a cell is missing; labels: without white space around
-    them, "" where one is missing; tables: split -> its table, the training split first.
+    texts: those of the text column or template, None where a cell is missing, or pairs, joined; labels: without white
+    space around them, "" where one is missing; tables: split -> its table, the training split first.
     encoding: of the file, where it is not UTF-8 and nobody said so. numbers: split -> the rows' numbers in the
     source, where these are a sample.
     """
@@ -42,9 +44,14 @@ class Patient:
     tables: dict[str, pa.Table]
     encoding: str | None = None
     numbers: dict[str, Ints] | None = None
+    pair: str | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def read(self, advance: Callable[[int], None] = lambda n_rows: None) -> Readings:
+        """What there is to know of each text; `advance` is told of the rows done."""
+        return read_through(self.texts, advance, are_pairs=self.pair is not None)
 
     @cached_property
     def split_of(self) -> NDArray[np.int8]:
@@ -75,7 +82,7 @@ class Patient:
 
     def with_tables(self, tables: dict[str, pa.Table]) -> Patient:
         """The same source with other rows."""
-        return _of_tables(self.source, self.digest, tables, self.text, self.label, self.encoding)
+        return _of_tables(self.source, self.digest, tables, self.text, self.label, self.encoding, self.pair)
 
 
 def admit(
@@ -83,6 +90,7 @@ def admit(
     *,
     test: str | None = None,
     text: str | None = None,
+    pair: str | None = None,
     label: str | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
@@ -94,12 +102,20 @@ def admit(
     cannot be read or has no text and label.
     """
     corpus, guessed = _read(source, encoding, delimiter, offline)
-    text, label, _ = choose_columns(corpus.tables[training_split(corpus)], text=text, label=label)
+    table = corpus.tables[training_split(corpus)]
+    chosen, its_label, _, second = choose_columns(table, text=text, label=label, pair=pair)
     other = None if test is None else _read(test, encoding, delimiter, offline)[0]
-    return of_corpus(corpus, other, text, label, guessed)
+    return of_corpus(corpus, other, chosen, its_label, guessed, second)
 
 
-def of_corpus(corpus: Corpus, other: Corpus | None, text: str, label: str, encoding: str | None = None) -> Patient:
+def of_corpus(
+    corpus: Corpus,
+    other: Corpus | None,
+    text: str,
+    label: str,
+    encoding: str | None = None,
+    pair: str | None = None,
+) -> Patient:
     """The labelled splits of a source, and the test split of another, by columns that are known."""
     train = training_split(corpus)
     tables = {train: corpus.tables[train]}
@@ -110,11 +126,11 @@ def of_corpus(corpus: Corpus, other: Corpus | None, text: str, label: str, encod
     if other is not None:
         name = split_for("test", other) or next(iter(other.tables))
         try:
-            choose_columns(other.tables[name], text=text, label=label)
+            choose_columns(other.tables[name], text=text, label=label, pair=pair)
         except UserError as error:
             raise UserError(f"{other.source}: needs the columns of {corpus.source}: {error}") from None
         tables["test" if name in tables else name] = other.tables[name]
-    return _of_tables(corpus.source, corpus.digest, tables, text, label, encoding)
+    return _of_tables(corpus.source, corpus.digest, tables, text, label, encoding, pair)
 
 
 def _read(source: str, encoding: str | None, delimiter: str | None, offline: bool) -> tuple[Corpus, str | None]:
@@ -128,15 +144,21 @@ def _read(source: str, encoding: str | None, delimiter: str | None, offline: boo
 
 
 def _of_tables(
-    source: str, digest: str, tables: dict[str, pa.Table], text: str, label: str, encoding: str | None
+    source: str,
+    digest: str,
+    tables: dict[str, pa.Table],
+    text: str,
+    label: str,
+    encoding: str | None,
+    pair: str | None,
 ) -> Patient:
     import pyarrow as pa
 
-    columns = [render(table, text)[0] for table in tables.values()]
+    columns = [render(table, text, pair)[0] for table in tables.values()]
     chunks = [chunk for column in columns for chunk in column.chunks]
     texts = Texts.of_column(pa.chunked_array(chunks, pa.string()), np.arange(sum(map(len, chunks))))
     labels = [stripped_labels(table.column(label)) for table in tables.values()]
     merged = Names.of([name for each in labels for name in each.names])
     offsets = np.cumsum([0, *(len(each.names) for each in labels)])
     codes = np.concatenate([merged.codes[each.codes + start] for each, start in zip(labels, offsets, strict=False)])
-    return Patient(source, digest, text, label, texts, Names(codes, merged.names), tables, encoding)
+    return Patient(source, digest, text, label, texts, Names(codes, merged.names), tables, encoding, pair=pair)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightune.data.framing import split_pair
 from lightune.data.scratch import CHUNK_ROWS
 from lightune.data.splits import normalised
 from lightune.data.values import Texts
@@ -111,8 +112,13 @@ class Readings:
         return first[inverse]
 
 
-def read_through(texts: Texts, advance: Callable[[int], None] = lambda n_rows: None) -> Readings:
-    """Reads all texts once; `advance` is told of the rows done."""
+def read_through(
+    texts: Texts, advance: Callable[[int], None] = lambda n_rows: None, *, are_pairs: bool = False
+) -> Readings:
+    """Reads all texts once; `advance` is told of the rows done.
+
+    are_pairs: each is two texts joined, which are read as two lines; where one of them is blank, the row is.
+    """
     n = len(texts)
     exact, normal = np.empty(n, np.uint64), np.empty(n, np.uint64)
     n_bytes, n_words = np.empty(n, np.int64), np.empty(n, np.int64)
@@ -120,15 +126,18 @@ def read_through(texts: Texts, advance: Callable[[int], None] = lambda n_rows: N
     bands = np.empty((n, BANDS), np.uint64)
     for start in range(0, n, CHUNK_ROWS):
         rows = slice(start, min(n, start + CHUNK_ROWS))
-        chunk = [text or "" for text in texts[rows]]
+        joined = [text or "" for text in texts[rows]]
+        chunk = ["\n".join(split_pair(text)) for text in joined] if are_pairs else joined
         shapes = [normalised(text) for text in chunk]
-        exact[rows] = [_hash(text) for text in chunk]
+        exact[rows] = [_hash(text) for text in joined]
         normal[rows] = [_hash(text) for text in shapes]
         n_bytes[rows] = [len(text.encode("utf-8", "surrogatepass")) for text in chunk]
         words = [_WORD.findall(text) for text in shapes]
         n_words[rows] = [len(each) for each in words]
         for name, test in FLAGS.items():
             flags[name][rows] = [test(text, own) for text, own in zip(chunk, words, strict=True)]
+        if are_pairs:
+            flags["blank"][rows] = [not all(map(str.strip, split_pair(text))) for text in joined]
         for place, text in enumerate(chunk, start):
             for name in _personal(text):
                 flags[name][place] = True

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightune.data.columns import columns_of
+from lightune.data.columns import used_columns
 from lightune.doctor.checks import dropping, look
 from lightune.doctor.exam import Exam, Symptom
 from lightune.doctor.patient import Patient
-from lightune.doctor.reading import CONTROLS, read_through
+from lightune.doctor.reading import CONTROLS
 from lightune.doctor.target import log_of, written
 from lightune.errors import UserError
 
@@ -72,7 +72,7 @@ def mend(patient: Patient, symptoms: Found) -> tuple[Patient, list[Change]]:
                 tables[name] = _with_cells(tables[name], patient.label, places, values)
                 own = [_change(place, check, "relabelled", to=symptom.label) for place in places]
             elif symptom.fix == "retext":
-                tables[name], touched = _retexted(tables[name], patient.text, places)
+                tables[name], touched = _retexted(tables[name], (patient.text, patient.pair), places)
                 own = [_change(place, check, "text mended") for place in touched]
             else:
                 continue
@@ -96,7 +96,7 @@ def drop(patient: Patient, symptoms: Found) -> dict[int, str]:
 
 def _again(patient: Patient, checks: Sequence[str]) -> Found:
     """What is to be dropped of a patient whose labels and texts were mended, by those of the checks that drop."""
-    return list(look(Exam(patient, read_through(patient.texts)), dropping(checks)))
+    return list(look(Exam(patient, patient.read()), dropping(checks)))
 
 
 def _check_left(patient: Patient, kept: Ints, dropped: dict[int, str], path: Path) -> None:
@@ -114,10 +114,10 @@ def _change(place: Any, check: str, change: str, **more: Any) -> Change:
     return {"row": int(place), "check": check, "change": change, **more}
 
 
-def _retexted(table: pa.Table, text: str, places: Ints) -> tuple[pa.Table, list[int]]:
+def _retexted(table: pa.Table, texts: Sequence[str | None], places: Ints) -> tuple[pa.Table, list[int]]:
     """The table with the texts at `places` mended, and the places where that changed something."""
     changed: set[int] = set()
-    for name in [text] if text in table.column_names else columns_of(text):
+    for name in used_columns(table, *texts):
         cells = table.column(name).take(places).to_pylist()
         mended = [cell if cell is None else _mended(cell) for cell in cells]
         differ = [i for i, (old, new) in enumerate(zip(cells, mended, strict=True)) if old != new]

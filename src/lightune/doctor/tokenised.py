@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightune.data.batching import AUTOMATIC, find_frame, token_lists
+from lightune.data.batching import AUTOMATIC
+from lightune.data.framing import find_frame, token_lists
 from lightune.errors import UserError, first_line
 from lightune.model.backbones import locate
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightune.data.batching import Encoder, Labelled, truncate
+from lightune.data.batching import Encoder, Labelled
+from lightune.data.framing import truncate
 from lightune.doctor.exam import Exam, Symptom, percent, share
 from lightune.doctor.findings import Severity
 from lightune.doctor.label_errors import by_words, in_all_folds, knows_too_little, stratified_folds
@@ -63,6 +64,9 @@ def unread(exam: Exam) -> list[Symptom]:
     """By the tokenizer of a base model, at the length that a run takes where its recipe says nothing."""
     if exam.tokeniser is None:
         exam.left_out["truncation"] = "no base model was named whose tokenizer could count"
+        return []
+    if exam.patient.pair is not None:
+        exam.left_out["truncation"] = "of pairs a run says it, where the longer text is cut first"
         return []
     try:
         tokeniser = exam.tokeniser()

@@ -194,12 +194,12 @@ class _Way:
         found = zip(values.double().detach().cpu().tolist(), of_tokens, own, strict=True)
         return [(value, row[at]) for value, row, at in found]
 
-    def _shares(self, rows: Ints, values: Sequence[float] | Floats) -> tuple[torch.Tensor, list[slice]]:
-        """(B, T): a value for each row's own tokens, which are at the slices, and 1 for those around them."""
+    def _shares(self, rows: Ints, values: Sequence[float] | Floats) -> tuple[torch.Tensor, list[Ints]]:
+        """(B, T): a value for each row's own tokens, which are at these places, and 1 for those around them."""
         import torch
 
         width = self.encoder.width(self.tokens.lengths[rows])
-        own = [self.encoder.own(int(length), width) for length in self.tokens.lengths[rows]]
+        own = [self.encoder.own(self.tokens, int(row), width) for row in rows]
         share = torch.ones((len(rows), width), device=self.hardware.device)
         for i, value in enumerate(values):
             share[i, own[i]] = value

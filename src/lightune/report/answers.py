@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.finished import FinishedRun, Predictions
+from lightune.data.framing import SEPARATOR, split_pair
 from lightune.legible import in_a_line
 from lightune.report.parts import Block, Row, Text, decimal, number, short, table
 
@@ -87,5 +88,6 @@ def rows_table(
 
 
 def shortened(text: str) -> str:
-    """The first MOST_CHARACTERS of a text in one line."""
-    return in_a_line(text, MOST_CHARACTERS)
+    """The first MOST_CHARACTERS of a text in one line; of a pair half as many of each, a bar between them."""
+    parts = split_pair(text) if SEPARATOR in text else (text,)
+    return " | ".join(in_a_line(part, MOST_CHARACTERS // len(parts)) for part in parts)

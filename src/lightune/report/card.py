@@ -12,6 +12,7 @@ from lightune.report.screen import calibration_in_words
 
 # of a base whose own head has another size, too
 HEAD = "num_labels=len(labels), id2label=names, ignore_mismatched_sizes=True"
+ONE_TEXT, TWO_TEXTS = '"A text to classify."', '("A first text.", "A second text.")'  # in Python
 
 
 def write_card(results: dict[str, Any], contract: Contract, *, is_peft: bool) -> str:
@@ -107,14 +108,18 @@ With lightune, which obeys labels, template, length and truncation by itself:
 import lightune
 
 classifier = lightune.Classifier.load("adapter")
-print(classifier.predict(["A text to classify."]))
+print(classifier.predict([{ONE_TEXT if contract.pair is None else TWO_TEXTS}]))
 ```
 
 {_plain_loading(contract, is_peft)}
 Labels, in the order of the logits: {json.dumps(contract.labels, ensure_ascii=False)}. Texts are made as
-`{contract.text}`, read up to {contract.max_tokens} tokens, and cut by `{contract.truncation}`; a pipeline cuts
+{_made_as(contract)}, read up to {contract.max_tokens} tokens, and cut by `{contract.truncation}`; a pipeline cuts
 by head only, and knows neither temperature nor thresholds.
 """
+
+
+def _made_as(contract: Contract) -> str:
+    return f"`{contract.text}`" if contract.pair is None else f"pairs of `{contract.text}` and `{contract.pair}`"
 
 
 def _plain_loading(contract: Contract, is_peft: bool) -> str:
@@ -131,9 +136,18 @@ names = dict(enumerate(labels))
 {loads[1]}
 tokenizer = AutoTokenizer.from_pretrained("adapter")
 classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
-print(classify("A text to classify.", truncation=True, max_length={contract.max_tokens}))
+print(classify({_plain_input(contract)}, truncation=True, max_length={contract.max_tokens}))
 ```
 """
+
+
+def _plain_input(contract: Contract) -> str:
+    """What a pipeline is given, in Python: a text, a pair, or a pair as one text with a special token in it."""
+    if contract.pair is None:
+        return ONE_TEXT
+    if contract.between is not None:
+        return json.dumps(f"A first text.{contract.between}A second text.", ensure_ascii=False)
+    return '{"text": "A first text.", "text_pair": "A second text."}'
 
 
 def _peft_lines(contract: Contract) -> tuple[str, str]:

@@ -155,7 +155,7 @@ def show_faults(journal: Journal, diagnosis: Diagnosis, options: Mapping[str, st
     notes = len(diagnosis.findings) - len(told)
     sample = " (a sample of many rows)" if diagnosis.is_of_sample() else ""
     found = "nothing that would spoil the result" if not told else f"{len(told)} to look at"
-    given = {"text": diagnosis.text, "label": diagnosis.label, **(options or {})}
+    given = {"text": diagnosis.text, "pair": diagnosis.pair, "label": diagnosis.label, **(options or {})}
     words = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
     command = shlex.join(["lightune", "check", diagnosis.source, *words])
     journal.say(f"  {found}{sample}; {notes} notes; all of it, with rows: {command}")
@@ -164,7 +164,8 @@ def show_faults(journal: Journal, diagnosis: Diagnosis, options: Mapping[str, st
 def show_diagnosis(journal: Journal, diagnosis: Diagnosis) -> None:
     """The findings, the worst first: what, where, why it matters, what to do."""
     rows = ", ".join(f"{n:,} rows of split {name}" for name, n in diagnosis.rows.items())
-    journal.say(f"{diagnosis.source}: {rows}; text {diagnosis.text!r}, label {diagnosis.label!r}")
+    pair = "" if diagnosis.pair is None else f", pair {diagnosis.pair!r}"
+    journal.say(f"{diagnosis.source}: {rows}; text {diagnosis.text!r}{pair}, label {diagnosis.label!r}")
     for finding in sorted(diagnosis.findings, key=lambda each: SEVERITIES.index(each.severity)):
         where = "; ".join(f"{name}: {', '.join(map(str, places[:8]))}" for name, places in finding.rows.items())
         journal.say(f"\n{finding.severity.upper()}  {finding.what}  [{finding.check}]")

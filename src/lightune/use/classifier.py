@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightune.artifact.contract import Contract
 from lightune.artifact.loading import Loaded, load_adapter
+from lightune.data.framing import SEPARATOR, join_pair
 from lightune.errors import GateError, UserError, near_match
 from lightune.evidence.attribution import attribute, weigh_words
 from lightune.evidence.calibration import is_answered, label_sets, softmax
@@ -23,6 +24,8 @@ from lightune.records import Attribution
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Inputs = Iterable[str | tuple[str, str]]  # texts, or pairs of them where it was trained on these
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Explanation(Attribution):
 
 
 class Classifier:
-    """`Classifier.load("runs/imdb").predict(["a text", "another"])`."""
+    """`Classifier.load("runs/imdb").predict(["a text", "another"])`; of pairs, `predict([("a", "b")])`."""
 
     def __init__(self, loaded: Loaded, hardware: Hardware):
         self.contract: Contract = loaded.contract
@@ -90,9 +93,15 @@ class Classifier:
             hardware = choose_hardware(device, "fp32")  # the check refused what can be written out: merged, but exact
         return cls(loaded, hardware)
 
-    def predict(self, texts: Iterable[str]) -> list[Prediction]:
-        """One prediction per text, in order. UserError if `texts` is one string or holds something else."""
-        proba = self.predict_proba(texts)
+    def predict(self, texts: Inputs) -> list[Prediction]:
+        """One prediction per text or pair, in order.
+
+        UserError if `texts` is one string, or holds what this classifier does not read: it was trained on texts or
+        on pairs of them.
+        """
+        return self._answers(self.predict_proba(texts))
+
+    def _answers(self, proba: NDArray[np.float64]) -> list[Prediction]:
         best, abstention = proba.argmax(axis=1), self.contract.abstention
         answered = is_answered(proba, abstention.thresholds) if abstention else np.ones(len(proba), bool)
         return [
@@ -105,25 +114,26 @@ class Classifier:
             for i, sure, row in zip(best, answered, proba, strict=True)
         ]
 
-    def explain(self, texts: Iterable[str], label: str | None = None) -> list[Explanation]:
+    def explain(self, texts: Inputs, label: str | None = None) -> list[Explanation]:
         """For each text how much its words spoke for `label`, or without one for its most probable label.
 
         Each text takes 17 passes forward and backward, or more until the weights sum to what they should. UserError
         for a label that is none, a tokenizer that does not tell where its tokens stand, and what `predict` refuses.
         """
-        texts = _checked(texts, "explain")
+        given = _checked(texts, "explain", self.encoder.frame.n_texts)
         if label is not None and label not in self.labels:
             known = ", ".join(map(repr, self.labels[:20]))
             raise UserError(f"label {label!r}: unknown.{near_match(label, self.labels)} It knows {known}.")
-        if not texts:
+        if not given:
             return []
-        predictions, spans, tokens = self.predict(texts), self.encoder.spans(texts), self.encoder.tokenise(texts)
+        predictions, spans = self._answers(self._proba(given)), self.encoder.spans(given)
+        tokens = self.encoder.tokenise(given)
         chosen = [label or max(each.probabilities, key=each.probabilities.__getitem__) for each in predictions]
         ids = [self.labels.index(name) for name in chosen]
         found = attribute(self.model, self.encoder, tokens, ids, self.hardware, temperature=self.contract.temperature)
         return [
             Explanation(
-                text,
+                text.replace(SEPARATOR, "|"),
                 name,
                 weigh_words(text, where, each.weights),
                 each.log_odds,
@@ -132,7 +142,7 @@ class Classifier:
                 each.n_steps,
                 prediction,
             )
-            for text, name, where, each, prediction in zip(texts, chosen, spans, found, predictions, strict=True)
+            for text, name, where, each, prediction in zip(given, chosen, spans, found, predictions, strict=True)
         ]
 
     def _label_set(self, proba: NDArray[np.float64]) -> list[str] | None:
@@ -141,15 +151,17 @@ class Classifier:
         members = np.flatnonzero(label_sets(proba[None], self.contract.conformal.threshold)[0])
         return [self.labels[i] for i in members[np.argsort(-proba[members], kind="stable")]]
 
-    def predict_proba(self, texts: Iterable[str]) -> NDArray[np.float64]:
+    def predict_proba(self, texts: Inputs) -> NDArray[np.float64]:
         """Probabilities (N, C), columns in the order of `labels`; rows sum to 1.
 
         GateError if an answer is no number, as where numbers of 16 bits are too short for a network.
         """
-        texts = _checked(texts, "predict")
-        if not texts:
+        return self._proba(_checked(texts, "predict", self.encoder.frame.n_texts))
+
+    def _proba(self, given: list[str]) -> NDArray[np.float64]:
+        if not given:
             return np.zeros((0, len(self.labels)))
-        tokens = self.encoder.tokenise(texts)
+        tokens = self.encoder.tokenise(given)
         logits = predict_logits(self.model, self.encoder, tokens, self.hardware)
         if not np.isfinite(logits).all():
             precision = self.hardware.precision
@@ -157,19 +169,38 @@ class Classifier:
         return softmax(logits / self.contract.temperature)
 
 
-def _checked(texts: Iterable[str], caller: str) -> list[str]:
-    """The texts as a list. UserError for one string, a table, and what is no text or has no order."""
+def _checked(texts: Inputs, caller: str, n_texts: int) -> list[str]:
+    """The texts as a list, pairs joined. UserError for one string, a table, and what is no text or has no order."""
+    what, how = ("texts", "[text]") if n_texts == 1 else ("pairs of texts", "[(first, second)]")
     if isinstance(texts, str | bytes):
-        raise UserError(f"{caller} takes a list of texts and got one string. Write {caller}([text]).")
+        raise UserError(f"{caller} takes a list of {what} and got one string. Write {caller}({how}).")
     if isinstance(texts, Mapping | Set) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
-        kind = type(texts).__name__
-        raise UserError(f"{caller} takes a list of texts and got {kind}. Give it one column's texts.")
-    found = list(texts)
-    for i, text in enumerate(found):
-        if not isinstance(text, str):
-            raise UserError(f"text {i} is {type(text).__name__}, not a string: {text!r:.80}.")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"text {i} holds half of a surrogate pair: {text!r:.80}.") from None
-    return found
+        seen = type(texts).__name__
+        raise UserError(
+            f"{caller} takes a list of {what} and got {seen}. Give it one column's texts, or two's in pairs."
+        )
+    return [(_text_of if n_texts == 1 else _pair_of)(text, i) for i, text in enumerate(texts)]
+
+
+def _pair_of(found: Any, i: int) -> str:
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise UserError(
+            f"text {i} is {found!r:.80}, no pair: this classifier was trained on pairs of texts. "
+            f"Write predict([(first, second)])."
+        )
+    return join_pair(*(_text_of(text, i) for text in found))
+
+
+def _text_of(text: Any, i: int) -> str:
+    if isinstance(text, tuple | list):
+        raise UserError(
+            f"text {i} is {text!r:.80}, no single text: this classifier was trained on single texts, not on pairs. "
+            f"Write predict([text])."
+        )
+    if not isinstance(text, str):
+        raise UserError(f"text {i} is {type(text).__name__}, not a string: {text!r:.80}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"text {i} holds half of a surrogate pair: {text!r:.80}.") from None
+    return text

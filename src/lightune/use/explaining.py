@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lightune.data.framing import SEPARATOR
 from lightune.data.sources import Options
 from lightune.journal import Journal
 from lightune.libraries import is_offline
 from lightune.report.marks import Piece, balance, pieces, told
 from lightune.use.classifier import Classifier, Explanation
-from lightune.use.files import load_alone, words_of_options
+from lightune.use.files import load_alone, text_columns, words_of_options
 from lightune.use.inputs import open_input
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def explain_texts(
         for some in [list(texts)] if texts else _standard_input(classifier, how, journal, stack):
             with journal.progress("explaining", len(some)) as progress:
                 for text in some:
-                    (found,) = classifier.explain([text], label)
+                    (found,) = classifier.explain([_given(text, classifier)], label)
                     if is_shown:
                         show(journal, found)
                     done.append(asdict(found))
@@ -57,9 +58,17 @@ def explain_texts(
     return done
 
 
+def _given(text: str, classifier: Classifier) -> str | tuple[str, str]:
+    """The text; for a classifier of pairs the two in it, with a tab between them where they were typed."""
+    if classifier.contract.pair is None or not {SEPARATOR, "\t"} & set(text):
+        return text
+    first, _, second = text.partition(SEPARATOR if SEPARATOR in text else "\t")
+    return first, second
+
+
 def _standard_input(classifier: Classifier, how: Options, journal: Journal, stack: ExitStack) -> Iterator[list[str]]:
     """The texts on standard input, read as `predict` reads them."""
-    source = stack.enter_context(open_input("-", classifier.contract.text, how, given=False))
+    source = stack.enter_context(open_input("-", text_columns(classifier), how, given=False))
     for note in source.notes:
         journal.say(note)
     for _, some in source.chunks(source.kind):

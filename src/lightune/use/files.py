@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lightune.data.batching import Labelled
-from lightune.data.columns import choose_columns
+from lightune.data.columns import TextColumns, choose_columns
 from lightune.data.examples import examples
+from lightune.data.framing import split_pair
 from lightune.data.sources import Options, read, training_split
 from lightune.data.values import Names
 from lightune.errors import UserError
@@ -29,6 +30,7 @@ def evaluate_file(
     data: str,
     *,
     text: str | None = None,
+    pair: str | None = None,
     label: str | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
@@ -44,14 +46,14 @@ def evaluate_file(
     """
     with words_of_options():
         classifier = load_alone(run, base, device, precision)
-        text = text or classifier.contract.text
+        wanted = text_columns(classifier, text, pair)
         corpus = read(data, encoding=encoding, delimiter=delimiter, offline=is_offline())
         name = scored_split(corpus, label or classifier.contract.label)
         table = corpus.tables[name]
         label = label or _true_label(data, classifier, table.column_names)
-        text, label, decisions = choose_columns(table, text=text, label=label)
+        text, label, decisions, pair = choose_columns(table, text=wanted.text, label=label, pair=wanted.pair)
         names = corpus.class_names.get(label)
-        rows, dropped = examples(table, text=text, label=label, class_names=names, fewest_classes=1)
+        rows, dropped = examples(table, text=text, label=label, pair=pair, class_names=names, fewest_classes=1)
     journal.decide(*decisions, *dropped)
     if corpus.digest == classifier.contract.trained_on and name == training_split(corpus):
         journal.warn(f"{data}: is what this classifier was trained on; its scores there say nothing about new texts")
@@ -76,7 +78,7 @@ def evaluate_file(
     journal.say(f"\n{len(rows):,} rows of {data}\n")
     show_scores(journal, {"score": scores})
     return {
-        "data": {"source": data, "digest": corpus.digest, "split": name, "text": text, "label": label},
+        "data": {"source": data, "digest": corpus.digest, "split": name, "text": text, "pair": pair, "label": label},
         "labels": classifier.labels,
         "n_rows": len(rows),
         "scores": scores,
@@ -91,6 +93,7 @@ def predict_file(
     output: str,
     *,
     text: str | None = None,
+    pair: str | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
     base: str | None = None,
@@ -108,21 +111,32 @@ def predict_file(
         stack.enter_context(words_of_options())
         check_output(output, data)
         classifier = load_alone(run, base, device, precision)
-        template = text or classifier.contract.text
+        wanted = text_columns(classifier, text, pair)
         how = Options(encoding, delimiter, offline=is_offline())
-        source = stack.enter_context(open_input(data, template, how, given=text is not None))
+        source = stack.enter_context(open_input(data, wanted, how, given=text is not None or pair is not None))
         for note in source.notes:
             say(note)
         kept = free_names(source.columns, classifier)
         write = stack.enter_context(open_output(output, source, kept, classifier))
         n_rows = n_empty = 0
         for rows, texts in source.chunks(ending_of(output) or source.kind):
-            answers = classifier.predict(texts)
+            answers = classifier.predict(texts if wanted.pair is None else map(split_pair, texts))
             renamed = [{kept.get(name, name): value for name, value in row.items()} for row in rows]
             write([row | _answer(answer) for row, answer in zip(renamed, answers, strict=True)])
             n_rows += len(rows)
-            n_empty += sum(not text.strip() for text in texts)
+            n_empty += sum(map(classifier.encoder.frame.is_blank, texts))
     return {"rows": n_rows, "empty": n_empty, "output": output, "labels": classifier.labels, "notes": source.notes}
+
+
+def text_columns(classifier: Classifier, text: str | None = None, pair: str | None = None) -> TextColumns:
+    """Those that were named, else as in training. UserError for a second text that the classifier does not read."""
+    contract = classifier.contract
+    if pair is not None and contract.pair is None:
+        raise UserError(
+            f"a second text, {pair!r}: this classifier was trained on single texts, of {contract.text!r}. "
+            f"Leave out data.pair."
+        )
+    return TextColumns(text or contract.text, pair or contract.pair)
 
 
 def load_alone(run: str, base: str | None, device: str, precision: str) -> Classifier:
@@ -137,7 +151,7 @@ def words_of_options() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        keys = r"(?<= )data\.(text|label|encoding|delimiter)|\bhardware\.(device|precision)"
+        keys = r"(?<= )data\.(text|pair|label|encoding|delimiter)|\bhardware\.(device|precision)"
         message = re.sub(rf"(?:{keys})\b(?!\.\w)( =)?", r"--\1\2", str(error))
         raise UserError(message) from None
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lightune.data.arrow_tables import accepts_parquet, parquet_tables
-from lightune.data.columns import columns_of
+from lightune.data.columns import TextColumns
 from lightune.data.csv_tables import delimiter_of
 from lightune.data.examples import examples, is_unlabelled
 from lightune.data.files import MAX_BYTES, MAX_LINE_BYTES, MIB, check_text
+from lightune.data.framing import join_pair
 from lightune.data.scratch import CHUNK_ROWS, scratch_folder, told_without_room
 from lightune.data.sources import Options, kind_of, read, split_for
 from lightune.errors import UserError
@@ -53,16 +54,16 @@ class Input:
 
 
 @contextmanager
-def open_input(data: str, template: str, how: Options, *, given: bool) -> Iterator[Input]:
-    """The rows of a source, or of standard input; given: the user named the text column."""
+def open_input(data: str, wanted: TextColumns, how: Options, *, given: bool) -> Iterator[Input]:
+    """The rows of a source, or of standard input; given: the user named the text columns."""
     if data != "-":
-        yield _table_input(data, template, how)
+        yield _table_input(data, wanted, how)
         return
     if sys.stdin is None:
         raise UserError(f"{STDIN}: is closed. Name a file.")
     start = _first_line(sys.stdin.buffer)
-    if not given and how.encoding is None and _is_text_line(start, template, how):
-        yield _line_input(start, sys.stdin.buffer)
+    if not given and how.encoding is None and _is_text_line(start, wanted, how):
+        yield _line_input(start, sys.stdin.buffer, wanted)
         return
     with ExitStack() as stack:
         with told_without_room():
@@ -71,7 +72,7 @@ def open_input(data: str, template: str, how: Options, *, given: bool) -> Iterat
                 file.write(start)
                 shutil.copyfileobj(sys.stdin.buffer, file)
         try:
-            yield _copied_input(path, template, how, given=given)
+            yield _copied_input(path, wanted, how, given=given)
         except UserError as error:
             message = re.sub(re.escape(str(path)) + r"(\.\w+)?", STDIN, str(error))
             raise UserError(message) from None
@@ -85,43 +86,43 @@ def _first_line(stream: BinaryIO) -> bytes:
     return start
 
 
-def _is_text_line(start: bytes, template: str, how: Options) -> bool:
+def _is_text_line(start: bytes, wanted: TextColumns, how: Options) -> bool:
     """Whether standard input begins with a text in UTF-8: nothing zipped, no table, no JSON."""
     try:
         line = start.decode("utf-8-sig").strip("\ufeff\r\n")
     except UnicodeDecodeError:
         return False
     plain = bool(line.strip()) and not start.startswith(b"\x1f\x8b") and "\0" not in line
-    return plain and _kind_of_lines(line.strip(), template, how.delimiter) is None
+    return plain and _kind_of_lines(line.strip(), wanted, how.delimiter) is None
 
 
-def _copied_input(path: Path, template: str, how: Options, *, given: bool) -> Input:
+def _copied_input(path: Path, wanted: TextColumns, how: Options, *, given: bool) -> Input:
     """What was piped and is no plain UTF-8 lines: JSON, a table whose header names the text, other encodings."""
     if accepts_parquet(str(path)):
-        return _piped_table(path, "parquet", template, how)
+        return _piped_table(path, "parquet", wanted, how)
     file = check_text(path, how.encoding)
     with file.lines() as lines:
         start = next((line for line in lines if line.strip("\ufeff \t\r\n")), "").strip("\ufeff\r\n")
-    kind = _kind_of_lines(start.strip(), template, how.delimiter)
+    kind = _kind_of_lines(start.strip(), wanted, how.delimiter)
     if kind is not None:
-        return _piped_table(path, kind, template, how)
+        return _piped_table(path, kind, wanted, how)
     if given:
-        raise UserError(f"{STDIN}: its first line {start[:60]!r} is no header that names {columns_of(template)}.")
+        raise UserError(f"{STDIN}: its first line {start[:60]!r} is no header that names {sorted(wanted.names)}.")
     with file.lines(newline="\n") as lines:
-        return _line_input(b"", io.BytesIO("".join(lines).encode()))
+        return _line_input(b"", io.BytesIO("".join(lines).encode()), wanted)
 
 
-def _piped_table(path: Path, kind: str, template: str, how: Options) -> Input:
-    table = _table_input(str(path.rename(path.with_suffix(f".{kind}"))), template, how)
+def _piped_table(path: Path, kind: str, wanted: TextColumns, how: Options) -> Input:
+    table = _table_input(str(path.rename(path.with_suffix(f".{kind}"))), wanted, how)
     return replace(table, notes=(f"{STDIN}: read as {kind} with the columns {list(table.columns)}",))
 
 
-def _kind_of_lines(line: str, template: str, delimiter: str | None) -> str | None:
+def _kind_of_lines(line: str, wanted: TextColumns, delimiter: str | None) -> str | None:
     """json or csv by the first line; None: every line is a text."""
     if re.match(r'\{\s*($|["}])|\[\s*($|[{\]])', line):
         return "json"
     marks = ",\t;|" if delimiter is None else delimiter_of(delimiter)
-    return "csv" if any(set(columns_of(template)) <= set(_cells(line, mark)) for mark in marks) else None
+    return "csv" if any(wanted.names <= set(_cells(line, mark)) for mark in marks) else None
 
 
 def _cells(line: str, mark: str) -> list[str]:
@@ -131,16 +132,36 @@ def _cells(line: str, mark: str) -> list[str]:
         return []
 
 
-def _line_input(start: bytes, stream: BinaryIO) -> Input:
-    """Every line is one text; a lone \\r does not end one."""
+def _line_input(start: bytes, stream: BinaryIO, wanted: TextColumns) -> Input:
+    """Every line is one text, or two with a tab between them; a lone \\r does not end one."""
     import pyarrow as pa
 
-    def chunks(kind: str) -> Iterator[tuple[list[Row], list[str]]]:
-        for texts in _lines(start, stream):
-            yield [{"text": text} for text in texts], texts
+    names = ["text"] if wanted.pair is None else ["text", "text_pair"]
 
-    note = f"{STDIN}: read as one text a line"
-    return Input("csv", ["text"], chunks, lambda: pa.schema([("text", pa.string())]), (note,))
+    def chunks(kind: str) -> Iterator[tuple[list[Row], list[str]]]:
+        n_lines = 0
+        for lines in _lines(start, stream):
+            rows = [_row_of(line, names, n_lines + i) for i, line in enumerate(lines, start=1)]
+            n_lines += len(lines)
+            yield rows, lines if wanted.pair is None else [join_pair(*row.values()) for row in rows]
+
+    note = f"{STDIN}: read as " + (
+        "one text a line" if wanted.pair is None else "a pair a line, a tab between its texts"
+    )
+    return Input("csv", names, chunks, lambda: pa.schema([(name, pa.string()) for name in names]), (note,))
+
+
+def _row_of(line: str, names: list[str], number: int) -> Row:
+    """The texts of a line by their names; of a blank line, blank ones. UserError unless there are as many."""
+    if len(names) == 1 or not line.strip():
+        return dict.fromkeys(names, line)
+    texts = line.split("\t")
+    if len(texts) != len(names):
+        raise UserError(
+            f"{STDIN}:{number}: {len(texts) - 1} tabs in {line[:60]!r}; this classifier reads pairs. Put one tab "
+            f"between the two texts of each line, or pipe JSON lines with both."
+        )
+    return dict(zip(names, texts, strict=True))
 
 
 def _lines(start: bytes, stream: BinaryIO) -> Iterator[list[str]]:
@@ -177,14 +198,14 @@ def _text_of(line: bytes | bytearray, number: int) -> str:
         raise UserError(f"{STDIN}:{number}: not UTF-8: byte {error.start} is {seen}. {fix}") from None
 
 
-def _table_input(data: str, template: str, how: Options) -> Input:
+def _table_input(data: str, wanted: TextColumns, how: Options) -> Input:
     """A source as training reads it, with the same checks."""
     import pyarrow as pa
 
     corpus = read(data, encoding=how.encoding, delimiter=how.delimiter, offline=how.offline)
     split = scored_split(corpus)
     table, kind, path = corpus.tables[split], kind_of(data), Path(data)
-    examples(table.slice(0, 0), text=template, label=None)  # its columns are there
+    examples(table.slice(0, 0), text=wanted.text, label=None, pair=wanted.pair)  # its columns are there
 
     def rows_for(output: str) -> Iterator[Row]:
         if output == "jsonl" and kind in ("json", "jsonl"):
@@ -199,7 +220,8 @@ def _table_input(data: str, template: str, how: Options) -> Input:
     def chunks(output: str) -> Iterator[tuple[list[Row], list[str]]]:
         rows = rows_for(output)
         for start in range(0, table.num_rows, CHUNK_ROWS):
-            texts = list(examples(table.slice(start, CHUNK_ROWS), text=template, label=None)[0].texts)
+            part = table.slice(start, CHUNK_ROWS)
+            texts = list(examples(part, text=wanted.text, label=None, pair=wanted.pair)[0].texts)
             try:
                 some = list(islice(rows, CHUNK_ROWS))
             except (pa.ArrowException, OverflowError, ValueError) as error:  # a date in the year 150000, 1e999

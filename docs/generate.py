@@ -40,10 +40,12 @@ def methods_page() -> str:
 
 
 def metrics_page() -> str:
-    """The rows of METRICS."""
+    """The rows of METRICS and of SET_METRICS."""
     from lightune.evidence.metrics import markdown_table
+    from lightune.evidence.set_metrics import SET_METRICS
 
-    return "\n".join(["# Metrics", NOTE, markdown_table(), ""])
+    one, several = "## One label a row", "## Several labels a row"
+    return "\n".join(["# Metrics", NOTE, one, "", markdown_table(), several, "", markdown_table(SET_METRICS), ""])
 
 
 def baselines_page() -> str:

@@ -36,7 +36,8 @@ def full_results(labels: list[str], n_test: int) -> dict[str, Any]:
     }
     results["comparisons"] = {
         name: {
-            "accuracy": score(0.051),
+            "measure": "accuracy",
+            "gain": score(0.051),
             "fixed": 321,
             "broken": 123,
             "p_value": 0.0123,

@@ -57,7 +57,11 @@ def adapted(root: Any, name: str, method: str = "lora", **options: Any) -> tuple
 
 
 def blanks_of(model: Any, encoder: Any, tokens: Any) -> list[int]:
-    return list(attribution._Way(model, encoder, tokens, [0] * len(tokens), CPU, 1.0).from_least_sure().blank_ids)
+    return list(
+        attribution._Way(model, encoder, tokens, [0] * len(tokens), CPU, "single_label", 1.0)
+        .from_least_sure()
+        .blank_ids
+    )
 
 
 def odds(model: Any, inputs: dict[str, Any], labels: list[int]) -> list[float]:
@@ -167,7 +171,7 @@ def test_at_the_start_of_the_way_every_word_is_a_mask(root, name):
     """As if it were typed: with the same positions and, in BART, one place later in the decoder."""
     model, encoder = adapted(root, name)
     tokens, labels, mask = encoder.tokenise(TEXTS), [0, 1, 2], encoder.tokenizer.mask_token_id
-    way = attribution._Way(model, encoder, tokens, labels, CPU, 1.0, [mask] * 3)
+    way = attribution._Way(model, encoder, tokens, labels, CPU, "single_label", 1.0, [mask] * 3)
     found = [float(values[0]) for values, _ in way.at(np.arange(3), np.zeros(1))]
     inputs = encoder.batch(tokens, np.arange(3), "cpu")
     for row in range(len(tokens)):

@@ -13,13 +13,14 @@ import lightune
 from lightune.errors import UserError
 from lightune.evidence import calibration as cal
 from lightune.evidence.calibration import Goal
+from lightune.evidence.decisions import softmax
 from lightune.recipe import EvidenceRecipe
 
 
 def draw(n_rows: int, rng: np.random.Generator, sharper: float = 1.0, n_classes: int = 3) -> tuple[Any, Any]:
     """Labels (N,) drawn from the softmax of logits, and these logits (N, C) times `sharper`."""
     logits = 1.5 * rng.normal(size=(n_rows, n_classes))
-    proba = cal.softmax(logits)
+    proba = softmax(logits)
     y_true = (rng.random(n_rows)[:, None] > proba.cumsum(axis=1)[:, :-1]).sum(axis=1)
     return y_true, sharper * logits
 
@@ -59,9 +60,9 @@ def test_few_rows_that_are_all_right_do_not_make_the_classifier_certain():
 
 def test_tempered_probabilities_are_those_of_divided_logits():
     logits = np.random.default_rng(0).normal(size=(50, 4)) * 20
-    got = cal.tempered(cal.softmax(logits), 2.5)
-    assert np.allclose(got, cal.softmax(logits / 2.5), atol=1e-12)
-    assert np.allclose(cal.tempered(got, 1 / 2.5), cal.softmax(logits), atol=1e-9)
+    got = cal.tempered(softmax(logits), 2.5)
+    assert np.allclose(got, softmax(logits / 2.5), atol=1e-12)
+    assert np.allclose(cal.tempered(got, 1 / 2.5), softmax(logits), atol=1e-9)
 
 
 # four answers of 0.9, three of them right, and two of 0.6, none right
@@ -80,7 +81,7 @@ def test_the_error_and_the_bins_of_six_rows_are_those_worked_out_by_hand():
 def test_resampled_errors_are_the_errors_of_the_resampled_rows():
     rng = np.random.default_rng(0)
     y_true, logits = draw(60, rng, 2.0)
-    proba = cal.softmax(logits)
+    proba = softmax(logits)
     weights = rng.multinomial(60, np.full(60, 1 / 60), size=5).T.astype(float)
     expected = []
     for weight in weights.T:
@@ -104,7 +105,7 @@ def test_the_interval_of_the_error_holds_the_true_one(sharper, n_rows):
 
 
 def _probabilities(y_true: Any, logits: Any) -> tuple[Any, Any]:
-    return y_true, cal.softmax(logits)
+    return y_true, softmax(logits)
 
 
 def test_certain_answers_that_are_all_right_have_an_interval_too():

@@ -267,7 +267,7 @@ def test_texts_in_another_language_are_noticed(tmp_path):
 def test_a_short_text_in_letters_of_many_bytes_is_long_enough(tmp_path):
     english = "This is a long and rather ordinary sentence about the weather of this week, number"
     rows = [{"text": f"{english} {i}", "label": "ab"[i % 2]} for i in range(80)]
-    rows[7]["text"] = "とても素敵なランプなのでまた買います"
+    rows[7]["text"] = "とても素敵なランプなのでまたすぐに買います"
     (found,) = findings(diagnose(tmp_path, rows, only=["languages"]), "languages")
     assert (found.rows, "en: ja 1" in found.what) == ({"train": [7]}, True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from statsmodels.stats.multitest import multipletests
 
 from lightune.errors import GateError, UserError
 from lightune.evidence import gate
+from lightune.evidence import verdict as verdicts
 from lightune.evidence.metrics import METRICS
 from lightune.evidence.score import paired_difference_of, score_all
 from lightune.evidence.statistics import detectable_gain, holm, mcnemar
-from lightune.evidence.verdict import Comparison, compare, in_words, verdict
+from lightune.evidence.verdict import Comparison, in_words, verdict
 from lightune.records import Score
 
 TRIALS = 1000
@@ -25,6 +27,25 @@ def rng():
     return np.random.default_rng(11)
 
 
+@dataclass(frozen=True)
+class Given:
+    """Probabilities (N, 2) and the answers by them."""
+
+    proba: np.ndarray
+
+    @property
+    def answers(self):
+        return self.proba.argmax(axis=1)
+
+
+def compare(y_true, ours, others, *, seed):
+    return verdicts.compare(y_true, ours.answers, {name: each.answers for name, each in others.items()}, seed=seed)
+
+
+def difference(name, y_true, ours, theirs, **options):
+    return paired_difference_of(name, y_true, *((each.proba, each.answers) for each in (ours, theirs)), **options)
+
+
 def answers(rng, n_rows, rates, shared=0.6):
     """y_true (N,) and the probabilities (N, 2) of classifiers that are right at `rates`, on shared rows alike."""
     y_true = rng.integers(0, 2, n_rows)
@@ -32,7 +53,7 @@ def answers(rng, n_rows, rates, shared=0.6):
     made = []
     for rate in rates:
         right = np.where(is_shared, luck, rng.random(n_rows)) < rate
-        made.append(np.eye(2)[np.where(right, y_true, 1 - y_true)] * 0.8 + 0.1)
+        made.append(Given(np.eye(2)[np.where(right, y_true, 1 - y_true)] * 0.8 + 0.1))
     return y_true, made
 
 
@@ -125,8 +146,8 @@ def test_the_detectable_gain_by_hand():
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.direction == "higher"])
 def test_a_paired_difference_is_that_of_the_two_values_and_narrower_than_apart(name, rng):
     y_true, (ours, theirs) = answers(rng, 400, [0.9, 0.8], shared=0.9)
-    gain = paired_difference_of(name, y_true, ours, theirs, seed=3)
-    one, two = (score_all(y_true, proba, names=[name], seed=3)[name] for proba in (ours, theirs))
+    gain = difference(name, y_true, ours, theirs, seed=3)
+    one, two = (score_all(y_true, given.proba, names=[name], seed=3)[name] for given in (ours, theirs))
     assert gain.value == pytest.approx(one.value - two.value)
     assert gain.low < gain.value < gain.high
     assert gain.high - gain.low < math.hypot(one.high - one.low, two.high - two.low)
@@ -135,13 +156,13 @@ def test_a_paired_difference_is_that_of_the_two_values_and_narrower_than_apart(n
 @pytest.mark.parametrize("name", METRICS)
 def test_a_classifier_is_no_better_than_itself(name, rng):
     y_true, (ours,) = answers(rng, 100, [0.8])
-    assert paired_difference_of(name, y_true, ours, ours, seed=0) == Score(0, 0, 0)
+    assert difference(name, y_true, ours, ours, seed=0) == Score(0, 0, 0)
 
 
 def test_a_paired_difference_of_accuracy_agrees_with_the_rows(rng):
     y_true, (ours, theirs) = answers(rng, 800, [0.9, 0.85])
     found = compare(y_true, ours, {"x": theirs}, seed=0)["x"].gain
-    general = paired_difference_of("accuracy", y_true, ours, theirs, seed=0, n_resamples=2000)
+    general = difference("accuracy", y_true, ours, theirs, seed=0, n_resamples=2000)
     assert general.value == pytest.approx(found.value)
     assert general.low == pytest.approx(found.low, abs=0.003)
     assert general.high == pytest.approx(found.high, abs=0.003)
@@ -263,9 +284,9 @@ def test_a_gate_holds_or_says_why_not(typed, rates, holds, rng):
 def test_a_gate_on_accuracy_agrees_with_the_verdict():
     """Four rows fixed of 1,000 and none broken: the interval leaves 0 out, McNemar's test does not."""
     y_true = np.zeros(1000, int)
-    ours = np.tile([0.9, 0.1], (1000, 1))
-    theirs = ours.copy()
-    theirs[:4] = [0.1, 0.9]
+    ours = Given(np.tile([0.9, 0.1], (1000, 1)))
+    theirs = Given(ours.proba.copy())
+    theirs.proba[:4] = [0.1, 0.9]
     found = compare(y_true, ours, {"tfidf": theirs}, seed=0)["tfidf"]
     assert found.outcome == "not distinguishable"
     for typed, holds in (("accuracy>tfidf", False), ("accuracy>=tfidf", True), ("accuracy<=tfidf", True)):
@@ -276,7 +297,7 @@ def test_a_gate_on_accuracy_agrees_with_the_verdict():
 
 def test_a_metric_without_a_value_keeps_the_gate_shut():
     (required,) = gate.parse(["roc_auc>0.5"], OTHERS)
-    why = gate.shortfall(required, np.zeros(3, int), np.full((3, 2), 0.5), {}, seed=0)
+    why = gate.shortfall(required, np.zeros(3, int), Given(np.full((3, 2), 0.5)), {}, seed=0)
     assert why == "roc_auc has no value here (1 of 2 classes have no row here)"
 
 

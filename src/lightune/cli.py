@@ -399,17 +399,19 @@ def _methods(arguments: argparse.Namespace) -> None:
 
 
 def _metrics(arguments: argparse.Namespace) -> None:
-    from lightune.evidence.metrics import METRICS
+    from lightune.evidence.score import TABLES
 
     rows = [
         {
             "name": name,
+            "task": task,
             "what": metric.summary,
             "better": metric.direction,
             "range": f"{metric.low:g} to {metric.high:g}",
             "applies": metric.applies,
         }
-        for name, metric in METRICS.items()
+        for task, table in TABLES.items()
+        for name, metric in table.items()
     ]
     _print_rows(arguments, rows)
 

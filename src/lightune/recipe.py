@@ -21,6 +21,7 @@ DEFAULT_RECIPE = "imdb-minilm"
 
 Settings = Iterable[str] | Mapping[str, Any]
 Truncation = Literal["head", "tail", "head+tail"]
+Task = Literal["single_label", "multi_label"]
 TrainRows = Literal["auto", "all"] | Annotated[int, Field(ge=2)]
 DevRows = Literal["auto"] | Annotated[int, Field(ge=1)]
 TestRows = Literal["auto", "all"] | Annotated[int, Field(ge=1)]
@@ -44,7 +45,8 @@ class DataRecipe(Section):
     pair: str | None = Field(
         None, description="the second text of each row, likewise, where two are to be classified"
     )
-    label: str | None = Field(None, description="column that holds the class")
+    label: str | None = Field(None, description='column of the class or of lists; "toxic,rude": columns of 0 and 1')
+    task: Literal["auto"] | Task = Field("auto", description="one label a row or several; auto: as the column looks")
     encoding: str | None = Field(None, description="of text files that are not UTF-8, e.g. cp1252")
     delimiter: str | None = Field(None, description="of CSV files, where it is not found by itself: , ; | or tab")
     train_rows: TrainRows = Field("auto", description="stratified subset for training")

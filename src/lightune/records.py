@@ -58,6 +58,7 @@ class Splits:
     """Train, dev and test examples that share no text, and the class names in the order of their ids.
 
     asked: rows wanted of each, which makes the same splits again; a split may differ where classes are small.
+    task: whether a label is the name of a class or that of a label set (`data/label_sets.py`).
     """
 
     train: Examples
@@ -66,6 +67,7 @@ class Splits:
     class_names: list[str]
     decisions: list[Decision]
     asked: dict[str, int]
+    task: Literal["single_label", "multi_label"] = "single_label"
 
     def parts(self) -> dict[str, Examples]:
         """The three splits by name."""
@@ -149,12 +151,14 @@ class Score:
 class Evaluation:
     """How a model did on N labelled rows of C classes.
 
-    y_true (N,) int class ids; proba (N, C) float64, rows sum to 1; scores: metric name -> Score. embeddings: (N, D),
-    where they were picked up on the way.
+    y_true (N,) int class ids; proba (N, C) float64, rows sum to 1; answers (N,) class ids. Of several labels a row
+    y_true (N, C) of 0 and 1; proba (N, C) of each label; answers (N, C) bool. scores: metric name -> Score;
+    confusion: as `count_answers` counts. embeddings: (N, D), where they were picked up on the way.
     """
 
     y_true: np.ndarray
     proba: np.ndarray
+    answers: np.ndarray
     scores: dict[str, Score]
     confusion: list[list[int]]
     seconds: float

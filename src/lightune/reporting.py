@@ -112,7 +112,9 @@ def _with_examples(run: FinishedRun, data: Prepared) -> dict[str, Any] | None:
     except ValidationError as error:
         seen = f"{error.error_count()} faults, such as {error.errors()[0]['msg']!r}"
         raise UserError(f"{run.name}/{DOCTOR}: cannot be read ({seen}). Make the run again.") from None
-    return with_examples(diagnosis, of_corpus(data.corpus, data.other, data.text, data.label)).model_dump()
+    return with_examples(
+        diagnosis, of_corpus(data.corpus, data.other, data.text, data.label, pair=data.pair, task=data.task)
+    ).model_dump()
 
 
 def explained(
@@ -147,8 +149,9 @@ def _explain_rows(
         for row in rows:
             if found and time.monotonic() - started > EXPLAIN_SECONDS:
                 break
+            label = answers[row] if answers[row] in classifier.labels else None  # a set of labels is none
             text = run.texts[row] if classifier.contract.pair is None else split_pair(run.texts[row])
-            (found[row],) = classifier.explain([text], answers[row])
+            (found[row],) = classifier.explain([text], label)
             progress.advance(1)
 
 

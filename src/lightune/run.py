@@ -30,7 +30,7 @@ from lightune.doctor.label_errors import seconds_in_run
 from lightune.doctor.patient import of_corpus
 from lightune.evidence import baselines, gate, score
 from lightune.evidence.baselines import Lesson, embed
-from lightune.evidence.calibration import calibrate, parse_goal
+from lightune.evidence.calibration import Calibration, calibrate, check_goals, parse_goal
 from lightune.evidence.evaluate import evaluate, predict_logits
 from lightune.evidence.slices import by_length
 from lightune.hardware import (
@@ -133,6 +133,8 @@ def follow(
     with journal.phase("read", "Reading the data"):
         data = prepare(recipe.data)
         journal.decide(*data.decisions)
+        gate.check_task(requirements, data.task)
+        check_goals(recipe.evidence, data.task)
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
         splits = split_prepared(data, recipe.data, seed=seed, device=hardware.device, budget=budget)
@@ -143,7 +145,7 @@ def follow(
     diagnosis = None
     if recipe.evidence.doctor:
         with journal.phase("check", "Looking for faults in the data"):
-            patient = of_corpus(data.corpus, data.other, data.text, data.label, pair=data.pair)
+            patient = of_corpus(data.corpus, data.other, data.text, data.label, pair=data.pair, task=data.task)
             diagnosis = glance(patient, seed=seed)
             del patient
             show_faults(journal, diagnosis, recipe.data.model_dump(include={"test", "encoding", "delimiter"}))
@@ -151,7 +153,7 @@ def follow(
     with journal.phase("load", "Loading the model"):
         journal.decide(*hardware.decisions, *tune_process(hardware))
         reference = locate(recipe.model)
-        load = partial(load_base, reference, splits.class_names, seed=seed)
+        load = partial(load_base, reference, splits.class_names, seed=seed, task=splits.task)
         base = load()
         journal.decide(*base.decisions)
         if refused := can_compute(base.model.to(hardware.device), hardware.precision):
@@ -179,7 +181,7 @@ def follow(
     if dry_run:
         return Result(None, plan_as_dict(plan, splits))
 
-    def measure(when: str, model: nn.Module, temperature: float = 1.0) -> Evaluation:
+    def measure(when: str, model: nn.Module, calibration: Calibration = Calibration()) -> Evaluation:  # noqa: B008
         with journal.progress(when, rows["test"].n_tokens, "tokens") as progress:
             return evaluate(
                 model,
@@ -188,7 +190,8 @@ def follow(
                 hardware,
                 metrics,
                 seed=seed,
-                temperature=temperature,
+                temperature=calibration.temperature,
+                thresholds=calibration.thresholds if splits.task == "multi_label" else (),
                 advance=progress.advance,
             )
 
@@ -223,7 +226,7 @@ def follow(
 
         with journal.phase("after", "After: the same rows"):
             calibration = calibrate(rows["dev"].y, history.dev_logits, recipe.evidence)
-            after = measure("after", model.to(hardware.device), calibration.temperature)
+            after = measure("after", model.to(hardware.device), calibration)
             if cache and cache.trouble:
                 journal.warn(cache.trouble)
 
@@ -234,7 +237,7 @@ def follow(
                 hardware.release()
                 tuned, told, _ = tune(load(seed=other), seed=other, cache=cache)
                 taught = calibrate(rows["dev"].y, told.dev_logits, recipe.evidence)
-                by_seed[other] = measure(f"seed {other}", tuned, taught.temperature)
+                by_seed[other] = measure(f"seed {other}", tuned, taught)
                 del tuned
 
         with journal.phase("baselines", "Baselines: the same rows"):
@@ -258,6 +261,7 @@ def follow(
                 data.corpus.digest,
                 hardware.precision,
                 calibration,
+                splits.task,
                 data.pair,
             )
             contract = save_adapter(model, encoder, contract, folder.adapter)

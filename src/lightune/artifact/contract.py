@@ -17,6 +17,7 @@ from lightune.errors import UserError
 from lightune.evidence.calibration import Calibration
 from lightune.model.backbones import Base
 from lightune.model.methods import METHODS
+from lightune.recipe import Task
 
 FILE = "contract.json"
 LOADED = (".json", ".safetensors", ".bin", ".model", "vocab.txt", "merges.txt")  # what is looked for by name
@@ -59,6 +60,7 @@ class Contract(BaseModel):
 
     format_version: Literal[1] = 1
     lightune: str = Field(description="version that wrote this")
+    task: Task = Field("single_label", description="one label a text, or each by itself")
     labels: list[str] = Field(description="class names in the order of the logits", min_length=2)
     text: str = Field(description="the column, or the template over columns, that makes the text")
     pair: str | None = Field(None, description="the same of the second text, of a classifier of pairs")
@@ -71,7 +73,10 @@ class Contract(BaseModel):
     trained_on: str = Field(description="sha256 of the data source it was trained on, as it was read")
     base: BaseContract
     temperature: float = Field(
-        1.0, description="logits are divided by it before the softmax", gt=0, allow_inf_nan=False
+        1.0, description="logits are divided by it before the softmax or sigmoid", gt=0, allow_inf_nan=False
+    )
+    thresholds: list[float | None] | None = Field(
+        None, description="multi_label: lowest probability with which each label is given; null: never"
     )
     abstention: Abstention | None = Field(None, description="without it every text gets a label")
     conformal: Conformal | None = Field(None, description="without it no sets are given")
@@ -95,8 +100,11 @@ class Contract(BaseModel):
 
     @model_validator(mode="after")
     def _one_each(self) -> Contract:
-        if self.abstention and len(self.abstention.thresholds) != len(self.labels):
-            raise ValueError("not one threshold for each label")
+        for thresholds in (self.thresholds, self.abstention.thresholds if self.abstention else None):
+            if thresholds is not None and len(thresholds) != len(self.labels):
+                raise ValueError("not one threshold for each label")
+        if (self.thresholds is None) != (self.task == "single_label"):
+            raise ValueError("thresholds of labels belong to a multi_label task, and to no other")
         return self
 
 
@@ -111,6 +119,7 @@ def make_contract(
     trained_on: str,
     precision: str,
     calibration: Calibration,
+    task: Task = "single_label",
     pair: str | None = None,
 ) -> Contract:
     """The contract of a freshly trained classifier that will be saved in `adapter`."""
@@ -118,6 +127,7 @@ def make_contract(
     is_local = reference.why == "local folder"
     beside = os.path.relpath(reference.folder.resolve(), adapter.resolve()) if is_local else None
     values: dict[str, Any] = {
+        "task": task,
         "labels": list(labels),
         "text": text,
         "pair": pair,
@@ -127,7 +137,9 @@ def make_contract(
         "precision": precision,
         "temperature": calibration.temperature,
     }
-    if calibration.goal:
+    if task == "multi_label":
+        values["thresholds"] = list(calibration.thresholds)
+    elif calibration.goal:
         values["abstention"] = Abstention(goal=str(calibration.goal), thresholds=list(calibration.thresholds))
     if calibration.level is not None and calibration.set_threshold is not None:
         values["conformal"] = Conformal(level=calibration.level, threshold=calibration.set_threshold)

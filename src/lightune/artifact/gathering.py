@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lightune.artifact.results import (
     DataRecord,
     DecisionRecord,
     GoalRecord,
+    LabelRecord,
     ModelRecord,
     ProofRecord,
     RequirementRecord,
@@ -31,13 +33,15 @@ from lightune.artifact.results import (
     SliceRecord,
     SpeedRecord,
 )
+from lightune.data.label_sets import as_names
 from lightune.data.prepare import Prepared
 from lightune.doctor.findings import Finding
 from lightune.evidence.baselines import BASELINES, Answer
 from lightune.evidence.calibration import Calibration, is_answered, label_sets, reliability, tempered
-from lightune.evidence.gate import Requirement, shortfall
-from lightune.evidence.metrics import METRICS
+from lightune.evidence.decisions import right_rows, task_of
+from lightune.evidence.gate import Given, Requirement, shortfall
 from lightune.evidence.score import not_applicable, score_all
+from lightune.evidence.set_metrics import as_pairs
 from lightune.evidence.slices import slices, worst
 from lightune.evidence.statistics import wilson
 from lightune.evidence.verdict import UNTUNED, Comparison, compare, in_words, verdict
@@ -80,12 +84,14 @@ def gather(
 ) -> dict[str, Any]:
     """Everything a run measured, checked against the schema, as the dictionary of results.json."""
     before, after, answers, seed = evidence.before, evidence.after, evidence.answers, checked.recipe.seed
-    others = {"before": before.proba} | {name: answer.proba for name, answer in answers.items()}
-    comparisons = compare(after.y_true, after.proba, others, seed=seed)
-    found = slices(after.proba.argmax(axis=1) == after.y_true, evidence.kinds)
+    others: dict[str, Given] = {"before": before, **answers}
+    answered = {name: other.answers for name, other in others.items()}
+    comparisons = compare(after.y_true, after.answers, answered, seed=seed)
+    found = slices(right_rows(after.y_true, after.answers), evidence.kinds)
     training_speed = history.tokens / max(history.seconds, 1e-9)
     results = Results(
         lightune=__version__,
+        task=splits.task,
         labels=splits.class_names,
         n_train=len(splits.train),
         n_dev=len(splits.dev),
@@ -98,7 +104,7 @@ def gather(
         requirements=[
             RequirementRecord(what=str(each), passed=not why, why=why)
             for each in evidence.requirements
-            for why in [shortfall(each, after.y_true, after.proba, others, seed=seed)]
+            for why in [shortfall(each, after.y_true, after, others, seed=seed)]
         ],
         calibration=_calibration(evidence.calibration, after, splits.class_names, seed),
         seeds=_seeds(evidence.by_seed) if len(evidence.by_seed) > 1 else None,
@@ -108,6 +114,7 @@ def gather(
         not_applicable=_without_a_number(checked.recipe.metrics, {"before": before, "after": after})
         | not_applicable(after.y_true, len(splits.class_names)),
         confusion={"before": before.confusion, "after": after.confusion},
+        by_label=_by_label(splits, evidence) if splits.task == "multi_label" else [],
         curve=history.curve,
         dev_curve=history.dev_curve,
         best_step=history.best_step,
@@ -169,13 +176,14 @@ def write_predictions(path: Path, splits: Splits, evidence: Evidence) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names, before, after = np.array(splits.class_names, dtype=object), evidence.before, evidence.after
+    before, after = evidence.before, evidence.after
+    named = partial(as_names, class_names=splits.class_names)
     columns: dict[str, Any] = {
         "row": np.asarray(splits.test.rows, dtype=np.int64),
-        "label": names[after.y_true],
-        "before": names[before.proba.argmax(axis=1)],
-        "after": names[after.proba.argmax(axis=1)],
-        **{name: names[answer.proba.argmax(axis=1)] for name, answer in evidence.answers.items()},
+        "label": named(after.y_true),
+        "before": named(before.answers),
+        "after": named(after.answers),
+        **{name: named(answer.answers) for name, answer in evidence.answers.items()},
     }
     for i, name in enumerate(splits.class_names):
         columns[f"p_{name}"] = after.proba[:, i]
@@ -217,7 +225,7 @@ def _resolved(
 
 
 def _baseline(name: str, answer: Answer, recipe: Recipe, y_true: np.ndarray) -> BaselineRecord:
-    scores = score_all(y_true, answer.proba, names=list(METRICS), seed=recipe.seed)
+    scores = score_all(y_true, answer.proba, answer.answers, seed=recipe.seed)
     return BaselineRecord(
         title=BASELINES[name].title,
         scores=_records(scores),
@@ -230,7 +238,7 @@ def _baseline(name: str, answer: Answer, recipe: Recipe, y_true: np.ndarray) -> 
 def _comparison(name: str, comparison: Comparison, n_rows: int) -> ComparisonRecord:
     numbers = asdict(comparison)
     return ComparisonRecord(
-        accuracy=ScoreRecord(**numbers.pop("gain")),
+        gain=ScoreRecord(**numbers.pop("gain")),
         **numbers | {"detectable": None if math.isnan(comparison.detectable) else comparison.detectable},
         outcome=comparison.outcome,
         words=in_words(_titles([name])[name], comparison, n_rows),
@@ -243,15 +251,16 @@ def _titles(names: Iterable[str]) -> dict[str, str]:
 
 def _calibration(found: Calibration, after: Evaluation, labels: Sequence[str], seed: int) -> CalibrationRecord:
     """What a calibration comes to on the test rows; after.proba is calibrated already."""
-    y_true, raw = after.y_true, tempered(after.proba, 1 / found.temperature)
+    y_true, raw = after.y_true, tempered(after.proba, 1 / found.temperature, task_of(after.y_true))
+    shown = as_pairs if y_true.ndim == 2 else lambda y, proba: (y, proba)
     return CalibrationRecord(
         temperature=found.temperature,
         n_dev=found.n_dev,
         uncalibrated=_records(score_all(y_true, raw, names=CALIBRATED, seed=seed)),
         calibrated=_records({name: after.scores[name] for name in CALIBRATED}),
-        bins_uncalibrated=[BinRecord(**asdict(each)) for each in reliability(y_true, raw)],
-        bins=[BinRecord(**asdict(each)) for each in reliability(y_true, after.proba)],
-        goal=_goal(found, y_true, after.proba, labels),
+        bins_uncalibrated=[BinRecord(**asdict(each)) for each in reliability(*shown(y_true, raw))],
+        bins=[BinRecord(**asdict(each)) for each in reliability(*shown(y_true, after.proba))],
+        goal=_goal(found, after, labels),
         conformal=_conformal(found, y_true, after.proba),
     )
 
@@ -268,11 +277,40 @@ def _seeds(by_seed: Mapping[int, Evaluation]) -> SeedsRecord:
     )
 
 
-def _goal(found: Calibration, y_true: np.ndarray, proba: np.ndarray, labels: Sequence[str]) -> GoalRecord | None:
+def _by_label(splits: Splits, evidence: Evidence) -> list[LabelRecord]:
+    before, after = evidence.before.confusion, evidence.after.confusion
+    return [
+        LabelRecord(
+            label=label,
+            n=right + missed,
+            threshold=threshold,
+            precision=right / (right + wrong) if right + wrong else None,
+            recall=right / (right + missed) if right + missed else None,
+            f1=_f1(*after[i]),
+            f1_before=_f1(*before[i]),
+        )
+        for i, (label, threshold) in enumerate(zip(splits.class_names, evidence.calibration.thresholds, strict=True))
+        for right, wrong, missed, _ in [after[i]]
+    ]
+
+
+def _f1(right: int, wrong: int, missed: int, _: int) -> float:
+    return 2 * right / (2 * right + wrong + missed) if right + wrong + missed else 0.0
+
+
+def _goal(found: Calibration, after: Evaluation, labels: Sequence[str]) -> GoalRecord | None:
     if found.goal is None:
         return None
-    answer, answered = proba.argmax(axis=1), is_answered(proba, found.thresholds)
-    right = answer == y_true
+    y_true, proba, answer = after.y_true, after.proba, after.answers
+    if y_true.ndim == 2:
+        given = {label: _share(y_true[answer[:, c], c].astype(bool)) for c, label in enumerate(labels)}
+        return GoalRecord(
+            what=str(found.goal),
+            thresholds=dict(zip(labels, found.thresholds, strict=True)),
+            answered=_share(answer.any(axis=1)) or ScoreRecord(value=0, low=0, high=0),
+            reached=given,
+        )
+    answered, right = is_answered(proba, found.thresholds), right_rows(y_true, answer)
     reached = {label: _share(right[answered & (answer == c)]) for c, label in enumerate(labels)}
     return GoalRecord(
         what=str(found.goal),
@@ -292,7 +330,7 @@ def _conformal(found: Calibration, y_true: np.ndarray, proba: np.ndarray) -> Con
     return ConformalRecord(level=found.level, threshold=found.set_threshold, covered=covered, mean_size=mean_size)
 
 
-def _share(flags: np.ndarray) -> ScoreRecord | None:
+def _share(flags: Any) -> ScoreRecord | None:
     """The share of rows that are so, with Wilson's interval; None of no rows."""
     if not len(flags):
         return None

@@ -71,12 +71,12 @@ def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None 
 def _load_model(contract: Contract, adapter: Path, base: str | None, seed: int | None) -> nn.Module:
     if not methods.METHODS[contract.method].is_peft:
         whole = Reference(str(adapter), adapter, None, "local folder")
-        made = load_base(whole, contract.labels, seed=seed)
+        made = load_base(whole, contract.labels, seed=seed, task=contract.task)
         if made.missing_keys:
             raise UserError(f"{adapter}: its weights lack {sorted(made.missing_keys)[:3]}. The file was changed.")
         return made.model
     reference = _find_base(contract, adapter, base)
-    made = load_base(reference, contract.labels, seed=seed)
+    made = load_base(reference, contract.labels, seed=seed, task=contract.task)
     _check_digest(made.digest, contract, reference)
     if contract.max_tokens > made.max_tokens:
         raise UserError(f"{adapter}: its texts have {contract.max_tokens} tokens; this base takes {made.max_tokens}.")

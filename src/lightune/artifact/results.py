@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lightune.doctor.findings import Finding
 from lightune.evidence.verdict import Outcome
+from lightune.recipe import Task
 
 
 class Strict(BaseModel):
@@ -83,10 +84,11 @@ class BaselineRecord(Strict):
 class ComparisonRecord(Strict):
     """The tuned classifier against another's answers to the same rows."""
 
-    accuracy: ScoreRecord = Field(description="gain, the tuned one's less the other's, paired bootstrap interval")
-    fixed: int = Field(description="rows that the tuned one alone has right")
-    broken: int = Field(description="rows that the other alone has right")
-    p_value: float = Field(description="McNemar's exact test, two-sided")
+    measure: str = Field(description="what is compared: accuracy or, of several labels a row, f1_micro")
+    gain: ScoreRecord = Field(description="the tuned one's less the other's, paired bootstrap interval")
+    fixed: int = Field(description="rows that the tuned one alone has right; of several labels, has more right of")
+    broken: int = Field(description="rows that the other alone has right; of several labels, has more right of")
+    p_value: float = Field(description="McNemar's exact test or, of several labels, a permutation test; two-sided")
     p_adjusted: float = Field(description="the same after Holm's correction for all comparisons of the run")
     detectable: float | None = Field(description="smallest gain found four times in five; null: none could be")
     outcome: Outcome
@@ -136,6 +138,18 @@ class CalibrationRecord(Strict):
     conformal: ConformalRecord | None
 
 
+class LabelRecord(Strict):
+    """One of several labels a row: how it is given."""
+
+    label: str
+    n: int = Field(description="test rows that have it")
+    threshold: float | None = Field(description="lowest probability with which it is given; null: never")
+    precision: float | None = Field(description="share of the rows given it that have it; null: given to none")
+    recall: float | None = Field(description="share of the rows that have it that are given it; null: no row has it")
+    f1: float
+    f1_before: float
+
+
 class SliceRecord(Strict):
     """The test rows with one value of a kind, held against all others."""
 
@@ -171,6 +185,7 @@ class Results(Strict):
 
     format_version: Literal[1] = 1
     lightune: str
+    task: Task = "single_label"
     labels: list[str]
     n_train: int
     n_dev: int
@@ -187,7 +202,11 @@ class Results(Strict):
     worst_slice: str | None = Field(None, description="the slice furthest behind, in words; null: none beyond chance")
     label_errors: Finding | None = Field(None, description="training rows whose label is likely wrong, surest first")
     not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
-    confusion: dict[Literal["before", "after"], list[list[int]]] = Field(description="rows true, columns predicted")
+    confusion: dict[Literal["before", "after"], list[list[int]]] = Field(
+        description="rows true, columns predicted; multi_label: a row for each label, of how many rows it is given "
+        "and there, given but not there, not given but there, neither"
+    )
+    by_label: list[LabelRecord] = Field([], description="multi_label: how each is given")
     curve: list[dict[str, int | float]]
     dev_curve: list[dict[str, int | float]]
     best_step: int

@@ -103,7 +103,9 @@ def class_names_of(schema: pa.Schema) -> dict[str, list[str]]:
     """Column -> names of its integer classes, as the `datasets` library notes them in a schema."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        labels = {name: f for name, f in features.items() if f.get("_type") == "ClassLabel" and name in schema.names}
+        # a list of classes names them in what it is a list of
+        items = {name: f.get("feature", f) if isinstance(f, dict) else f[0] for name, f in features.items()}
+        labels = {name: f for name, f in items.items() if f.get("_type") == "ClassLabel" and name in schema.names}
         return {name: [str(label) for label in feature["names"]] for name, feature in labels.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}  # a note by another tool, or none: the column stays what it is

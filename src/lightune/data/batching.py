@@ -15,6 +15,7 @@ import numpy as np
 
 from lightune.data.files import MIB
 from lightune.data.framing import SEPARATOR, Frame, find_frame, shares, token_lists, truncate
+from lightune.data.label_sets import as_numbers
 from lightune.data.scratch import joined
 from lightune.data.values import Names
 from lightune.errors import UserError
@@ -282,7 +283,10 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Tokenised texts with their class ids, y (N,); short: the same texts cut shorter, for most of training."""
+    """Tokenised texts with their class ids, y (N,), or label sets, y (N, C) of 0 and 1.
+
+    short: the same texts cut shorter, for most of training.
+    """
 
     tokens: Tokens
     y: Ints
@@ -318,7 +322,9 @@ def encode(
     training_tokens: a shorter limit for most training steps, or "auto" for none.
     """
     rows = {
-        name: Labelled(encoder.tokenise(part.texts), Names.of(part.labels or []).ids(splits.class_names))
+        name: Labelled(
+            encoder.tokenise(part.texts), as_numbers(Names.of(part.labels or []), splits.class_names, splits.task)
+        )
         for name, part in splits.parts().items()
     }
     limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import TYPE_CHECKING
 
+from lightune.data.label_sets import is_label_lists, label_columns
 from lightune.errors import UserError, near_match
 from lightune.records import Decision
 
@@ -62,7 +63,7 @@ def choose_columns(
         _check_header(table)
     given = check_texts(table, text, pair)
     if label is not None:
-        check_column(table, label, "label")
+        check_label(table, label)
     profiles = _profiles(table)
     decisions = []
     if label is None:
@@ -140,6 +141,13 @@ def check_column(table: pa.Table, name: str, role: str) -> None:
     _check_usable(table, name, role)
 
 
+def check_label(table: pa.Table, label: str) -> None:
+    """UserError unless it names a column of plain text or of lists of labels, or several columns of plain text."""
+    for name in label_columns(table, label):
+        if name != label or not is_label_lists(table, name):
+            check_column(table, name, "label")
+
+
 def _check_usable(table: pa.Table, name: str, role: str) -> None:
     kind = unusable(table, name)
     if kind and role == "label" and kind.startswith("list"):
@@ -153,8 +161,8 @@ def _check_usable(table: pa.Table, name: str, role: str) -> None:
 
 def _several_labels(name: str, kind: str) -> str:
     return (
-        f"column {name!r} holds {kind}: several labels per row are not supported in this version. "
-        f"Keep one label in each row, or set data.label to a column that has one."
+        f"column {name!r} holds {kind}: lists of labels hold names or whole numbers. "
+        f"Write them so, or set data.label to another column."
     )
 
 
@@ -234,6 +242,9 @@ def _shorten(names: Iterable[str]) -> list[str]:
 
 def _pick_label(table: pa.Table, profiles: list[_Profile]) -> tuple[str, Decision]:
     named = sorted((p for p in profiles if _is_named_label(p)), key=lambda p: _rank(p.name, LABEL_NAMES))
+    lists = [name for name in table.column_names if is_label_lists(table, name)]
+    if not named and len(lists) == 1:
+        return lists[0], Decision("label column", lists[0], "the only column of lists: several labels a row")
     other = [p for p in profiles if p not in named and _is_like_label(p)]
     if not named and len(other) != 1:
         raise UserError(_no_label(table, profiles, other))

@@ -6,15 +6,17 @@ import re
 import unicodedata
 from collections import defaultdict
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lightune.data.columns import check_column, check_texts, template, unusable
+from lightune.data.columns import check_label, check_texts, template, unusable
 from lightune.data.framing import SEPARATOR
+from lightune.data.label_sets import NOTHING, classes_in, find_task, members, read_sets, written
 from lightune.data.scratch import CHUNK_ROWS, gathered
 from lightune.data.values import Names, Numbers, Texts
 from lightune.errors import UserError, near_match
+from lightune.recipe import Task
 from lightune.records import Decision, Examples
 
 if TYPE_CHECKING:
@@ -32,11 +34,13 @@ def examples(
     class_names: list[str] | None = None,
     fewest_classes: int = 2,
     pair: str | None = None,
+    task: Task | Literal["auto"] = "auto",
 ) -> tuple[Examples, list[Decision]]:
     """Texts and labels of the rows that have both, in source order, and what was dropped or noticed.
 
     Texts are byte-exact, labels lose the white space around them. label=None (prediction) keeps every row, an
-    empty text too. class_names: the classes that may occur; labels that are their ids become names.
+    empty text too. class_names: the classes that may occur; labels that are their ids become names. Of rows with
+    several labels, those of a row are one name, as `data/label_sets.py` writes it.
     Raises UserError if over half of the rows would be dropped, fewer classes than fewest_classes are left, or
     a class name is unfit.
     """
@@ -50,12 +54,15 @@ def examples(
             pc.if_else(blank, "", texts) if pair is None else texts
         )  # in memory: prediction comes with a part of a table at a time
         return Examples(Texts.of_column(filled, rows), None, Numbers(rows)), []
-    check_column(table, label, "label")
-    labels = stripped_labels(table.column(label))
+    check_label(table, label)
+    task = find_task(table, label, task)
+    several = task == "multi_label"
+    labels = read_sets(table, label, class_names) if several else stripped_labels(table.column(label))
     kept, decisions = _keep(blank.to_numpy(), labels, label, is_pair=pair is not None)
     decisions += [] if pair is None else _separators(table, used)
-    names, notes = _class_names(labels.take(kept), label, class_names)
-    if len(names.counts()) < fewest_classes:
+    read = _set_names if several else _class_names
+    names, notes = read(labels.take(kept), label, class_names)
+    if len(classes_in(names, task)) < fewest_classes:
         raise UserError(
             f"column {label!r} has a single class: {names[0]!r} in all {len(names):,} rows. "
             f"Add rows of another class, or set data.label to another column."
@@ -138,7 +145,7 @@ def _keep(
 ) -> tuple[NDArray[np.int64], list[Decision]]:
     """The rows with a label and a text, and a decision for each reason that dropped some; a pair needs both texts."""
     n, lack = len(labels), "lack one of their two texts" if is_pair else "have no text"
-    has_label = labels.codes != labels.names.index("")
+    has_label = labels.codes != (labels.names.index("") if "" in labels.names else -1)
     unlabelled = n - int(has_label.sum())
     if unlabelled == n:
         raise UserError(f"column {label!r}: all {n:,} labels are missing. Set data.label to the column of classes.")
@@ -163,6 +170,23 @@ def _class_names(labels: Names, label: str, class_names: list[str] | None) -> tu
     for name in counts:
         _check_class_name(name, label)
     return labels, decisions + _spellings(counts)
+
+
+def _set_names(labels: Names, label: str, class_names: list[str] | None) -> tuple[Names, list[Decision]]:
+    """The label sets, with names where they hold ids of `class_names`; each name checked."""
+    counts = classes_in(labels, "multi_label")
+    flat = Names.of(list(counts))
+    names: Names = flat
+    decisions: list[Decision] = []
+    if class_names is not None:
+        names, decisions = _match_names(flat, label, class_names)
+        new = dict(zip(flat.tolist(), names.tolist(), strict=True))
+        labels = labels.renamed({each: written(new[part] for part in members(each)) for each in labels.names if each})
+    for name in names:
+        _check_class_name(name, label)
+    n_bare = labels.counts().get(NOTHING, 0)
+    why = f"{n_bare:,} of {len(labels):,} rows have none" if n_bare else "every row has one at least"
+    return labels, [*decisions, Decision("task", "several labels a row", f"{len(counts)} labels; {why}")]
 
 
 def _match_names(labels: Names, label: str, names: list[str]) -> tuple[Names, list[Decision]]:

@@ -11,12 +11,13 @@ import numpy as np
 from lightune.data.batching import MAX_TOKENS
 from lightune.data.columns import choose_columns, used_columns
 from lightune.data.examples import examples, is_unlabelled
+from lightune.data.label_sets import find_task, label_columns
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.splits import split
 from lightune.data.values import Texts
 from lightune.errors import UserError, near_match
 from lightune.libraries import is_offline
-from lightune.recipe import DataRecipe
+from lightune.recipe import DataRecipe, Task
 from lightune.records import Corpus, Decision, Examples, Splits
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Prepared:
     text: str
     pair: str | None
     label: str
+    task: Task
     class_names: list[str] | None
     other: Corpus | None
     test_table: pa.Table
@@ -60,10 +62,10 @@ def prepare(recipe: DataRecipe) -> Prepared:
     table = corpus.tables[train_name]
     text, label, decisions, pair = choose_columns(table, text=recipe.text, label=recipe.label, pair=recipe.pair)
     rows = Decision("rows", f"{table.num_rows:,}", f"{recipe.source}, split {train_name}")
-    names = corpus.class_names.get(label)
-    source, dropped = examples(table, text=text, label=label, class_names=names, pair=pair)
+    task, given = find_task(table, label, recipe.task), corpus.class_names.get(label)
+    source, dropped = examples(table, text=text, label=label, class_names=given, pair=pair, task=task)
     other = _test_corpus(recipe)
-    held_out, tables, more = _held_out(corpus, other, train_name, text, label, pair)
+    held_out, tables, more = _held_out(corpus, other, train_name, text, label, pair, task)
     every = (rows, *decisions, *dropped, *more)
     return Prepared(
         corpus,
@@ -73,7 +75,8 @@ def prepare(recipe: DataRecipe) -> Prepared:
         text,
         pair,
         label,
-        names,
+        task,
+        given,
         other,
         tables.get("test", table),
         every,
@@ -88,7 +91,13 @@ def _test_corpus(recipe: DataRecipe) -> Corpus | None:
 
 
 def _held_out(
-    corpus: Corpus, other: Corpus | None, train_name: str, text: str, label: str, pair: str | None
+    corpus: Corpus,
+    other: Corpus | None,
+    train_name: str,
+    text: str,
+    label: str,
+    pair: str | None,
+    task: Task,
 ) -> tuple[dict[str, Examples], dict[str, pa.Table], list[Decision]]:
     """The test rows and the dev rows that come as splits of their own, where there are any, and their tables.
 
@@ -103,7 +112,9 @@ def _held_out(
         name = split_for("test", other) or split_for("dev", other) or next(iter(other.tables))
         candidates = [(other, name), *(pair for pair in candidates if pair[1] == split_for("dev", corpus))]
     for there, name in candidates:
-        if "test" in found and label not in there.tables[name].column_names:
+        if "test" in found and not set(label_columns(there.tables[name], label)) <= set(
+            there.tables[name].column_names
+        ):
             decisions.append(Decision(f"split {name}", "not used", f"it has no column {label!r}"))
             continue
         try:
@@ -116,7 +127,13 @@ def _held_out(
             continue
         names = there.class_names.get(label)
         rows, dropped = examples(
-            there.tables[name], text=text, label=label, pair=pair, class_names=names, fewest_classes=1
+            there.tables[name],
+            text=text,
+            label=label,
+            pair=pair,
+            class_names=names,
+            fewest_classes=1,
+            task=task,
         )
         purpose = "dev" if "test" in found else "test"
         found[purpose], tables[purpose] = rows, there.tables[name]
@@ -130,7 +147,8 @@ def metadata(data: Prepared, rows: Sequence[int], asked: Sequence[str] | str) ->
     asked: columns; "auto" for those that are neither a text nor the label and have 2 to MOST_VALUES different values.
     UserError for a column that is not there.
     """
-    used, is_auto = {data.label, *used_columns(data.test_table, data.text, data.pair)}, isinstance(asked, str)
+    used, is_auto = {*used_columns(data.test_table, data.text, data.pair)}, isinstance(asked, str)
+    used |= {data.label, *label_columns(data.test_table, data.label)}
     others = [name for name in data.test_table.column_names if name not in used]
     names = others if is_auto else list(asked)
     for name in names:
@@ -172,6 +190,7 @@ def split_prepared(
         most_train_rows=affordable,
         most_test_rows=most_test_rows,
         class_names=data.class_names,
+        task=data.task,
     )
 
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightune.data.label_sets import classes_in, strata
 from lightune.data.values import Names, Numbers, Texts
 from lightune.errors import UserError, near_match
+from lightune.recipe import Task
 from lightune.records import Decision, Examples, Splits
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Pool:
     labels: Names
     rows: Numbers
     keys: Keys
+    strata: Names  # what rows are split in proportion by
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -58,7 +61,13 @@ class Pool:
 
     def pick(self, places: Places) -> Pool:
         """The examples at `places`, in that order."""
-        return Pool(self.texts.take(places), self.labels.take(places), self.rows.take(places), self.keys[places])
+        return Pool(
+            self.texts.take(places),
+            self.labels.take(places),
+            self.rows.take(places),
+            self.keys[places],
+            self.strata.take(places),
+        )
 
 
 def split(
@@ -73,14 +82,15 @@ def split(
     most_train_rows: int | None = None,
     most_test_rows: int | None = None,
     class_names: Sequence[str] | None = None,
+    task: Task = "single_label",
 ) -> Splits:
     """Stratified splits of `source` (and of `test` and `dev`, where they are separate) without a shared text.
 
     Sizes are rows, "all" or "auto"; most_train_rows and most_test_rows cap automatic ones. class_names gives the
     order of the class ids where the source has one. UserError if a split cannot be made.
     """
-    pool = _pool(source, seed)
-    names = _order(pool.labels.counts(), class_names)
+    pool = _pool(source, seed, task)
+    names = _order(classes_in(pool.labels, task), class_names)
     rest, decisions = _without_copies(pool)
     asked: dict[str, int] = {}
     if test is None:
@@ -90,8 +100,8 @@ def split(
         test_keys = scored.keys
         decisions.append(Decision("test rows", f"{len(scored):,}", f"no separate test file; stratified{why}"))
     else:
-        separate = _pool(test, seed)
-        _check_test_classes(names, separate.labels.counts())
+        separate = _pool(test, seed, task)
+        _check_test_classes(names, classes_in(separate.labels, task))
         # leaks are looked for in the whole test split, not only in the rows that are scored
         test_keys = separate.keys
         rest, leaks = _without(pool, rest, test_keys, "test")
@@ -101,7 +111,8 @@ def split(
         decisions += [*leaks, *_repeats(separate)]
         why = "; a first run should end in minutes: --set data.test_rows=all takes all" if is_capped else ""
         decisions += [Decision("test rows", f"{len(scored):,}", f"of {len(test):,} in the test split{why}")]
-    own_dev, refused = (None, []) if dev is None else _own_dev(_pool(dev, seed), names, pool, rest, test_keys)
+    guides = None if dev is None else _pool(dev, seed, task)
+    own_dev, refused = (None, []) if guides is None else _own_dev(guides, names, pool, rest, test_keys, task)
     decisions += refused
     if own_dev is None:
         asked["dev"] = _size("data.dev_rows", dev_rows, len(rest), DEV_SHARE, DEV_ROWS)
@@ -116,8 +127,8 @@ def split(
         decisions += [*leaks, Decision("dev rows", f"{len(guide):,}", why)]
     rest, asked["train"] = _training_rows(pool, rest, train_rows, most_train_rows, decisions)
     train = pool.pick(rest)
-    decisions += [*_absent_classes("train", names, train), *_absent_classes("test", names, scored)]
-    return Splits(train.examples, guide.examples, scored.examples, names, decisions, asked)
+    decisions += [*_absent_classes("train", names, train, task), *_absent_classes("test", names, scored, task)]
+    return Splits(train.examples, guide.examples, scored.examples, names, decisions, asked, task)
 
 
 def _cut_off(pool: Pool, rest: Places, key: str, wanted: int) -> tuple[Pool, Places, str]:
@@ -127,13 +138,13 @@ def _cut_off(pool: Pool, rest: Places, key: str, wanted: int) -> tuple[Pool, Pla
 
 
 def _own_dev(
-    dev: Pool, names: Sequence[str], pool: Pool, rest: Places, test_keys: Keys
+    dev: Pool, names: Sequence[str], pool: Pool, rest: Places, test_keys: Keys, task: Task
 ) -> tuple[Pool | None, list[Decision]]:
     """The rows of a source's own dev split that are in no test split; None, with the reason, if it is no guide."""
     clean = dev.pick(np.flatnonzero(~_are_in(dev.keys, test_keys)))
     shared = len(dev) - len(clean)
     why = ""
-    if unseen := sorted(dev.labels.counts().keys() - set(names)):
+    if unseen := sorted(classes_in(dev.labels, task).keys() - set(names)):
         why = f"it has labels that no training row has: {unseen[:5]}"
     elif shared * 2 > len(dev):
         why = f"{shared:,} of its {len(dev):,} texts are in the test split too"
@@ -158,14 +169,16 @@ def _instead_of(asked: int, got: int) -> str:
     return "" if asked == got else f"; {asked:,} asked, but each class has one at least and leaves one at least"
 
 
-def _pool(examples: Examples, seed: int) -> Pool:
+def _pool(examples: Examples, seed: int, task: Task) -> Pool:
     assert examples.labels is not None, "only labelled examples are split"
     keys = (int.from_bytes(text_key(text, seed), "big") for text in examples.texts)  # in the order of their bytes
+    labels = Names.of(examples.labels)
     return Pool(
         Texts.of(examples.texts),
-        Names.of(examples.labels),
+        labels,
         Numbers.of(examples.rows),
         np.fromiter(keys, np.uint64, len(examples)),
+        strata(labels, task),
     )
 
 
@@ -275,12 +288,12 @@ def _by_class(pool: Pool, places: Places) -> tuple[Places, dict[str, int]]:
     The class of the lowest hash comes first: it decides the order of rows that share a text.
     """
     ordered = _by_key(pool, places)
-    codes = pool.labels.codes[ordered]
+    codes = pool.strata.codes[ordered]
     present, first = np.unique(codes, return_index=True)
     present = present[np.argsort(first)]
-    rank = np.zeros(len(pool.labels.names), np.int32)
+    rank = np.zeros(len(pool.strata.names), np.int32)
     rank[present] = np.arange(len(present))
-    names = [pool.labels.names[code] for code in present]
+    names = [pool.strata.names[code] for code in present]
     sizes = np.bincount(rank[codes], minlength=len(present)).tolist()
     return ordered[np.argsort(rank[codes], kind="stable")], dict(zip(names, sizes, strict=True))
 
@@ -314,8 +327,8 @@ def _training_rows(
     return train, min(limit, len(rest))
 
 
-def _absent_classes(where: str, names: Sequence[str], part: Pool) -> list[Decision]:
-    present = part.labels.counts()
+def _absent_classes(where: str, names: Sequence[str], part: Pool, task: Task) -> list[Decision]:
+    present = classes_in(part.labels, task)
     absent = [name for name in names if name not in present]
     shown = ", ".join(map(repr, absent[:5]))
     return [Decision(f"classes not in {where}", shown, "none of their rows is there")] if absent else []

@@ -21,6 +21,7 @@ class Check:
     look: Callable[[Exam], list[Symptom]]
     by_sample: bool = False  # whether some rows show it as well as all
     drops: bool = False  # whether --fix drops rows for it
+    of_one_label: bool = False  # whether it can only look at rows of one label each
 
 
 def chosen(only: str | Sequence[str] | None) -> list[str]:
@@ -45,6 +46,9 @@ def dropping(names: Iterable[str]) -> list[str]:
 def look(exam: Exam, names: Sequence[str]) -> Iterator[tuple[str, Symptom]]:
     """What the checks of these names find, in their order."""
     for name in names:
+        if CHECKS[name].of_one_label and exam.patient.task == "multi_label":
+            exam.left_out[name] = "rows have several labels"
+            continue
         for symptom in CHECKS[name].look(exam):
             yield name, symptom
 
@@ -154,6 +158,7 @@ CHECKS: dict[str, Check] = {
         why="the classifier will learn it instead of the text, and fail where it is missing",
         do="find out how it came into the texts, and remove it unless new texts will have it, too",
         look=giveaways.tokens,
+        of_one_label=True,
         by_sample=True,
     ),
     "giveaway_column": Check(
@@ -161,6 +166,7 @@ CHECKS: dict[str, Check] = {
         why="it may have been made from the label; in a template, it would be all that is learned",
         do="keep it out of the text, unless it is known before the label is",
         look=giveaways.columns,
+        of_one_label=True,
         by_sample=True,
     ),
     "mojibake": Check(
@@ -202,6 +208,7 @@ CHECKS: dict[str, Check] = {
         why="a wrong label teaches what is wrong, and in the test rows it counts a right answer as a mistake",
         do="look at the rows, the surest first; some will be right, and only hard",
         look=label_errors.wrong_labels,
+        of_one_label=True,
     ),
     "personal_data": Check(
         summary="What looks like personal data",

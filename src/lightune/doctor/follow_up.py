@@ -31,6 +31,8 @@ def with_label_errors(
 
     numbers (N,) of the training rows in the source; names: of the classes by id.
     """
+    if lesson.y_train.ndim == 2:
+        return diagnosis.followed_up("label_errors", [], "rows have several labels")
     found = wrong_labels_in_run(lesson, np.asarray(numbers, np.int64), names, seed=seed)
     if isinstance(found, str):
         return diagnosis.followed_up("label_errors", [], found)

@@ -34,14 +34,15 @@ class Twins(NamedTuple):
 
 def alike(exam: Exam) -> list[Symptom]:
     counts = _counts(exam)
-    codes = {name: code for code, name in enumerate(exam.patient.labels.names)}
     found = []
     for each in twins(counts):
         written = ascii if each.how == "Unicode form" else repr  # they look the same on a screen
         *first, last = (f"{quoted(name, written)} ({counts[name]:,} rows)" for name in (*each.others, each.kept))
         what = f"labels {', '.join(first)} and {last} differ in {each.how} only"
-        places = np.flatnonzero(np.isin(exam.patient.labels.codes, [codes[name] for name in each.others]))
-        if each.is_sure:
+        places = np.flatnonzero(exam.patient.of_classes(each.others))
+        if each.is_sure and exam.patient.task == "multi_label":
+            found.append(Symptom("error", len(places), what, places))
+        elif each.is_sure:
             found.append(Symptom("error", len(places), what, places, "relabel", each.kept))
         else:
             found.append(Symptom("warning", len(places), what, places))
@@ -50,11 +51,10 @@ def alike(exam: Exam) -> list[Symptom]:
 
 def missing(exam: Exam) -> list[Symptom]:
     """Labels such as "None": a class of that name, or what a program wrote for no label."""
-    names = exam.patient.labels.names
     odd = [name for name in _counts(exam) if name.casefold() in MISSING]
     if not odd:
         return []
-    places = np.flatnonzero(np.isin(exam.patient.labels.codes, [names.index(name) for name in odd]))
+    places = np.flatnonzero(exam.patient.of_classes(odd))
     what = f"{share(len(places), len(exam.patient))} have a label that is written for no value: {_listed(odd)}"
     return [Symptom("warning", len(places), what, places)]
 
@@ -74,8 +74,7 @@ def rare(exam: Exam) -> list[Symptom]:
         return []
     shown = ", ".join(f"{quoted(name)} ({n})" for name, n in sorted(few.items(), key=lambda each: each[1])[:SHOWN])
     more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
-    codes = [code for code, name in enumerate(exam.patient.labels.names) if name in few]
-    places = np.flatnonzero(np.isin(exam.patient.labels.codes, codes) & (exam.patient.split_of == 0))
+    places = np.flatnonzero(exam.patient.of_classes(few) & (exam.patient.split_of == 0))
     severity: Severity = "error" if min(few.values()) == 1 else "warning"
     what = f"{len(few):,} of {len(counts):,} classes have fewer than {FEW_ROWS} training rows: {shown}{more}"
     return [Symptom(severity, len(few), what, places)]
@@ -83,8 +82,7 @@ def rare(exam: Exam) -> list[Symptom]:
 
 def absent(exam: Exam) -> list[Symptom]:
     present = [
-        set(exam.patient.labels.take(np.flatnonzero(exam.patient.split_of == i)).counts()) - {""}
-        for i in range(len(exam.patient.tables))
+        set(exam.patient.classes(np.flatnonzero(exam.patient.split_of == i))) for i in range(len(exam.patient.tables))
     ]
     found = []
     for name, here in list(zip(exam.patient.tables, present, strict=True))[1:]:
@@ -101,10 +99,7 @@ def absent(exam: Exam) -> list[Symptom]:
 
 def _counts(exam: Exam, *, training_only: bool = False) -> dict[str, int]:
     """Rows of each label, those without one left out."""
-    labels = exam.patient.labels
-    if training_only:
-        labels = labels.take(np.flatnonzero(exam.patient.split_of == 0))
-    return {name: n for name, n in labels.counts().items() if name}
+    return exam.patient.classes(np.flatnonzero(exam.patient.split_of == 0) if training_only else None)
 
 
 def _listed(names: Sequence[str]) -> str:

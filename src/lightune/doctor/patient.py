@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lightune.data.columns import choose_columns
 from lightune.data.examples import render, stripped_labels
 from lightune.data.files import WrongEncoding
+from lightune.data.label_sets import classes_in, find_task, label_columns, members, read_sets
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.values import Names, Texts
 from lightune.doctor.reading import Readings, read_through
 from lightune.errors import UserError
+from lightune.recipe import Task
 from lightune.records import Corpus
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Patient:
     texts: those of the text column or template, None where a cell is missing, or pairs, joined; labels: without white
     space around them, "" where one is missing; tables: split -> its table, the training split first.
     encoding: of the file, where it is not UTF-8 and nobody said so. numbers: split -> the rows' numbers in the
-    source, where these are a sample.
+    source, where these are a sample. task: whether a label is the name of a class or that of a label set.
     """
 
     source: str
@@ -44,10 +46,22 @@ class Patient:
     tables: dict[str, pa.Table]
     encoding: str | None = None
     numbers: dict[str, Ints] | None = None
+    task: Task = "single_label"
     pair: str | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def classes(self, places: Ints | None = None) -> dict[str, int]:
+        """Rows of each class among those at `places`, or among all; those without a label left out."""
+        labels = self.labels if places is None else self.labels.take(places)
+        return {name: n for name, n in classes_in(labels, self.task).items() if name}
+
+    def of_classes(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """(N,) whether a row has one of these labels."""
+        parts = members if self.task == "multi_label" else lambda name: [name]
+        codes = [code for code, name in enumerate(self.labels.names) if not set(names).isdisjoint(parts(name))]
+        return np.isin(self.labels.codes, codes)
 
     def read(self, advance: Callable[[int], None] = lambda n_rows: None) -> Readings:
         """What there is to know of each text; `advance` is told of the rows done."""
@@ -82,7 +96,8 @@ class Patient:
 
     def with_tables(self, tables: dict[str, pa.Table]) -> Patient:
         """The same source with other rows."""
-        return _of_tables(self.source, self.digest, tables, self.text, self.label, self.encoding, self.pair)
+        how = (self.text, self.label, self.task, self.encoding, self.pair)
+        return _of_tables(self.source, self.digest, tables, *how)
 
 
 def admit(
@@ -115,13 +130,14 @@ def of_corpus(
     label: str,
     encoding: str | None = None,
     pair: str | None = None,
+    task: Task | Literal["auto"] = "auto",
 ) -> Patient:
     """The labelled splits of a source, and the test split of another, by columns that are known."""
     train = training_split(corpus)
     tables = {train: corpus.tables[train]}
     for purpose in ("dev", "test"):
         name = split_for(purpose, corpus)
-        if name and name != train and label in corpus.tables[name].column_names:
+        if name and name != train and set(label_columns(tables[train], label)) <= {*corpus.tables[name].column_names}:
             tables[name] = corpus.tables[name]
     if other is not None:
         name = split_for("test", other) or next(iter(other.tables))
@@ -130,7 +146,8 @@ def of_corpus(
         except UserError as error:
             raise UserError(f"{other.source}: needs the columns of {corpus.source}: {error}") from None
         tables["test" if name in tables else name] = other.tables[name]
-    return _of_tables(corpus.source, corpus.digest, tables, text, label, encoding, pair)
+    found = find_task(tables[train], label, task)
+    return _of_tables(corpus.source, corpus.digest, tables, text, label, found, encoding, pair)
 
 
 def _read(source: str, encoding: str | None, delimiter: str | None, offline: bool) -> tuple[Corpus, str | None]:
@@ -149,6 +166,7 @@ def _of_tables(
     tables: dict[str, pa.Table],
     text: str,
     label: str,
+    task: Task,
     encoding: str | None,
     pair: str | None,
 ) -> Patient:
@@ -157,8 +175,13 @@ def _of_tables(
     columns = [render(table, text, pair)[0] for table in tables.values()]
     chunks = [chunk for column in columns for chunk in column.chunks]
     texts = Texts.of_column(pa.chunked_array(chunks, pa.string()), np.arange(sum(map(len, chunks))))
-    labels = [stripped_labels(table.column(label)) for table in tables.values()]
+    several = task == "multi_label"
+    labels = [
+        read_sets(table, label, None) if several else stripped_labels(table.column(label))
+        for table in tables.values()
+    ]
     merged = Names.of([name for each in labels for name in each.names])
     offsets = np.cumsum([0, *(len(each.names) for each in labels)])
     codes = np.concatenate([merged.codes[each.codes + start] for each, start in zip(labels, offsets, strict=False)])
-    return Patient(source, digest, text, label, texts, Names(codes, merged.names), tables, encoding, pair=pair)
+    names = Names(codes, merged.names)
+    return Patient(source, digest, text, label, texts, names, tables, encoding, task=task, pair=pair)

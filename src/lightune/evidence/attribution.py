@@ -20,6 +20,7 @@ from lightune.data.words import find_words
 from lightune.errors import GateError
 from lightune.hardware import Hardware, is_out_of_memory
 from lightune.model.engine import plain_network
+from lightune.recipe import Task
 from lightune.records import Word
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def attribute(
     labels: Sequence[int],
     hardware: Hardware,
     *,
+    task: Task = "single_label",
     temperature: float = 1.0,
 ) -> list[TokenWeights]:
     """The weights of the tokens of each of N texts for the label of its id, labels (N,), in fp32.
@@ -72,7 +74,7 @@ def attribute(
     if memory has no room for one text, or if the network does not read its tokens through one table.
     """
     model.eval()
-    way = _Way(model, encoder, tokens, labels, hardware, temperature).from_least_sure()
+    way = _Way(model, encoder, tokens, labels, hardware, task, temperature).from_least_sure()
     every = np.arange(len(tokens))
     parts = (every[start : start + TOGETHER] for start in range(0, len(every), TOGETHER))
     return [each for rows in parts for each in _sums(way, rows)]
@@ -99,12 +101,15 @@ def weigh_words(text: str, spans: Ints, weights: Floats) -> list[Word]:
     return [Word(start, end, weight if n else None) for (start, end), weight, n in weighed]
 
 
-def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def log_odds(logits: torch.Tensor, labels: torch.Tensor, task: Task = "single_label") -> torch.Tensor:
     """log p / (1 - p) of each row's label (B,), from logits (B, C): its logit less the log-sum-exp of the others.
 
-    The logit alone may rise for all labels at once, and a probability near 1 hardly has a slope.
+    The logit alone may rise for all labels at once, and a probability near 1 hardly has a slope. Of several labels a
+    text, each by itself, it is the logit.
     """
     chosen = labels[:, None]  # (B, 1)
+    if task == "multi_label":
+        return logits.gather(1, chosen)[:, 0]
     others = logits.scatter(1, chosen, float("-inf"))
     return logits.gather(1, chosen)[:, 0] - others.logsumexp(1)
 
@@ -131,6 +136,7 @@ class _Way:
     tokens: Tokens
     labels: Sequence[int]
     hardware: Hardware
+    task: Task
     temperature: float
     blank_ids: Sequence[int] = ()  # (N,), what stands for each text's own tokens in its blank text
 
@@ -141,14 +147,15 @@ class _Way:
         return replace(self, blank_ids=[starts[i] for i in np.argmin(sure, axis=0)])
 
     def _sureness(self) -> Floats:
-        """The probability of the most probable label of each blank text, (N,)."""
+        """How sure each blank text leaves the classifier (N,): the probability of its most probable label."""
         import torch
 
         found = np.zeros(len(self.tokens))
         for rows in self.encoder.batches(self.tokens, MEMORY_TOKENS[self.hardware.device]):
             with torch.no_grad():
                 logits = self._logits(rows, self._shares(rows, np.zeros(len(rows)))[0])
-            found[rows] = logits.softmax(1).amax(1).cpu().numpy()
+            proba = logits.softmax(1) if self.task == "single_label" else logits.sigmoid()
+            found[rows] = proba.amax(1).cpu().numpy()
         return found
 
     def at(self, rows: Ints, shares: Floats) -> Iterator[tuple[Floats, Floats]]:
@@ -184,7 +191,7 @@ class _Way:
         share.requires_grad_()
         chosen = torch.tensor([self.labels[row] for row in rows], device=self.hardware.device)
         with torch.enable_grad():
-            values = log_odds(self._logits(rows, share), chosen)  # (B,)
+            values = log_odds(self._logits(rows, share), chosen, self.task)  # (B,)
             (slopes,) = torch.autograd.grad(values.sum(), share, allow_unused=True)  # (B, T)
         if slopes is None:
             raise GateError("this network does not read its tokens through one table, so no word can be weighed.")

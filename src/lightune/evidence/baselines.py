@@ -18,6 +18,7 @@ import numpy as np
 from lightune.data.batching import Encoder, Labelled
 from lightune.data.values import Texts
 from lightune.errors import UserError, near_match
+from lightune.evidence.decisions import best_thresholds, decide, f1_micro, task_of
 from lightune.evidence.evaluate import predict
 from lightune.hardware import Hardware
 from lightune.journal import duration
@@ -54,7 +55,10 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Texts to learn from, to choose on and to answer; y: class ids in [0, n_classes); embeddings: maybe none."""
+    """Texts to learn from, to choose on and to answer; embeddings: maybe none.
+
+    y: class ids (N,) in [0, n_classes), or label sets (N, n_classes) of 0 and 1.
+    """
 
     train: Sequence[str]
     y_train: Ints
@@ -74,11 +78,16 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Answer:
-    """Probabilities (N, C) of the test rows; n_train: rows learned from; chosen: settings by held-out rows."""
+    """Probabilities (N, C) of the test rows; n_train: rows learned from; chosen: settings by held-out rows.
+
+    thresholds: of several labels a row, from which on each is given. answers: as `decide` gives them.
+    """
 
     proba: Floats
     n_train: int
     chosen: dict[str, float] = field(default_factory=dict)
+    thresholds: Sequence[float] = ()
+    answers: NDArray[np.generic] = field(default_factory=lambda: np.zeros(0))
     seconds: float = 0.0
 
 
@@ -165,7 +174,10 @@ def answer(names: Sequence[str], lesson: Lesson, *, seed: int, tell: Callable[[D
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a fit that stops early is what it is: held-out rows choose
             given = row.answer(lesson, np.random.default_rng(seed))
-        answers[name] = replace(given, seconds=time.monotonic() - started)
+        found = given.answers
+        if not len(found):
+            found = decide(given.proba, task_of(lesson.y_train), given.thresholds)
+        answers[name] = replace(given, answers=found, seconds=time.monotonic() - started)
         chosen = "".join(f"; {key} = {value:g}, chosen on held-out rows" for key, value in given.chosen.items())
         why = f"learned from {given.n_train:,} of {len(lesson.train):,} training rows{chosen}"
         tell(Decision(row.title, duration(answers[name].seconds), why))
@@ -176,9 +188,14 @@ def answer(names: Sequence[str], lesson: Lesson, *, seed: int, tell: Callable[[D
 
 
 def _majority(lesson: Lesson, rng: np.random.Generator) -> Answer:
-    """The shares of the classes among the training rows, whatever the text."""
-    shares = np.bincount(lesson.y_train, minlength=lesson.n_classes) / len(lesson.y_train)
-    return Answer(np.tile(shares, (len(lesson.test), 1)), len(lesson.y_train))
+    """The shares of the classes among the training rows, whatever the text; of label sets, the most frequent."""
+    n_test, n_train = len(lesson.test), len(lesson.y_train)
+    if lesson.y_train.ndim == 1:
+        shares = np.bincount(lesson.y_train, minlength=lesson.n_classes) / n_train
+        return Answer(np.tile(shares, (n_test, 1)), n_train)
+    sets, counts = np.unique(lesson.y_train, axis=0, return_counts=True)
+    most_frequent = np.tile(sets[counts.argmax()] == 1, (n_test, 1))
+    return Answer(np.tile(lesson.y_train.mean(axis=0), (n_test, 1)), n_train, answers=most_frequent)
 
 
 def _tfidf(lesson: Lesson, rng: np.random.Generator) -> Answer:
@@ -208,8 +225,8 @@ def _tfidf(lesson: Lesson, rng: np.random.Generator) -> Answer:
         for each in (counts, words.transform(lesson.dev), words.transform(lesson.test))
     )
     makes = {c: partial(on_words, c, seed=int(rng.integers(2**31))) for c in WORD_STRENGTHS}
-    strength, model = _fit_on_dev(makes, x, y, x_dev, lesson.y_dev)
-    return Answer(_proba(model, x_test, lesson.n_classes), len(y), {"C": strength})
+    strength, model, thresholds = _fit_on_dev(makes, x, y, x_dev, lesson.y_dev, lesson.n_classes)
+    return Answer(_proba(model, x_test, lesson.n_classes), len(y), {"C": strength}, thresholds)
 
 
 def _columns(counts: Any, fewest: int, most: int) -> Ints:
@@ -243,12 +260,14 @@ def _probe(lesson: Lesson, rng: np.random.Generator) -> Answer:
         return _majority(lesson, rng)
     held_out = np.zeros(len(y), dtype=bool)
     held_out[rng.permutation(len(y))[: len(y) // 5]] = True
-    makes = {c: partial(on_embeddings, c) for c in EMBEDDING_STRENGTHS}
+    makes = {c: partial(on_embeddings, c, each_label=y.ndim == 2) for c in EMBEDDING_STRENGTHS}
     if _is_one_class(y[~held_out]):
         held_out[:] = False
-    strength, _ = _fit_on_dev(makes, x[~held_out], y[~held_out], x[held_out], y[held_out])
+    parts = x[~held_out], y[~held_out], x[held_out], y[held_out]
+    strength, _, thresholds = _fit_on_dev(makes, *parts, lesson.n_classes)
     model = makes[strength]().fit(x, y)
-    return Answer(_proba(model, scale.transform(embeddings.test), lesson.n_classes), len(y), {"C": strength})
+    proba = _proba(model, scale.transform(embeddings.test), lesson.n_classes)
+    return Answer(proba, len(y), {"C": strength}, thresholds)
 
 
 def _is_one_class(y: Ints) -> bool:
@@ -256,13 +275,25 @@ def _is_one_class(y: Ints) -> bool:
 
 
 def _fit_on_dev(
-    makes: Mapping[float, Callable[[], Any]], x: Any, y: Ints, x_dev: Any, y_dev: Ints
-) -> tuple[float, Any]:
-    """The strength whose model has most of the dev rows right, the first of equals, and that model."""
+    makes: Mapping[float, Callable[[], Any]], x: Any, y: Ints, x_dev: Any, y_dev: Ints, n_classes: int
+) -> tuple[float, Any, Sequence[float]]:
+    """The strength whose model is best on the dev rows, the first of equals, that model, and its thresholds.
+
+    The best has most rows right or, of several labels a row, the highest F1 of all labels together.
+    """
     fitted = {strength: make().fit(x, y) for strength, make in makes.items()}
-    right = {c: int((model.predict(x_dev) == y_dev).sum()) if len(y_dev) else 0 for c, model in fitted.items()}
-    best = max(right, key=lambda strength: right[strength])
-    return best, fitted[best]
+    if not len(y_dev):
+        best = next(iter(fitted))
+        return best, fitted[best], ()
+    if y.ndim == 1:
+        scores = {c: float((model.predict(x_dev) == y_dev).sum()) for c, model in fitted.items()}
+        best = max(scores, key=lambda strength: scores[strength])
+        return best, fitted[best], ()
+    proba = {c: _proba(model, x_dev, n_classes) for c, model in fitted.items()}
+    thresholds = {c: best_thresholds(y_dev, p) for c, p in proba.items()}
+    scores = {c: f1_micro(y_dev, decide(p, "multi_label", thresholds[c])) for c, p in proba.items()}
+    best = max(scores, key=lambda strength: scores[strength])
+    return best, fitted[best], thresholds[best]
 
 
 def on_words(strength: float, seed: int) -> Any:
@@ -274,11 +305,13 @@ def on_words(strength: float, seed: int) -> Any:
     return OneVsRestClassifier(model)
 
 
-def on_embeddings(strength: float) -> Any:
-    """Logistic regression for a few hundred columns of scale 1."""
+def on_embeddings(strength: float, *, each_label: bool = False) -> Any:
+    """Logistic regression for a few hundred columns of scale 1; each_label: one for each of several labels a row."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
 
-    return LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+    model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+    return OneVsRestClassifier(model) if each_label else model
 
 
 def _proba(model: Any, x: Any, n_classes: int) -> Floats:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightune.errors import UserError
+from lightune.evidence.decisions import best_thresholds, probabilities, task_of
 from lightune.evidence.statistics import require_rows
-from lightune.recipe import EvidenceRecipe
+from lightune.recipe import EvidenceRecipe, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,13 +32,6 @@ GOAL = re.compile(r"\s*(precision|accuracy)\s*>=\s*(0?\.\d+)\s*", re.ASCII)
 
 
 # ---- temperature
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities (N, C) of logits (N, C)."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    proba: Floats = shifted / shifted.sum(axis=1, keepdims=True)
-    return proba
 
 
 def fit_temperature(logits: Floats, y_true: Ints) -> float:
@@ -74,9 +68,13 @@ def _surprise(logits: Floats, y_true: Ints) -> float:
     return float((logsumexp(logits, axis=1) - logits[np.arange(len(y_true)), y_true]).sum())
 
 
-def tempered(proba: Floats, temperature: float) -> Floats:
+def tempered(proba: Floats, temperature: float, task: Task = "single_label") -> Floats:
     """The probabilities (N, C) that the logits behind `proba` have once divided by a temperature."""
-    return softmax(np.log(np.maximum(proba, np.finfo(np.float64).tiny)) / temperature)
+    least = np.finfo(np.float64).tiny
+    logits = np.log(np.maximum(proba, least))
+    if task == "multi_label":
+        logits = logits - np.log(np.maximum(1 - proba, least))
+    return probabilities(logits / temperature, task)
 
 
 # ---- how far probabilities are from the truth
@@ -260,7 +258,10 @@ def label_sets(proba: Floats, threshold: float) -> Flags:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What dev rows said, of how many of them: a temperature; thresholds if there is a goal; a level of sets."""
+    """What dev rows said, of how many of them: a temperature; thresholds if there is a goal; a level of sets.
+
+    Of several labels a row there are thresholds in any case, from which on each is given.
+    """
 
     temperature: float = 1.0
     n_dev: int = 0
@@ -270,12 +271,39 @@ class Calibration:
     set_threshold: float | None = None
 
 
+def check_goals(recipe: EvidenceRecipe, task: Task) -> None:
+    """UserError for a goal that is not understood, or cannot be with several labels a row."""
+    goal = parse_goal(recipe.goal)
+    if task == "multi_label" and goal and goal.what == "accuracy":
+        raise UserError("evidence.goal: of several labels a row each has its own; write precision >= 0.9.")
+    if task == "multi_label" and recipe.conformal is not None:
+        raise UserError("evidence.conformal: answers of several labels a row are sets already. Leave it out.")
+
+
 def calibrate(y_true: Ints, logits: Floats, recipe: EvidenceRecipe) -> Calibration:
-    """Fits what the recipe asks for on the labels (N,) and logits (N, C) of dev rows. Raises UserError if N == 0."""
-    goal, level = parse_goal(recipe.goal), recipe.conformal
-    temperature = fit_temperature(logits, y_true) if recipe.calibrate else 1.0
-    temperature = temperature if is_called_for(temperature, logits, y_true) else 1.0
-    proba = softmax(logits / temperature)
+    """Fits what the recipe asks for on the labels (N,) or label sets (N, C) and logits (N, C) of dev rows.
+
+    Raises UserError if N == 0.
+    """
+    goal, level, task = parse_goal(recipe.goal), recipe.conformal, task_of(y_true)
+    temperature = _temperature(y_true, logits) if recipe.calibrate else 1.0
+    proba = probabilities(logits / temperature, task)
+    if task == "multi_label":
+        found = _label_thresholds(goal, y_true, proba) if goal else best_thresholds(y_true, proba)
+        return Calibration(temperature, len(y_true), goal, tuple(found))
     thresholds = tuple(find_thresholds(goal, y_true, proba)) if goal else ()
     threshold = None if level is None else conformal_threshold(y_true, proba, level)
     return Calibration(temperature, len(y_true), goal, thresholds, level, threshold)
+
+
+def _temperature(y_true: Ints, logits: Floats) -> float:
+    """The one that is called for. A label by itself is two classes, no with a logit of 0 and yes with its own."""
+    if y_true.ndim == 2:
+        y_true, logits = y_true.ravel(), np.stack([np.zeros(logits.size), logits.ravel()], axis=1)
+    temperature = fit_temperature(logits, y_true)
+    return temperature if is_called_for(temperature, logits, y_true) else 1.0
+
+
+def _label_thresholds(goal: Goal, y_true: Ints, proba: Floats) -> list[float | None]:
+    """From which probability on each label is given, so that the goal is reached; None: from none."""
+    return [_lowest(goal.share, p, y == 1) for y, p in zip(y_true.T, proba.T, strict=True)]

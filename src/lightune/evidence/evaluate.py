@@ -12,8 +12,8 @@ import numpy as np
 
 from lightune.data.batching import Encoder, Labelled, Tokens
 from lightune.errors import GateError
-from lightune.evidence.calibration import softmax
-from lightune.evidence.score import score_all
+from lightune.evidence.decisions import decide, probabilities, task_of
+from lightune.evidence.score import TABLES, score_all
 from lightune.hardware import Hardware, is_out_of_memory
 from lightune.records import Evaluation
 
@@ -94,23 +94,40 @@ def evaluate(
     encoder: Encoder,
     rows: Labelled,
     hardware: Hardware,
-    metrics: Sequence[str],
+    more_metrics: Sequence[str] = (),
     *,
     seed: int,
     temperature: float = 1.0,
+    thresholds: Sequence[float | None] = (),
     advance: Callable[[int], None] = lambda n_tokens: None,
 ) -> Evaluation:
-    """Scores of `model` on labelled rows by `metrics`; seed: of the bootstrap intervals.
+    """Scores of `model` on labelled rows by all metrics of their task, and more; seed: of the bootstrap intervals.
 
-    temperature: what logits are divided by before the softmax.
+    temperature: what logits are divided by; thresholds: of several labels a row, from which on each is given.
     """
     started = time.monotonic()
     outputs = predict(model, encoder, rows.tokens, hardware, advance)
-    proba = softmax(outputs.logits / temperature)
+    y_true, task = rows.y, task_of(rows.y)
+    proba = probabilities(outputs.logits / temperature, task)
+    answers = decide(proba, task, thresholds)
     seconds = time.monotonic() - started
-    y_true = rows.y
-    scores = score_all(y_true, proba, names=metrics, seed=seed)
-    confusion = np.zeros((proba.shape[1], proba.shape[1]), dtype=int)
-    np.add.at(confusion, (y_true, proba.argmax(axis=1)), 1)
+    scores = score_all(y_true, proba, answers, names=[*TABLES[task], *more_metrics], seed=seed)
+    confusion = count_answers(y_true, answers, proba.shape[1])
     speed = rows.n_tokens / seconds
-    return Evaluation(y_true, proba, scores, confusion.tolist(), seconds, speed, outputs.embeddings)
+    return Evaluation(y_true, proba, answers, scores, confusion, seconds, speed, outputs.embeddings)
+
+
+def count_answers(y_true: Ints, answers: NDArray[np.generic], n_classes: int) -> list[list[int]]:
+    """Rows of each class (C, C) by the answer to them, or, of several labels a row, by label (C, 4).
+
+    The four are: given and there, given but not there, not given but there, neither.
+    """
+    if y_true.ndim == 1:
+        confusion = np.zeros((n_classes, n_classes), dtype=int)
+        np.add.at(confusion, (y_true, answers.astype(int)), 1)
+        counted: list[list[int]] = confusion.tolist()
+        return counted
+    there, given = y_true == 1, answers.astype(bool)
+    cells = (given & there, given & ~there, ~given & there, ~given & ~there)
+    by_label: list[list[int]] = np.stack([cell.sum(axis=0) for cell in cells], axis=1).tolist()
+    return by_label

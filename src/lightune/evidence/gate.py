@@ -7,22 +7,26 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from lightune.errors import GateError, UserError, near_match
+from lightune.evidence.decisions import task_of
 from lightune.evidence.metrics import METRICS, prediction_of
-from lightune.evidence.score import paired_difference_of
+from lightune.evidence.score import TABLES, paired_difference_of
+from lightune.evidence.set_metrics import SET_METRICS
 from lightune.evidence.verdict import compare, in_words
+from lightune.recipe import Task
 
 SIGNS = {">": gt, ">=": ge, "<": lt, "<=": le}
-OUTCOMES = {  # of the verdict on two accuracies
+OUTCOMES = {  # of the verdict on two accuracies, or two F1
     ">": ("better",),
     ">=": ("better", "not distinguishable"),
     "<": ("worse",),
     "<=": ("worse", "not distinguishable"),
 }
+KNOWN = SET_METRICS | METRICS
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 FORM = re.compile(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*")
 
@@ -55,10 +59,10 @@ def _parse(text: str, others: Collection[str]) -> Requirement:
             f"require {text!r}: not understood. Write METRIC>NUMBER or METRIC>NAME, as in accuracy>tfidf."
         )
     metric, sign, than = found.groups()
-    if metric not in METRICS:
-        raise UserError(f"require {text!r}: no metric {metric!r}.{near_match(metric, METRICS)} See: lightune metrics")
+    if metric not in KNOWN:
+        raise UserError(f"require {text!r}: no metric {metric!r}.{near_match(metric, KNOWN)} See: lightune metrics")
     if NUMBER.fullmatch(than):
-        low, high, number = METRICS[metric].low, METRICS[metric].high, float(than)
+        low, high, number = KNOWN[metric].low, KNOWN[metric].high, float(than)
         if not any(SIGNS[sign](value, number) for value in (low, high)):
             raise UserError(f"require {text!r}: can never be, {metric} lies between {low:g} and {high:g}.")
         return Requirement(metric, sign, number)
@@ -70,26 +74,46 @@ def _parse(text: str, others: Collection[str]) -> Requirement:
     return Requirement(metric, sign, than)
 
 
+def check_task(requirements: Sequence[Requirement], task: Task) -> None:
+    """UserError for a metric that labels of this task do not have."""
+    for each in requirements:
+        if each.metric not in TABLES[task]:
+            there = ", ".join(TABLES[task])
+            raise UserError(f"require {str(each)!r}: {each.metric} is no metric of a {task} task. There are {there}.")
+
+
+class Given(Protocol):
+    """What somebody answered: probabilities (N, C), and answers as `decide` gives them."""
+
+    @property
+    def proba(self) -> np.ndarray: ...
+    @property
+    def answers(self) -> np.ndarray: ...
+
+
 def shortfall(
-    required: Requirement, y_true: np.ndarray, ours: np.ndarray, others: Mapping[str, np.ndarray], *, seed: int
+    required: Requirement, y_true: np.ndarray, ours: Given, others: Mapping[str, Given], *, seed: int
 ) -> str:
-    """Why it is not so, "" if it is. ours and others: probabilities (N, C) on the same rows, y_true (N,) class ids.
+    """Why it is not so, "" if it is. ours and others: on the same rows; y_true: class ids (N,) or label sets (N, C).
 
     Against a number the value itself counts. Against others' answers > and < ask for a difference beyond chance,
-    >= and <= for none to the contrary: of accuracies by the verdict on them, of other metrics by the paired 95 %
-    interval.
+    >= and <= for none to the contrary: of what the verdict compares (accuracy, or F1 of several labels a row) by the
+    verdict, of other metrics by the paired 95 % interval.
     """
-    metric, holds = METRICS[required.metric], SIGNS[required.sign]
-    if obstacle := metric.obstacle(y_true, ours.shape[1]):
+    metric, holds = TABLES[task_of(y_true)][required.metric], SIGNS[required.sign]
+    if obstacle := metric.obstacle(y_true, ours.proba.shape[1]):
         return f"{required.metric} has no value here ({obstacle})"
     if isinstance(required.than, float):
-        value = metric.compute(y_true, prediction_of(metric, ours))
+        value = metric.compute(y_true, prediction_of(metric, ours.proba, ours.answers))
         return "" if holds(value, required.than) else f"{required.metric} is {value:.4f}"
-    if required.metric == "accuracy":
-        comparison = compare(y_true, ours, others, seed=seed)[required.than]
+    if required.metric == ("accuracy" if y_true.ndim == 1 else "f1_micro"):
+        theirs = {name: other.answers for name, other in others.items()}
+        comparison = compare(y_true, ours.answers, theirs, seed=seed)[required.than]
         met = comparison.outcome in OUTCOMES[required.sign]
         return "" if met else in_words(required.than, comparison, len(y_true))
-    gain = paired_difference_of(required.metric, y_true, ours, others[required.than], seed=seed)
+    other = others[required.than]
+    pairs = (ours.proba, ours.answers), (other.proba, other.answers)
+    gain = paired_difference_of(required.metric, y_true, *pairs, seed=seed)
     # the end of the interval that is the harder to pass for > and <, the easier one for >= and <=
     end = gain.low if required.sign in (">", "<=") else gain.high
     if holds(end, 0):

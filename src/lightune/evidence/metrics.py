@@ -8,7 +8,7 @@ interval, its Evaluate module, its docs and its error messages follow. A vectori
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ class Metric:
 
     compute(y_true (N,), y_pred (N,) or proba (N, C), as `needs` says) is the value, within [low, high].
     replicate(confusions (B, C, C) [resample, true, predicted]) -> (B,), or
-    reweigh(y_true, proba, weights (N, B) of each row in each resample) -> (B,), is the same on resamples.
+    reweigh(y_true, prediction, weights (N, B) of each row in each resample) -> (B,), is the same on resamples.
     is_proportion: the value is a share of the rows, so its interval is Wilson's and nothing is resampled.
     interval(y_true, proba, rng): where resamples would mislead, the 95 % interval by a way of its own.
     applies: when it does, in words; obstacle(y_true, n_classes) is why it does not, or "".
@@ -65,15 +65,17 @@ def find_metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def prediction_of(metric: Metric, proba: np.ndarray) -> np.ndarray:
-    """What the metric's compute takes: class ids (N,) or proba (N, C)."""
-    return proba.argmax(axis=1) if metric.needs == "labels" else proba
+def prediction_of(metric: Metric, proba: np.ndarray, answers: np.ndarray | None = None) -> np.ndarray:
+    """What the metric's compute takes: the answers, if not given the most probable classes (N,), or proba (N, C)."""
+    if metric.needs == "probabilities":
+        return proba
+    return np.asarray(proba.argmax(axis=1) if answers is None else answers)
 
 
-def markdown_table() -> str:
-    """The documentation's table of METRICS."""
+def markdown_table(metrics: Mapping[str, Metric] | None = None) -> str:
+    """The documentation's table of METRICS, or of others like them."""
     head = ["Metric", "What it is", "Better", "Range", "Needs", "95 % interval", "Applies", "Source"]
-    rows = [[f"`{name}`", *_table_cells(metric)] for name, metric in METRICS.items()]
+    rows = [[f"`{name}`", *_table_cells(metric)] for name, metric in (metrics or METRICS).items()]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *rows])
 
 
@@ -88,7 +90,7 @@ def _table_cells(metric: Metric) -> list[str]:
 # ---- the metrics: compute
 
 
-def _sklearn(function: str, **options: Any) -> Compute:
+def sklearn_metric(function: str, **options: Any) -> Compute:
     """scikit-learn's function of that name with these options, imported when it is first called."""
 
     def compute(y_true: np.ndarray, prediction: np.ndarray) -> float:
@@ -101,19 +103,19 @@ def _sklearn(function: str, **options: Any) -> Compute:
 
 def _balanced_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     """Not balanced_accuracy_score: it warns when a class is predicted that y_true lacks. Same value."""
-    return _sklearn("recall_score", labels=np.unique(y_true), average="macro", zero_division=0)(y_true, y_pred)
+    return sklearn_metric("recall_score", labels=np.unique(y_true), average="macro", zero_division=0)(y_true, y_pred)
 
 
 def _mcc(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     """0 where undefined: when all rows have one class, or all are predicted as one."""
     if (y_true == y_true[0]).all() or (y_pred == y_pred[0]).all():
         return 0.0  # what scikit-learn says too, but with a warning when the two classes are the same
-    return _sklearn("matthews_corrcoef")(y_true, y_pred)
+    return sklearn_metric("matthews_corrcoef")(y_true, y_pred)
 
 
 def _log_loss(y_true: np.ndarray, proba: np.ndarray) -> float:
     """scikit-learn warns if a row's sum is off by 1e-8, and rows of a float32 softmax are off by 1e-7."""
-    return _sklearn("log_loss", labels=range(proba.shape[1]))(y_true, _normalised(proba))
+    return sklearn_metric("log_loss", labels=range(proba.shape[1]))(y_true, _normalised(proba))
 
 
 def _log_loss_rows(y_true: np.ndarray, proba: np.ndarray) -> np.ndarray:
@@ -139,7 +141,7 @@ def _normalised(proba: np.ndarray) -> np.ndarray:
 
 def _roc_auc(y_true: np.ndarray, proba: np.ndarray) -> float:
     """One call a class: scikit-learn's one-against-rest wants exact row sums, and rescaling breaks ties."""
-    area = _sklearn("roc_auc_score")
+    area = sklearn_metric("roc_auc_score")
     return float(np.mean([area(y_true == c, proba[:, c]) for c in _ranked_classes(proba)]))
 
 
@@ -160,7 +162,7 @@ def _per_class(confusions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return np.diagonal(confusions, axis1=1, axis2=2), confusions.sum(axis=2), confusions.sum(axis=1)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, and 0 where whole is 0."""
     return np.asarray(np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0))
 
@@ -177,27 +179,27 @@ def _accuracy_samples(confusions: np.ndarray) -> np.ndarray:
 
 def _balanced_accuracy_samples(confusions: np.ndarray) -> np.ndarray:
     right, there, _ = _per_class(confusions)
-    return _mean_over(_ratio(right, there), there > 0)
+    return _mean_over(ratio(right, there), there > 0)
 
 
 def _f1_macro_samples(confusions: np.ndarray) -> np.ndarray:
     right, there, predicted = _per_class(confusions)
-    return _mean_over(_ratio(2 * right, there + predicted), there + predicted > 0)
+    return _mean_over(ratio(2 * right, there + predicted), there + predicted > 0)
 
 
 def _f1_weighted_samples(confusions: np.ndarray) -> np.ndarray:
     right, there, predicted = _per_class(confusions)
-    return _mean_over(_ratio(2 * right, there + predicted), there)
+    return _mean_over(ratio(2 * right, there + predicted), there)
 
 
 def _precision_macro_samples(confusions: np.ndarray) -> np.ndarray:
     right, there, predicted = _per_class(confusions)
-    return _mean_over(_ratio(right, predicted), there + predicted > 0)
+    return _mean_over(ratio(right, predicted), there + predicted > 0)
 
 
 def _recall_macro_samples(confusions: np.ndarray) -> np.ndarray:
     right, there, predicted = _per_class(confusions)
-    return _mean_over(_ratio(right, there), there + predicted > 0)
+    return _mean_over(ratio(right, there), there + predicted > 0)
 
 
 def _mcc_samples(confusions: np.ndarray) -> np.ndarray:
@@ -205,7 +207,7 @@ def _mcc_samples(confusions: np.ndarray) -> np.ndarray:
     n = there.sum(axis=1)
     covariance = n * right.sum(axis=1) - (there * predicted).sum(axis=1)
     spread = (n**2 - (there**2).sum(axis=1)) * (n**2 - (predicted**2).sum(axis=1))
-    return _ratio(covariance, np.sqrt(spread))
+    return ratio(covariance, np.sqrt(spread))
 
 
 # ---- the metrics: the same from weights (N, B), how often each row is in each resample
@@ -249,7 +251,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         summary="Share of rows whose most probable class is the true one",
         source="scikit-learn `accuracy_score`; interval: Wilson 1927, J. Amer. Statist. Assoc. 22:209",
-        compute=_sklearn("accuracy_score"),
+        compute=sklearn_metric("accuracy_score"),
         replicate=_accuracy_samples,
         is_proportion=True,
     ),
@@ -263,27 +265,27 @@ METRICS: dict[str, Metric] = {
         summary="F1, the harmonic mean of precision and recall, averaged over the classes that occur or "
         "are predicted",
         source="Opitz and Burst 2019, arXiv:1911.03347; scikit-learn `f1_score`",
-        compute=_sklearn("f1_score", average="macro", zero_division=0),
+        compute=sklearn_metric("f1_score", average="macro", zero_division=0),
         replicate=_f1_macro_samples,
     ),
     "f1_weighted": Metric(
         summary="F1, averaged over classes by their number of rows",
         source="scikit-learn `f1_score`",
-        compute=_sklearn("f1_score", average="weighted", zero_division=0),
+        compute=sklearn_metric("f1_score", average="weighted", zero_division=0),
         replicate=_f1_weighted_samples,
     ),
     "precision_macro": Metric(
         summary="Share of the rows predicted as a class that are of it, averaged like f1_macro; 0 for one "
         "never predicted",
         source="Sokolova and Lapalme 2009, Inf. Process. Manag. 45:427; scikit-learn `precision_score`",
-        compute=_sklearn("precision_score", average="macro", zero_division=0),
+        compute=sklearn_metric("precision_score", average="macro", zero_division=0),
         replicate=_precision_macro_samples,
     ),
     "recall_macro": Metric(
         summary="Share of the rows of a class that are found, averaged like f1_macro; 0 for a class that is "
         "predicted but never occurs",
         source="Sokolova and Lapalme 2009, Inf. Process. Manag. 45:427; scikit-learn `recall_score`",
-        compute=_sklearn("recall_score", average="macro", zero_division=0),
+        compute=sklearn_metric("recall_score", average="macro", zero_division=0),
         replicate=_recall_macro_samples,
     ),
     "mcc": Metric(

@@ -10,6 +10,7 @@ import numpy as np
 
 from lightune.errors import UserError, near_match
 from lightune.evidence.metrics import METRICS, Metric, find_metric, prediction_of
+from lightune.recipe import Task
 
 if TYPE_CHECKING:
     import datasets
@@ -26,9 +27,9 @@ def local_module(name: str, n_classes: int) -> evaluate.EvaluationModule:
     return as_module(name, find_metric(name), n_classes)
 
 
-def as_module(name: str, metric: Metric, n_classes: int) -> evaluate.EvaluationModule:
-    """A row, of METRICS or made by `hub_row`, as an Evaluate module."""
-    module = _module_class(name, metric, n_classes)
+def as_module(name: str, metric: Metric, n_classes: int, task: Task = "single_label") -> evaluate.EvaluationModule:
+    """A row, of a table or made by `hub_row`, as an Evaluate module."""
+    module = _module_class(name, metric, n_classes, task)
     with TemporaryDirectory() as scratch:  # Evaluate makes a folder even when it keeps the rows in memory
         return module(cache_dir=scratch, keep_in_memory=True)
 
@@ -75,26 +76,30 @@ def hub_row(name: str) -> Metric:
     return Metric(f"the Hub's {name}", module_name, compute, low=-np.inf, high=np.inf)
 
 
-def _module_class(name: str, metric: Metric, n_classes: int) -> type[evaluate.Metric]:
+def _module_class(name: str, metric: Metric, n_classes: int, task: Task) -> type[evaluate.Metric]:
     import evaluate
 
     class LocalMetric(evaluate.Metric):  # type: ignore[misc]  # Evaluate ships no types
         def _info(self) -> evaluate.MetricInfo:
-            return evaluate.MetricInfo(metric.summary, metric.source, _features(metric, n_classes))
+            return evaluate.MetricInfo(metric.summary, metric.source, _features(metric, n_classes, task))
 
-        def _compute(self, predictions: list[Any], references: list[int]) -> dict[str, float]:
+        def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
             given = np.asarray(predictions)
-            prediction = prediction_of(metric, given) if given.ndim == 2 else given
+            prediction = prediction_of(metric, given) if given.ndim == 2 and task == "single_label" else given
             return {name: metric.compute(np.asarray(references), prediction)}
 
     LocalMetric.__name__ = name  # Evaluate names a module after its class
     return LocalMetric
 
 
-def _features(metric: Metric, n_classes: int) -> list[datasets.Features]:
-    """The forms of input that the module takes: class ids if they will do, and probabilities."""
+def _features(metric: Metric, n_classes: int, task: Task) -> list[datasets.Features]:
+    """The forms of input that the module takes: class ids if they will do, and probabilities; or label sets."""
     from datasets import ClassLabel, Features, List, Value
 
+    if task == "multi_label":
+        kind = "bool" if metric.needs == "labels" else "float64"
+        flags = List(Value("int64"), length=n_classes)
+        return [Features(predictions=List(Value(kind), length=n_classes), references=flags)]
     ids = ClassLabel(num_classes=n_classes)
     proba = List(Value("float64"), length=n_classes)
     forms = [ids, proba] if metric.needs == "labels" else [proba]

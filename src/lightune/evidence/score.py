@@ -9,9 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from lightune.errors import UserError
-from lightune.evidence.metrics import METRICS, Metric, find_metric, prediction_of
+from lightune.errors import UserError, near_match
+from lightune.evidence.decisions import decide, task_of
+from lightune.evidence.metrics import HEADLINE, METRICS, Metric, find_metric, headline, prediction_of
 from lightune.evidence.modules import as_module, hub_row
+from lightune.evidence.set_metrics import SET_HEADLINE, SET_METRICS
 from lightune.evidence.statistics import (
     confusion_draws,
     percentile_interval,
@@ -20,6 +22,7 @@ from lightune.evidence.statistics import (
     weighted_confusions,
     wilson,
 )
+from lightune.recipe import Task
 from lightune.records import Score
 
 HUB = "hub:"  # before the name of a metric that is downloaded
@@ -28,9 +31,20 @@ SLOW_RESAMPLES = 200  # the most without a vectorised form: scikit-learn needs m
 Draw = TypeVar("Draw")
 
 
+TABLES: dict[Task, Mapping[str, Metric]] = {"single_label": METRICS, "multi_label": SET_METRICS}
+
+
+def headline_of(task: Task, class_sizes: Sequence[int] = ()) -> tuple[str, ...]:
+    """What tables and cards show, the most telling first."""
+    if task == "multi_label":
+        return SET_HEADLINE
+    return headline(class_sizes) if class_sizes else HEADLINE
+
+
 def score_all(
     y_true: np.ndarray,
     proba: np.ndarray,
+    answers: np.ndarray | None = None,
     *,
     names: Sequence[str] | None = None,
     seed: int,
@@ -38,58 +52,82 @@ def score_all(
 ) -> dict[str, Score]:
     """Every metric that applies (or those of `names` that do), each with its 95 % interval.
 
-    names: rows of METRICS, and "hub:NAME" for a metric of the Hugging Face Hub.
-    y_true (N,) int in [0, C); proba (N, C) float, rows sum to 1. Intervals are Wilson's for a proportion and
-    the percentile bootstrap over rows for the rest: they cover the choice of test rows, not of the training
-    seed, and shrink to a point when no row is wrong. `not_applicable` says what was left out and why; a Hub
+    names: rows of the task's table, and "hub:NAME" for a metric of the Hugging Face Hub.
+    y_true (N,) int in [0, C), proba (N, C) float, rows sum to 1; or, of several labels a row, y_true (N, C) of 0 and
+    1, proba of each label. answers: as `decide` gives them, without thresholds if not given. Intervals are Wilson's
+    for a proportion and the percentile bootstrap over rows for the rest: they cover the choice of test rows, not
+    of the training seed, and shrink to a point when no row is wrong. `not_applicable` says what was left out, and
+    why; a Hub
     metric that gives no number is left out too.
     Raises UserError if N == 0, a name is unknown or a probability is not a number.
     """
-    wanted = list(METRICS) if names is None else names
-    metrics = {name: _find(name) for name in wanted}
+    task = task_of(np.asarray(y_true))
+    wanted = list(TABLES[task]) if names is None else names
+    metrics = {name: _find(name, task) for name in wanted}
     y_true, proba = _checked(y_true, proba)
+    answers = decide(proba, task) if answers is None else answers
     absent = not_applicable(y_true, proba.shape[1])
     metrics = {name: metric for name, metric in metrics.items() if name not in absent}
-    values = {name: _value(name, metric, y_true, proba) for name, metric in metrics.items()}
+    given = {name: prediction_of(metric, proba, answers) for name, metric in metrics.items()}
+    values = {name: _value(name, metric, y_true, given[name], proba.shape[1]) for name, metric in metrics.items()}
     # a Hub metric may give NaN, as a correlation does for answers that are all the same; a row of ours may not
-    kept = {name: metric for name, metric in metrics.items() if math.isfinite(values[name]) or name in METRICS}
-    intervals = _intervals(kept, y_true, proba, seed, n_resamples)
+    kept = {name: metric for name, metric in metrics.items() if math.isfinite(values[name]) or name in TABLES[task]}
+    intervals = _intervals(kept, y_true, given, proba.shape[1], seed, n_resamples)
     return {name: Score(values[name], *intervals[name]) for name in kept}
 
 
 def paired_difference_of(
-    name: str, y_true: np.ndarray, ours: np.ndarray, theirs: np.ndarray, *, seed: int, n_resamples: int = 1000
+    name: str,
+    y_true: np.ndarray,
+    ours: tuple[np.ndarray, np.ndarray],
+    theirs: tuple[np.ndarray, np.ndarray],
+    *,
+    seed: int,
+    n_resamples: int = 1000,
 ) -> Score:
     """Our value of a metric less the other's on the same rows, with the paired 95 % interval.
 
-    y_true (N,) int in [0, C); ours, theirs (N, C) float, rows sum to 1. Rows are resampled for both alike.
+    y_true, and each one's probabilities and answers: as for `score_all`. Rows are resampled for both alike.
     Raises UserError if N == 0, the name is unknown, the metric does not apply or a probability is not a number.
     """
-    metric = _find(name)
-    y_true, ours = _checked(y_true, ours)
-    _, theirs = _checked(y_true, theirs)
-    if reason := metric.obstacle(y_true, ours.shape[1]):
+    metric = _find(name, task_of(np.asarray(y_true)))
+    checked = [(*_checked(y_true, proba), answers) for proba, answers in (ours, theirs)]
+    y_true, n_classes = checked[0][0], checked[0][1].shape[1]
+    if reason := metric.obstacle(y_true, n_classes):
         raise UserError(f"{name}: has no value on these rows ({reason}).")
-    value = _value(name, metric, y_true, ours) - _value(name, metric, y_true, theirs)
-    samples = [_paired_samples(metric, y_true, proba, seed, n_resamples) for proba in (ours, theirs)]
+    given = [prediction_of(metric, proba, answers) for _, proba, answers in checked]
+    value = _value(name, metric, y_true, given[0], n_classes) - _value(name, metric, y_true, given[1], n_classes)
+    samples = [_paired_samples(metric, y_true, each, n_classes, seed, n_resamples) for each in given]
     return Score(value, *percentile_interval(samples[0] - samples[1]))
 
 
 def check(names: Sequence[str]) -> list[str]:
-    """All rows of METRICS and `names`. Raises UserError for a name that is neither a row nor the Hub's."""
+    """The same names, each once. Raises UserError for one that is neither a row of a table nor the Hub's."""
     for name in names:
-        _find(name)
-    return list(dict.fromkeys([*METRICS, *names]))
+        if not name.startswith(HUB) and name in SET_METRICS:
+            continue
+        _find(name, "single_label")
+    return list(dict.fromkeys(names))
 
 
 def not_applicable(y_true: np.ndarray, n_classes: int) -> dict[str, str]:
     """The metrics that cannot be computed on these labels (N,), each with the reason."""
-    reasons = {name: metric.obstacle(np.asarray(y_true), n_classes) for name, metric in METRICS.items()}
+    y_true = np.asarray(y_true)
+    reasons = {name: metric.obstacle(y_true, n_classes) for name, metric in TABLES[task_of(y_true)].items()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _find(name: str) -> Metric:
-    return hub_row(name.removeprefix(HUB)) if name.startswith(HUB) else find_metric(name)
+def _find(name: str, task: Task) -> Metric:
+    if name.startswith(HUB):
+        return hub_row(name.removeprefix(HUB))
+    if task == "single_label":
+        return find_metric(name)
+    if name not in SET_METRICS:
+        there = ", ".join(SET_METRICS)
+        raise UserError(
+            f"No metric {name!r} of several labels a row.{near_match(name, SET_METRICS)} There are: {there}."
+        )
+    return SET_METRICS[name]
 
 
 def _checked(y_true: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,6 +135,10 @@ def _checked(y_true: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndar
     y_true, proba = np.asarray(y_true, dtype=np.int64), np.asarray(proba, dtype=np.float64)
     require_rows(len(y_true))
     _require_finite(proba)
+    if y_true.ndim == 2:
+        if y_true.shape != proba.shape or not np.isin(y_true, (0, 1)).all() or proba.min() < 0 or proba.max() > 1:
+            raise ValueError(f"label sets {y_true.shape} of 0 and 1 for probabilities {proba.shape}")
+        return y_true, proba
     if y_true.shape != proba.shape[:1] or y_true.min() < 0 or y_true.max() >= proba.shape[1]:
         raise ValueError(f"class ids {y_true.shape} in [{y_true.min()}, {y_true.max()}] for {proba.shape}")
     if not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
@@ -114,55 +156,69 @@ def _require_finite(proba: np.ndarray) -> None:
         )
 
 
-def _value(name: str, metric: Metric, y_true: np.ndarray, proba: np.ndarray) -> float:
-    module = as_module(name, metric, proba.shape[1])
-    result = module.compute(predictions=prediction_of(metric, proba), references=y_true)
+def _value(name: str, metric: Metric, y_true: np.ndarray, prediction: np.ndarray, n_classes: int) -> float:
+    module = as_module(name, metric, n_classes, task_of(y_true))
+    result = module.compute(predictions=prediction, references=y_true)
     return float(result[name])
 
 
 def _intervals(
-    metrics: Mapping[str, Metric], y_true: np.ndarray, proba: np.ndarray, seed: int, n_resamples: int
+    metrics: Mapping[str, Metric],
+    y_true: np.ndarray,
+    given: Mapping[str, np.ndarray],
+    n_classes: int,
+    seed: int,
+    n_resamples: int,
 ) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each metric, all of one seed."""
+    """The 95 % interval of each metric, all of one seed. given: what each one scores."""
     shares = {name: metric for name, metric in metrics.items() if metric.is_proportion}
     own = {name: metric.interval for name, metric in metrics.items() if metric.interval}
     others = {name: metric for name, metric in metrics.items() if name not in shares | own}
-    samples = _samples(others, y_true, proba, seed, n_resamples)
-    intervals = {name: _proportion_interval(metric, y_true, proba) for name, metric in shares.items()}
-    intervals |= {name: interval(y_true, proba, _rng(seed)) for name, interval in own.items()}
+    samples = _samples(others, y_true, given, n_classes, seed, n_resamples)
+    intervals = {name: _proportion_interval(metric, y_true, given[name]) for name, metric in shares.items()}
+    intervals |= {name: interval(y_true, given[name], _rng(seed)) for name, interval in own.items()}
     return intervals | {name: percentile_interval(values) for name, values in samples.items()}
 
 
-def _proportion_interval(metric: Metric, y_true: np.ndarray, proba: np.ndarray) -> tuple[float, float]:
-    share = metric.compute(y_true, prediction_of(metric, proba))
+def _proportion_interval(metric: Metric, y_true: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
+    share = metric.compute(y_true, prediction)
     return wilson(round(share * len(y_true)), len(y_true))
 
 
 def _samples(
-    metrics: Mapping[str, Metric], y_true: np.ndarray, proba: np.ndarray, seed: int, n_resamples: int
+    metrics: Mapping[str, Metric],
+    y_true: np.ndarray,
+    given: Mapping[str, np.ndarray],
+    n_classes: int,
+    seed: int,
+    n_resamples: int,
 ) -> dict[str, np.ndarray]:
     """name -> (B,) values on resampled rows, by each metric's fastest form."""
     replicates = {name: metric.replicate for name, metric in metrics.items() if metric.replicate}
-    reweighs = {name: partial(m.reweigh, y_true, proba) for name, m in metrics.items() if m.reweigh}
+    reweighs = {name: partial(m.reweigh, y_true, given[name]) for name, m in metrics.items() if m.reweigh}
     slow = {name: metric for name, metric in metrics.items() if not (metric.replicate or metric.reweigh)}
-    n_rows, n_classes = proba.shape
-    confusions = confusion_draws(y_true, proba.argmax(axis=1), n_classes, n_resamples, _rng(seed))
-    weights = weight_draws(n_rows, n_resamples, _rng(seed))
-    samples = _apply(replicates, confusions) | _apply(reweighs, weights)
+    samples = _apply(reweighs, weight_draws(len(y_true), n_resamples, _rng(seed)))
+    if replicates:
+        y_pred = given[next(iter(replicates))]  # the same answers for all
+        samples |= _apply(replicates, confusion_draws(y_true, y_pred, n_classes, n_resamples, _rng(seed)))
     n_slow = min(n_resamples, SLOW_RESAMPLES)
-    return samples | {name: _slow_samples(m, y_true, proba, n_slow, _rng(seed)) for name, m in slow.items()}
+    return samples | {
+        name: _slow_samples(metric, y_true, given[name], n_classes, n_slow, _rng(seed))
+        for name, metric in slow.items()
+    }
 
 
-def _paired_samples(metric: Metric, y_true: np.ndarray, proba: np.ndarray, seed: int, n_resamples: int) -> np.ndarray:
+def _paired_samples(
+    metric: Metric, y_true: np.ndarray, given: np.ndarray, n_classes: int, seed: int, n_resamples: int
+) -> np.ndarray:
     """(B,) values on resamples that depend on the seed and the number of rows alone."""
     weights = weight_draws(len(y_true), n_resamples, _rng(seed))
     if metric.reweigh:
-        return np.concatenate([metric.reweigh(y_true, proba, each) for each in weights])
+        return np.concatenate([metric.reweigh(y_true, given, each) for each in weights])
     if metric.replicate:
-        y_pred, n_classes = proba.argmax(axis=1), proba.shape[1]
-        chunks = (chunk for each in weights for chunk in weighted_confusions(y_true, y_pred, n_classes, each))
+        chunks = (chunk for each in weights for chunk in weighted_confusions(y_true, given, n_classes, each))
         return np.concatenate([metric.replicate(chunk) for chunk in chunks])
-    return _slow_samples(metric, y_true, proba, min(n_resamples, SLOW_RESAMPLES), _rng(seed))
+    return _slow_samples(metric, y_true, given, n_classes, min(n_resamples, SLOW_RESAMPLES), _rng(seed))
 
 
 def _rng(seed: int) -> np.random.Generator:
@@ -179,12 +235,17 @@ def _apply(forms: Mapping[str, Callable[[Draw], np.ndarray]], draws: Iterable[Dr
 
 
 def _slow_samples(
-    metric: Metric, y_true: np.ndarray, proba: np.ndarray, n_resamples: int, rng: np.random.Generator
+    metric: Metric,
+    y_true: np.ndarray,
+    given: np.ndarray,
+    n_classes: int,
+    n_resamples: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """(B,) values of `compute` on resampled rows; NaN where the metric does not apply to a resample."""
-    prediction, samples = prediction_of(metric, proba), np.full(n_resamples, np.nan)
+    samples = np.full(n_resamples, np.nan)
     for i in range(n_resamples):
         rows = rng.integers(0, len(y_true), len(y_true))
-        if not metric.obstacle(y_true[rows], proba.shape[1]):
-            samples[i] = metric.compute(y_true[rows], prediction[rows])
+        if not metric.obstacle(y_true[rows], n_classes):
+            samples[i] = metric.compute(y_true[rows], given[rows])
     return samples

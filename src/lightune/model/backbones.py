@@ -16,6 +16,7 @@ from lightune.errors import UserError, first_line, near_match
 from lightune.hardware import seed_everything
 from lightune.libraries import is_offline, quiet_transformers
 from lightune.model.anatomy import check_backbone, ensure_pad_token, n_positions
+from lightune.recipe import Task
 from lightune.records import Decision
 
 if TYPE_CHECKING:
@@ -94,10 +95,13 @@ def locate(model: str) -> Reference:
     return _snapshot(name, revision or None)
 
 
-def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | None) -> Base:
+def load_base(
+    reference: Reference, class_names: Sequence[str], *, seed: int | None, task: Task = "single_label"
+) -> Base:
     """The base model with a head for `class_names`, all of it frozen. UserError if these files are no text model.
 
-    seed: of the head's start values; None does not seed (a saved head is loaded next).
+    seed: of the head's start values; None does not seed (a saved head is loaded next). task: what transformers is
+    told that the outputs mean.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -109,6 +113,7 @@ def load_base(reference: Reference, class_names: Sequence[str], *, seed: int | N
         model, info = AutoModelForSequenceClassification.from_pretrained(
             reference.folder,
             num_labels=len(class_names),
+            problem_type=f"{task}_classification",
             id2label=dict(enumerate(class_names)),
             label2id={name: i for i, name in enumerate(class_names)},
             dtype=torch.float32,

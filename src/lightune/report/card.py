@@ -7,11 +7,11 @@ from pathlib import PureWindowsPath
 from typing import Any
 
 from lightune.artifact.contract import Contract
-from lightune.evidence.metrics import HEADLINE, headline
-from lightune.report.screen import calibration_in_words
+from lightune.report.screen import calibration_in_words, headline_in, measure_in
 
 # of a base whose own head has another size, too
 HEAD = "num_labels=len(labels), id2label=names, ignore_mismatched_sizes=True"
+EACH_LABEL = ', problem_type="multi_label_classification"'  # without it a pipeline would take one label for all
 ONE_TEXT, TWO_TEXTS = '"A text to classify."', '("A first text.", "A second text.")'  # in Python
 
 
@@ -24,7 +24,7 @@ def _metadata(results: dict[str, Any], contract: Contract, is_peft: bool) -> str
     """The card's head, by which the Hub finds, sorts and compares models."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    names = [name for name in HEADLINE if name in results["after"]]
+    names = [name for name in headline_in(results) if name in results["after"]]
     data, task = public_name(**results["data"]), "text-classification"
     where: dict[str, Any] = {"task_type": task, "dataset_type": data, "dataset_name": data, "dataset_split": "test"}
     values = ModelCardData(
@@ -45,11 +45,11 @@ def _metadata(results: dict[str, Any], contract: Contract, is_peft: bool) -> str
 def _facts(results: dict[str, Any]) -> str:
     rows = [
         f"| {name} | {_score(results['before'][name])} | {_score(results['after'][name])} |"
-        for name in headline([sum(row) for row in results["confusion"]["after"]])
+        for name in headline_in(results)
         if name in results["after"]
     ]
     return f"""
-# {len(results["labels"])}-class text classifier on {results["model"]["name"]}
+# {_kind(results)} text classifier on {results["model"]["name"]}
 
 Fine-tuned with `{results["recipe"]["method"]["name"]}` by lightune {results["lightune"]}:
 {results["trainable_parameters"]:,} of {results["total_parameters"]:,} parameters were trained on
@@ -70,14 +70,20 @@ Reloaded in a fresh process, it gave the same logits within {results["proof"]["m
 """
 
 
+def _kind(results: dict[str, Any]) -> str:
+    n_labels = len(results["labels"])
+    return f"{n_labels}-class" if results.get("task") != "multi_label" else f"Multi-label ({n_labels} labels)"
+
+
 def _comparisons(results: dict[str, Any]) -> str:
     """What learned from the same rows, and the verdict."""
+    measure = measure_in(results)
     rows = [
-        f"| {baseline['title']} | {_score(baseline['scores']['accuracy'])} | {baseline['n_train']:,} | "
+        f"| {baseline['title']} | {_score(baseline['scores'][measure])} | {baseline['n_train']:,} | "
         f"{results['comparisons'][name]['words']} |"
         for name, baseline in results["baselines"].items()
     ]
-    head = ["| on the same rows | accuracy | training rows | the tuned one is |", "|---|---|---|---|"]
+    head = [f"| on the same rows | {measure} | training rows | the tuned one is |", "|---|---|---|---|"]
     table = [*head, *rows, ""] if rows else []
     return "\n".join([*table, f"Verdict: {results['verdict']}."])
 
@@ -124,6 +130,7 @@ def _made_as(contract: Contract) -> str:
 
 def _plain_loading(contract: Contract, is_peft: bool) -> str:
     loads = _peft_lines(contract) if is_peft else _whole_lines()
+    top = ", top_k=None" if contract.task == "multi_label" else ""
     return f"""Without lightune, with the libraries it is made of, from the folder that holds `adapter`:
 
 ```python
@@ -136,7 +143,7 @@ names = dict(enumerate(labels))
 {loads[1]}
 tokenizer = AutoTokenizer.from_pretrained("adapter")
 classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
-print(classify({_plain_input(contract)}, truncation=True, max_length={contract.max_tokens}))
+print(classify({_plain_input(contract)}, truncation=True, max_length={contract.max_tokens}{top}))
 ```
 """
 
@@ -154,13 +161,17 @@ def _peft_lines(contract: Contract) -> tuple[str, str]:
     """The import and the loading of a PEFT folder; a local base is named relative to the adapter."""
     if contract.base.beside is None:
         name = "AutoPeftModelForSequenceClassification"
-        call = f'model = {name}.from_pretrained("adapter", {HEAD})'
+        call = f'model = {name}.from_pretrained("adapter", {_head(contract)})'
         return f"from peft import {name}", call
     path = json.dumps(f"adapter/{contract.base.beside}")
     name = "AutoModelForSequenceClassification"
-    base = f"base = {name}.from_pretrained({path}, {HEAD})"
+    base = f"base = {name}.from_pretrained({path}, {_head(contract)})"
     imports = f"from peft import PeftModel\nfrom transformers import {name}"
     return imports, f'{base}\nmodel = PeftModel.from_pretrained(base, "adapter")'
+
+
+def _head(contract: Contract) -> str:
+    return HEAD + (EACH_LABEL if contract.task == "multi_label" else "")
 
 
 def _whole_lines() -> tuple[str, str]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lightune.artifact.finished import FinishedRun
-from lightune.evidence.metrics import HEADLINE, METRICS, headline
+from lightune.evidence.metrics import METRICS, Metric
+from lightune.evidence.score import TABLES
 from lightune.evidence.verdict import UNTUNED
 from lightune.report.charts import Line, curves, intervals, reliability
 from lightune.report.parts import (
@@ -29,8 +30,8 @@ from lightune.report.parts import (
     short,
     table,
 )
-from lightune.report.pictures import TITLES, moving_mean, row_shares
-from lightune.report.screen import seeds_in_words
+from lightune.report.pictures import TITLES, dev_measure, moving_mean, row_shares
+from lightune.report.screen import headline_in, measure_in, seeds_in_words
 
 MOST_MATRIX_CLASSES, MOST_BESIDE = 12, 4  # of a matrix, and of two side by side
 MOST_CONFUSED = 20
@@ -76,30 +77,31 @@ def _some(labels: Sequence[str], most: int = 12) -> str:
 def scores(run: FinishedRun) -> list[Block]:
     """Every classifier that answered the test rows, its headline metrics, and what the comparisons came to."""
     results, rivals = run.results, classifiers(run)
-    first = headline([sum(row) for row in results["confusion"]["after"]])
+    first, metrics = headline_in(results), TABLES[results.get("task", "single_label")]
     names = [name for name in first if any(name in found for _, _, found in rivals)]
     rows = [[Cell(title), *(scored(found.get(name)) for name in names)] for title, _, found in rivals]
-    rising = [name for name in names if METRICS[name].direction == "higher"]
+    rising = [name for name in names if metrics[name].direction == "higher"]
     drawn = [
-        intervals(f"score-{name}", heading(name).text, [(t, look, s[name]) for t, look, s in rivals if name in s])
+        intervals(
+            f"score-{name}", heading(name, metrics).text, [(t, look, s[name]) for t, look, s in rivals if name in s]
+        )
         for name in rising
     ]
     caption = f"Scores on {results['n_test']:,} test rows, with 95 % intervals"
     figure = Figure(f"{caption}; higher is better", drawn)
-    heads = [Cell("classifier"), *map(heading, names)]
+    heads = [Cell("classifier"), *(heading(name, metrics) for name in names)]
     missing = [
-        Text(f"No {name}: {why}.", "note")
-        for name, why in results.get("not_applicable", {}).items()
-        if name in HEADLINE
+        Text(f"No {name}: {why}.", "note") for name, why in results.get("not_applicable", {}).items() if name in first
     ]
-    seeds, accuracy = results.get("seeds"), results["after"]["accuracy"]
-    spread = [Text(f"{seeds_in_words(seeds, accuracy).capitalize()}.")] if seeds else []
+    seeds, measure = results.get("seeds"), measure_in(results)
+    told = seeds_in_words(seeds, measure, results["after"][measure]) if seeds else ""
+    spread = [Text(f"{told[:1].upper()}{told[1:]}.")] if seeds else []
     return [figure, table(caption, heads, rows), *missing, *spread, _comparisons(results)]
 
 
-def heading(metric: str) -> Cell:
+def heading(metric: str, metrics: Mapping[str, Metric] = METRICS) -> Cell:
     """The name of a metric over its column, and which way is better."""
-    return Cell(TITLES.get(metric, metric.replace("_", " ")), f"{METRICS[metric].direction} is better")
+    return Cell(TITLES.get(metric, metric.replace("_", " ")), f"{metrics[metric].direction} is better")
 
 
 def classifiers(run: FinishedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -125,6 +127,9 @@ def _comparisons(results: Mapping[str, Any]) -> Table:
     ]
     columns = ["against", "the tuned classifier is", "it alone right", "the other alone right", "p, adjusted"]
     caption = "Paired comparisons of accuracy: McNemar's exact test, adjusted by Holm's method"
+    if results.get("task") == "multi_label":
+        columns[2:4] = ["rows it has more right of", "rows the other has more right of"]
+        caption = "Paired comparisons of F1 micro: a permutation test, adjusted by Holm's method"
     return table(caption, [*columns, "training rows"], rows)
 
 
@@ -153,23 +158,28 @@ def _loss_curve(curve: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _dev_curve(dev: Sequence[Mapping[str, Any]], best_step: int) -> str:
-    points = [(point["step"], point["accuracy"]) for point in dev]
-    told = "; ".join(f"step {step:,}: {decimal(accuracy, 3)}" for step, accuracy in points)
-    return curves("dev", "dev accuracy", f"{told}.", [Line(points, "dev", has_dots=True)], mark=(best_step, "kept"))
+    name = dev_measure(dev)
+    points = [(point["step"], point[name]) for point in dev]
+    told = "; ".join(f"step {step:,}: {decimal(value, 3)}" for step, value in points)
+    title = f"dev {TITLES[name]}"
+    return curves("dev", title, f"{told}.", [Line(points, "dev", has_dots=True)], mark=(best_step, "kept"))
 
 
 def _dev_table(results: Mapping[str, Any]) -> list[Table]:
+    name = dev_measure(results["dev_curve"])
     rows = [
-        [number(f"{each['step']:,}"), number(decimal(each["accuracy"])), number(decimal(each["loss"]))]
+        [number(f"{each['step']:,}"), number(decimal(each[name])), number(decimal(each["loss"]))]
         for each in results["dev_curve"]
     ]
     caption = f"Evaluations on {results['n_dev']:,} dev rows"
-    return [table(caption, ["step", "accuracy", "log loss"], rows)] if rows else []
+    return [table(caption, ["step", TITLES[name], "log loss"], rows)] if rows else []
 
 
 def confusion(run: FinishedRun) -> list[Block]:
-    """The matrices before and after; of many classes the pairs that are confused most."""
+    """The matrices before and after; of many classes the pairs that are confused most; of several labels, each."""
     labels = run.results["labels"]
+    if run.results.get("by_label"):
+        return [_by_label(run.results["by_label"])]
     both = {when: np.array(counts) for when, counts in run.results["confusion"].items()}
     if len(labels) > MOST_MATRIX_CLASSES:
         return [_confused(labels, both)]
@@ -177,6 +187,24 @@ def confusion(run: FinishedRun) -> list[Block]:
     matrices = [_matrix(when, labels, counts) for when, counts in both.items()]
     shown: list[Block] = [Pair(matrices)] if len(labels) <= MOST_BESIDE else [*matrices]
     return [*shown, Text(note, "note")]
+
+
+def _by_label(labels: Sequence[Mapping[str, Any]]) -> Table:
+    """How each of several labels a row is given, the most frequent first."""
+    rows: list[Row] = [
+        [
+            short(each["label"]),
+            each["n"],
+            number(decimal(each["f1_before"], 3)),
+            number(decimal(each["f1"], 3)),
+            number(decimal(each["precision"], 3)),
+            number(decimal(each["recall"], 3)),
+            number(decimal(each["threshold"], 3)),
+        ]
+        for each in sorted(labels, key=lambda each: -each["n"])
+    ]
+    columns = ["label", "rows that have it", "F1 before", "F1 after", "precision", "recall", "given from"]
+    return table("Each label by itself; it is given from a probability on that the dev rows chose", columns, rows)
 
 
 def _matrix(when: str, labels: Sequence[str], counts: np.ndarray) -> Table:
@@ -266,6 +294,10 @@ def _shares(score: Mapping[str, Any]) -> str:
     return f"{decimal(100 * score['low'], 1)} to {decimal(100 * score['high'], 1)} %"
 
 
+def _every_label(run: FinishedRun) -> str:
+    return ": every label of a row right" if run.results.get("task") == "multi_label" else ""
+
+
 def slices(run: FinishedRun) -> list[Block]:
     """Where it is better or worse than elsewhere: by length, class and the columns that were named."""
     found = run.results.get("slices")
@@ -287,5 +319,5 @@ def slices(run: FinishedRun) -> list[Block]:
     worst = run.results.get("worst_slice")
     return [
         *([Text(f"Worst: {worst}.")] if worst else []),
-        table("Accuracy in parts of the test rows", columns, rows),
+        table(f"Accuracy in parts of the test rows{_every_label(run)}", columns, rows),
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ INK, SOFT, FAINT = "#1F2933", "#66717D", "#DDE2E7"
 BEFORE, AFTER, DEV = "#D17A00", "#0067A5", "#00805E"  # orange, blue, green: apart for every colour vision
 WHEN = (("before", BEFORE, LEFT + PANEL - 56), ("after", AFTER, LEFT + PANEL))  # right edges of the numbers
 TITLES = {  # metric -> its name in the picture, in the order of preference
+    "f1_micro": "F1 micro",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "f1_macro": "F1 macro",
@@ -39,6 +40,7 @@ TITLES = {  # metric -> its name in the picture, in the order of preference
 MOST_ROWS = 5  # metrics, and baselines under the accuracy that they share with the tuned classifier
 MOST_BASELINES = 2
 MOST_COUNTED_CLASSES, MOST_PERCENT_CLASSES = 12, 6
+MOST_LABELS = 36  # of several a row, in two columns
 
 
 def draw_results(results: dict[str, Any], path: Path) -> None:
@@ -61,7 +63,8 @@ def figure(results: dict[str, Any]) -> Figure:
         _draw_title(sheet, results)
         _draw_scores(sheet, results)
         _draw_curves(sheet, results)
-        _draw_confusions(sheet, results)
+        draw = _draw_labels if results.get("task") == "multi_label" else _draw_confusions
+        draw(sheet, results)
     return sheet
 
 
@@ -116,9 +119,10 @@ def _is_number(value: Any) -> bool:
 
 def _draw_title(sheet: Figure, results: dict[str, Any]) -> None:
     title = "Before and after fine-tuning"
-    if "accuracy" in _scores(results):
-        before, after = (results[when]["accuracy"]["value"] for when in ("before", "after"))
-        title = f"accuracy {_change(before, after)}"
+    first = "f1_micro" if results.get("task") == "multi_label" else "accuracy"
+    if first in _scores(results):
+        before, after = (results[when][first]["value"] for when in ("before", "after"))
+        title = f"{TITLES[first]} {_change(before, after)}"
     _write(sheet, LEFT - HEAD, HEIGHT - 33, title, size=17, weight="bold")
     _write(sheet, LEFT - HEAD, HEIGHT - 48, _facts(results), size=8.5, color=SOFT)
     verdict = fit(results["verdict"], WIDTH - 2 * (LEFT - HEAD), 8.5)
@@ -260,11 +264,17 @@ def _draw_curves(sheet: Figure, results: dict[str, Any]) -> None:
     _dress_curves(loss, dev, results)
 
 
+def dev_measure(dev_curve: Sequence[Mapping[str, Any]]) -> str:
+    """What the state was chosen by: accuracy, or F1 of several labels a row."""
+    return "f1_micro" if dev_curve and "f1_micro" in dev_curve[0] else "accuracy"
+
+
 def _curve_note(results: dict[str, Any]) -> str:
     best = [point for point in results["dev_curve"] if point["step"] == results["best_step"]]
-    if not best or not _is_number(best[0]["accuracy"]):
+    name = dev_measure(results["dev_curve"])
+    if not best or not _is_number(best[0][name]):
         return ""
-    return f"best on {results['n_dev']:,} dev texts: {best[0]['accuracy']:.3f} at step {best[0]['step']:,}"
+    return f"best on {results['n_dev']:,} dev texts: {best[0][name]:.3f} at step {best[0]['step']:,}"
 
 
 def _draw_loss(axes: Axes, curve: list[dict[str, Any]]) -> None:
@@ -274,7 +284,7 @@ def _draw_loss(axes: Axes, curve: list[dict[str, Any]]) -> None:
 
 
 def _draw_dev(axes: Axes, curve: list[dict[str, Any]], best_step: int) -> None:
-    steps, accuracies = _points(curve, "accuracy")
+    steps, accuracies = _points(curve, dev_measure(curve))
     axes.plot(steps, accuracies, "o-", color=DEV, lw=1.4, ms=3.5 if len(steps) <= 30 else 2, label="accuracy")
     if best_step in steps:
         best = accuracies[steps.index(best_step)]
@@ -306,11 +316,42 @@ def _dress_curves(loss: Axes, dev: Axes, results: dict[str, Any]) -> None:
     loss.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     loss.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     loss.set_ylabel("training loss")
-    dev.set_ylabel("dev accuracy", color=DEV)
+    dev.set_ylabel(f"dev {TITLES[dev_measure(results['dev_curve'])]}", color=DEV)
     dev.tick_params(axis="y", colors=DEV)
     dev.spines["right"].set_visible(True)
     if not results["curve"]:
         _say(loss, "no training step was taken")
+
+
+# ------------------------------------------------------------------------------------ several labels a row
+
+
+def _draw_labels(sheet: Figure, results: dict[str, Any]) -> None:
+    """F1 of the most frequent labels, before and after."""
+    labels = sorted(results["by_label"], key=lambda each: -each["n"])
+    shown = labels[:MOST_LABELS]
+    more = f", the {MOST_LABELS} most frequent of {len(labels)}" if len(labels) > len(shown) else ""
+    _heading(sheet, LEFT, 238, "F1 of each label", f"rows that have it in brackets{more}")
+    half = math.ceil(len(shown) / 2)
+    for part, x, name in ((shown[:half], LEFT, "labels"), (shown[half:], RIGHT, "labels_more")):
+        if part:
+            axes = _axes(sheet, x, 40, PANEL, 188 * len(part) / half, name)
+            _draw_label_dots(axes, part)
+
+
+def _draw_label_dots(axes: Axes, labels: list[dict[str, Any]]) -> None:
+    places = range(len(labels))
+    for key, colour in (("f1_before", BEFORE), ("f1", AFTER)):
+        axes.plot([each[key] for each in labels], places, "o", color=colour, ms=4, clip_on=False)
+    axes.hlines(
+        places, [each["f1_before"] for each in labels], [each["f1"] for each in labels], color=SOFT, lw=0.8, zorder=0
+    )
+    names = fit_names([f"{each['label']} ({each['n']:,})" for each in labels], HEAD - 6, 6.5)
+    axes.set_yticks(places, names, size=6.5, color=INK, parse_math=False)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.xaxis.grid(True, color=FAINT, lw=0.5)
+    axes.tick_params(axis="y", length=0)
 
 
 # ------------------------------------------------------------------------------------ confusion matrices

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightune.doctor.findings import SEVERITIES, Diagnosis
-from lightune.evidence.metrics import HEADLINE, headline
+from lightune.evidence.metrics import HEADLINE
+from lightune.evidence.score import headline_of
 from lightune.hardware import GIB
 from lightune.journal import Journal, duration
 from lightune.records import Rehearsal, Splits
@@ -61,19 +62,21 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     """Before and after side by side, what else there is to beat, the verdict, how long it took, where it is."""
     rows = f"{results['n_test']:,} test rows that share no text with the {results['n_train']:,} for training"
     journal.say(f"\n{rows}\n")
-    sizes = [sum(row) for row in results["confusion"]["after"]]
-    show_scores(journal, {"before": results["before"], "after": results["after"]}, headline(sizes))
+    show_scores(journal, {"before": results["before"], "after": results["after"]}, headline_in(results))
     gain = results["comparisons"]["before"]
-    low, high = gain["accuracy"]["low"], gain["accuracy"]["high"]
+    low, high, measure = gain["gain"]["low"], gain["gain"]["high"], measure_in(results)
+    fixed, broken = (
+        ("rows fixed", "broken") if measure == "accuracy" else ("rows with fewer wrong labels", "with more")
+    )
     journal.say(
-        f"\naccuracy {100 * gain['accuracy']['value']:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f}): "
-        f"{gain['fixed']:,} rows fixed, {gain['broken']:,} broken\n"
+        f"\n{measure} {100 * gain['gain']['value']:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f}): "
+        f"{gain['fixed']:,} {fixed}, {gain['broken']:,} {broken}\n"
     )
     show_baselines(journal, results)
     for line in calibration_in_words(results["calibration"]):
         journal.say(line)
     if results["seeds"]:
-        journal.say(seeds_in_words(results["seeds"], results["after"]["accuracy"]))
+        journal.say(seeds_in_words(results["seeds"], measure, results["after"][measure]))
     if results["worst_slice"]:
         journal.say(f"worst slice: {results['worst_slice']}")
     if doubts := results["label_errors"]:
@@ -85,6 +88,16 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     journal.say(f"{duration(seconds['total'])} in all, {duration(seconds['train'])} of it training")
     journal.say(f"run folder: {folder}   (read {folder}/report.html)")
     journal.say(f"use it: lightune predict {folder} FILE")
+
+
+def measure_in(results: Mapping[str, Any]) -> str:
+    """What the verdict of a run compares."""
+    return "f1_micro" if results.get("task") == "multi_label" else "accuracy"
+
+
+def headline_in(results: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics of a run that tables and cards show, the most telling first."""
+    return headline_of(results.get("task", "single_label"), [sum(row) for row in results["confusion"]["after"]])
 
 
 def calibration_in_words(calibration: dict[str, Any]) -> list[str]:
@@ -105,12 +118,15 @@ def calibration_in_words(calibration: dict[str, Any]) -> list[str]:
     return lines
 
 
-def seeds_in_words(seeds: dict[str, Any], accuracy: dict[str, float]) -> str:
-    """How far trainings with other seeds are apart, beside what the choice of test rows leaves open."""
-    values = ", ".join(f"{value:.4f}" for value in seeds["scores"]["accuracy"])
-    spread = f"{seeds['mean']['accuracy']:.4f} on average, standard deviation {seeds['deviation']['accuracy']:.4f}"
-    sampling = f"the choice of test rows leaves {accuracy['low']:.3f} to {accuracy['high']:.3f} open for the first"
-    return f"accuracy under {len(seeds['seeds'])} seeds: {values}; {spread}; {sampling}"
+def seeds_in_words(seeds: dict[str, Any], measure: str, first: dict[str, float]) -> str:
+    """How far trainings with other seeds are apart, beside what the choice of test rows leaves open.
+
+    first: the score of the first one.
+    """
+    values = ", ".join(f"{value:.4f}" for value in seeds["scores"][measure])
+    spread = f"{seeds['mean'][measure]:.4f} on average, standard deviation {seeds['deviation'][measure]:.4f}"
+    sampling = f"the choice of test rows leaves {first['low']:.3f} to {first['high']:.3f} open for the first"
+    return f"{measure} under {len(seeds['seeds'])} seeds: {values}; {spread}; {sampling}"
 
 
 def _reached(label: str, score: dict[str, float] | None) -> str:
@@ -128,16 +144,17 @@ def show_baselines(journal: Journal, results: dict[str, Any]) -> None:
     if not results["baselines"]:
         return
     table = Table("  on the same rows", box=None, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("accuracy", justify="right", no_wrap=True)
+    measure = measure_in(results)
+    table.add_column(measure, justify="right", no_wrap=True)
     table.add_column("95 % interval", style="dim", no_wrap=True)
     table.add_column("the tuned one is")
     for name, baseline in results["baselines"].items():
         gain = results["comparisons"][name]
-        points = f"{100 * gain['accuracy']['value']:+.1f} points"
-        interval = f"{100 * gain['accuracy']['low']:+.1f} to {100 * gain['accuracy']['high']:+.1f}"
+        points = f"{100 * gain['gain']['value']:+.1f} points"
+        interval = f"{100 * gain['gain']['low']:+.1f} to {100 * gain['gain']['high']:+.1f}"
         table.add_row(
             f"  {baseline['title']}",
-            *_cells(baseline["scores"]["accuracy"]),
+            *_cells(baseline["scores"][measure]),
             f"{gain['outcome']}: {points} ({interval})",
         )
     journal.show(table)

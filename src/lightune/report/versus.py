@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from lightune.artifact.finished import FinishedRun, Predictions
-from lightune.evidence.metrics import HEADLINE
+from lightune.data.label_sets import as_numbers
+from lightune.data.values import Names
+from lightune.evidence.score import TABLES, headline_of
 from lightune.evidence.verdict import Comparison, compare, in_words
 from lightune.recipe import flatten
 from lightune.report import parts
@@ -40,10 +42,10 @@ def compare_runs(one: FinishedRun, other: FinishedRun) -> tuple[Comparison | Non
     if why_not := _why_not(one, other):
         return None, why_not
     mine, its = one.predictions.in_order(), other.predictions.in_order()
-    ids = {name: place for place, name in enumerate(one.results["labels"])}
-    y_true, ours, theirs = (np.array([ids[name] for name in names]) for names in (mine.label, mine.after, its.after))
-    certain = np.eye(len(ids))  # the answers as probabilities of 0 and 1
-    found = compare(y_true, certain[ours], {"other": certain[theirs]}, seed=one.results["recipe"]["seed"])
+    labels, task = one.results["labels"], one.results.get("task", "single_label")
+    answers = (mine.label, mine.after, its.after)
+    y_true, ours, theirs = (as_numbers(Names.of(names.tolist()), labels, task) for names in answers)
+    found = compare(y_true, ours, {"other": theirs}, seed=one.results["recipe"]["seed"])
     return found["other"], ""
 
 
@@ -55,6 +57,8 @@ def _why_not(one: FinishedRun, other: FinishedRun) -> str:
     common = len(np.intersect1d(mine.rows, its.rows))
     if not common == len(mine.rows) == len(its.rows):
         return f"of {len(mine.rows):,} and {len(its.rows):,} test rows, {common:,} are the same"
+    if one.results.get("task") != other.results.get("task"):
+        return "one of them gives several labels a row"
     if set(one.results["labels"]) != set(other.results["labels"]):
         return "they tell other classes apart"
     return "the same rows have other labels" if (mine.label != its.label).any() else ""
@@ -100,22 +104,30 @@ def _paired(runs: Runs, compared: Comparison) -> list[Block]:
     ]
     columns = ["pair", "test rows", "gain in points", "the first alone right", "the second alone right", "p"]
     caption = "Accuracy on the same test rows, with a 95 % interval and McNemar's exact test"
+    if compared.measure == "f1_micro":
+        columns[3:5] = ["rows the first has more right of", "rows the second has more right of"]
+        caption = "F1 micro on the same test rows, with a 95 % interval and a permutation test"
     return [Text(f"{one} is {in_words(other, compared, n_rows)}.", "verdict"), table(caption, columns, [row])]
 
 
 def _scores(runs: Runs) -> list[Block]:
     """The headline metrics of both after tuning."""
     found = [(run.name, look, run.results["after"]) for run, look in zip(runs, ("after", "other"), strict=True)]
-    names = [name for name in HEADLINE if any(name in scores for *_, scores in found)]
+    task = runs[0].results.get("task", "single_label")
+    names = [name for name in headline_of(task) if any(name in scores for *_, scores in found)]
     drawn = [
-        intervals(f"score-{name}", heading(name).text, [(run, look, scores[name]) for run, look, scores in found])
+        intervals(
+            f"score-{name}",
+            heading(name, TABLES[task]).text,
+            [(run, look, scores[name]) for run, look, scores in found],
+        )
         for name in names
         if all(name in scores for *_, scores in found)
     ]
     rows = [[Cell(run), *(scored(scores.get(name)) for name in names)] for run, _, scores in found]
     caption = "Scores after tuning, each on the run's own test rows, with 95 % intervals"
     figures: list[Block] = [Figure(caption, drawn)] if drawn else []
-    return [*figures, table(caption, [Cell("run"), *map(heading, names)], rows)]
+    return [*figures, table(caption, [Cell("run"), *(heading(name, TABLES[task]) for name in names)], rows)]
 
 
 def _settings(runs: Runs, shown: Runs) -> list[Block]:

@@ -14,6 +14,7 @@ from lightune.model.backbones import Base
 from lightune.model.engine import quicken
 from lightune.recipe import Recipe
 from lightune.records import History, Plan
+from lightune.training.losses import start_from_shares
 from lightune.training.prefix_cache import PrefixCache, open_cache
 from lightune.training.train import train
 
@@ -40,6 +41,8 @@ def fine_tune(
     base: is used up. seed: of the order of rows. cache: of an earlier training with the same frozen blocks.
     """
     anatomy = inspect(base.model, base.missing_keys)
+    if rows["train"].y.ndim == 2:
+        start_from_shares(base.model, anatomy.head_modules, rows["train"].y)
     model, _ = methods.apply(
         base.model, anatomy, recipe.method.name, options, layers=plan.layers, train_pooler=recipe.train.pooler
     )

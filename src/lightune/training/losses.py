@@ -1,18 +1,22 @@
 """LOSSES: what a training minimises, and how classes of unequal size count in it.
 
-To add a loss, write one function `loss(logits (B, C), labels (B,)) -> (B,)` and one row in LOSSES.
+To add a loss, write one function `loss(logits (B, C), labels) -> (B,)` and one row in LOSSES. labels: class ids (B,)
+or, of several a row, (B, C) of 0 and 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightune.model.anatomy import inside
+
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from torch import nn
 
     Ints = NDArray[np.int64]
     Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -21,9 +25,11 @@ FOCUS = 2.0  # Lin et al. found 2 best, and little difference from 0.5 to 5
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Surprise at the true class of each text, in nats."""
+    """Surprise at the true class of each text, in nats; of several labels, the mean over whether each is there."""
     from torch.nn.functional import cross_entropy
 
+    if labels.ndim == 2:
+        return _each_surprise(logits, labels).mean(dim=1)
     return cross_entropy(logits, labels, reduction="none")
 
 
@@ -34,11 +40,38 @@ def focal(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    surprise = cross_entropy(logits, labels)
-    return (1 - torch.exp(-surprise)) ** FOCUS * surprise
+    several = labels.ndim == 2
+    surprise = _each_surprise(logits, labels) if several else cross_entropy(logits, labels)
+    lessened = (1 - torch.exp(-surprise)) ** FOCUS * surprise
+    return lessened.mean(dim=1) if several else lessened
+
+
+def _each_surprise(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B, C), at each label being there or not."""
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    return binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "focal": focal}
+
+
+def start_from_shares(model: nn.Module, head_modules: Sequence[str], labels: Ints) -> None:
+    """Lets a fresh head answer each of several labels with the share of rows that have it, labels (N, C) of 0 and 1.
+
+    From a half for each, the first steps would teach every text the same: that labels are rare. A head without a bias
+    stays as it is.  Source: Lin et al. 2017, arXiv:1708.02002, section 3.3.
+    """
+    import torch
+
+    n_rows, n_labels = labels.shape
+    shares = (labels.sum(axis=0) + 1) / (n_rows + 2)
+    log_odds = torch.from_numpy(np.log(shares / (1 - shares)))
+    for name, module in model.named_modules():
+        is_last = isinstance(module, torch.nn.Linear) and module.out_features == n_labels and module.bias is not None
+        if is_last and inside(name, head_modules):
+            with torch.no_grad():
+                module.bias.copy_(log_odds)  # type: ignore[union-attr, operator]
 
 
 def class_weights(labels: Ints) -> NDArray[np.float32]:

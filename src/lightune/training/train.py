@@ -18,7 +18,7 @@ import numpy as np
 
 from lightune.data.batching import Encoder, Labelled, Tokens, epoch_steps, within_budget
 from lightune.errors import GateError, UserError
-from lightune.evidence.calibration import softmax
+from lightune.evidence.decisions import best_thresholds, decide, f1_micro, probabilities, softmax, task_of
 from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import Hardware, to_device
 from lightune.journal import Journal
@@ -99,8 +99,9 @@ def train(
                 is_last = is_last or clock.share >= 1
                 history.dev_curve.append(point)
                 journal.event("dev", **point)
-                on_log({"dev_loss": point["loss"], "dev_accuracy": point["accuracy"]}, step)
-                journal.say(f"  step {step}: dev accuracy {point['accuracy']:.3f}, loss {point['loss']:.3f}")
+                on_log({f"dev_{name}": value for name, value in point.items() if name not in where}, step)
+                told = ", ".join(f"{name} {value:.3f}" for name, value in point.items() if name not in where)
+                journal.say(f"  step {step}: dev {told}")
                 has_read_whole = reads_whole or n_early == n_steps
                 if best.offer(point, logits, counts=has_read_whole) >= recipe.patience and not is_last:
                     history.stopped_early = True
@@ -184,6 +185,11 @@ class Loop:
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.y, self.loss = rows.y, LOSSES[recipe.loss]
         self.weights: torch.Tensor | None = None
+        if recipe.balance != "none" and rows.y.ndim == 2:
+            raise UserError(
+                f"train.balance = {recipe.balance!r}: of several labels a row none can come alone. Leave it out; "
+                f"train.loss = 'focal' gives rare labels more weight, thresholds of their own they have in any case."
+            )
         if recipe.balance == "weights":
             self.weights = to_device(class_weights(rows.y), hardware.device)  # (C,)
         self.recorded: Recorded | None = None
@@ -255,7 +261,7 @@ class Loop:
 
 
 class Best:
-    """The trainable parameters at the best evaluation so far: highest dev accuracy, then lowest dev loss."""
+    """The trainable parameters at the best evaluation so far: highest dev accuracy or F1, then lowest dev loss."""
 
     def __init__(self, model: nn.Module):
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -269,7 +275,7 @@ class Best:
 
         dev_logits (N, C): of the dev rows. Returns the evaluations since the best that count.
         """
-        rank = (point["accuracy"], -point["loss"])
+        rank = (point.get("accuracy", point.get("f1_micro", 0.0)), -point["loss"])
         if self.rank is None or rank > self.rank:
             self.rank, self.step, self.waited, self.dev_logits = rank, int(point["step"]), 0, dev_logits
             self.state = [p.detach().clone() for p in self.parameters]
@@ -373,7 +379,15 @@ def modules_in_training(model: nn.Module, checkpointing: bool) -> list[nn.Module
 
 
 def score_dev(logits: Floats, rows: Labelled) -> dict[str, float]:
-    """Accuracy and mean cross-entropy of the logits (N, C) of the dev rows."""
+    """Accuracy and mean cross-entropy of the logits (N, C) of the dev rows.
+
+    Of several labels a row, F1 of all labels together with the thresholds that are best here.
+    """
+    if rows.y.ndim == 2:
+        proba = probabilities(logits, task_of(rows.y))
+        f1 = f1_micro(rows.y, decide(proba, "multi_label", best_thresholds(rows.y, proba)))
+        surprise = np.logaddexp(0, np.where(rows.y == 1, -logits, logits))
+        return {"f1_micro": f1, "loss": float(surprise.mean())}
     own = softmax(logits)[np.arange(len(rows.y)), rows.y]
     accuracy = float((logits.argmax(axis=1) == rows.y).mean())
     return {"accuracy": accuracy, "loss": float(-np.log(np.maximum(own, 1e-12)).mean())}

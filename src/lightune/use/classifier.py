@@ -14,7 +14,8 @@ from lightune.artifact.loading import Loaded, load_adapter
 from lightune.data.framing import SEPARATOR, join_pair
 from lightune.errors import GateError, UserError, near_match
 from lightune.evidence.attribution import attribute, weigh_words
-from lightune.evidence.calibration import is_answered, label_sets, softmax
+from lightune.evidence.calibration import is_answered, label_sets
+from lightune.evidence.decisions import decide, probabilities
 from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import Hardware, choose_hardware, in_fp32
 from lightune.libraries import settle_libraries
@@ -34,6 +35,8 @@ class Prediction:
 
     label: None where the classifier has a goal, such as a precision, and is not sure enough. label_set: the labels
     among which the true one is as often as the contract says, the most probable first; None without such sets.
+    Of a classifier that gives several labels a text, label_set are those it gives, each from its own threshold on,
+    and label is the most probable of them, None where it gives none.
     """
 
     label: str | None
@@ -102,6 +105,8 @@ class Classifier:
         return self._answers(self.predict_proba(texts))
 
     def _answers(self, proba: NDArray[np.float64]) -> list[Prediction]:
+        if self.contract.task == "multi_label":
+            return self._several(proba)
         best, abstention = proba.argmax(axis=1), self.contract.abstention
         answered = is_answered(proba, abstention.thresholds) if abstention else np.ones(len(proba), bool)
         return [
@@ -113,6 +118,17 @@ class Classifier:
             )
             for i, sure, row in zip(best, answered, proba, strict=True)
         ]
+
+    def _several(self, proba: NDArray[np.float64]) -> list[Prediction]:
+        given = decide(proba, "multi_label", self.contract.thresholds or ())
+        found = []
+        for row, flags in zip(proba, given, strict=True):
+            members = np.flatnonzero(flags)
+            labels = [self.labels[i] for i in members[np.argsort(-row[members], kind="stable")]]
+            score = float(row[members].max() if len(members) else row.max())
+            every = dict(zip(self.labels, map(float, row), strict=True))
+            found.append(Prediction(labels[0] if labels else None, score, every, labels))
+        return found
 
     def explain(self, texts: Inputs, label: str | None = None) -> list[Explanation]:
         """For each text how much its words spoke for `label`, or without one for its most probable label.
@@ -130,7 +146,8 @@ class Classifier:
         tokens = self.encoder.tokenise(given)
         chosen = [label or max(each.probabilities, key=each.probabilities.__getitem__) for each in predictions]
         ids = [self.labels.index(name) for name in chosen]
-        found = attribute(self.model, self.encoder, tokens, ids, self.hardware, temperature=self.contract.temperature)
+        task, temperature = self.contract.task, self.contract.temperature
+        found = attribute(self.model, self.encoder, tokens, ids, self.hardware, task=task, temperature=temperature)
         return [
             Explanation(
                 text.replace(SEPARATOR, "|"),
@@ -152,7 +169,7 @@ class Classifier:
         return [self.labels[i] for i in members[np.argsort(-proba[members], kind="stable")]]
 
     def predict_proba(self, texts: Inputs) -> NDArray[np.float64]:
-        """Probabilities (N, C), columns in the order of `labels`; rows sum to 1.
+        """Probabilities (N, C), columns in the order of `labels`; rows sum to 1 unless a text can have several.
 
         GateError if an answer is no number, as where numbers of 16 bits are too short for a network.
         """
@@ -166,7 +183,7 @@ class Classifier:
         if not np.isfinite(logits).all():
             precision = self.hardware.precision
             raise GateError(f"the classifier's answers in {precision} are no numbers. Ask for precision fp32.")
-        return softmax(logits / self.contract.temperature)
+        return probabilities(logits / self.contract.temperature, self.contract.task)
 
 
 def _checked(texts: Inputs, caller: str, n_texts: int) -> list[str]:

@@ -11,11 +11,12 @@ from lightune.data.batching import Labelled
 from lightune.data.columns import TextColumns, choose_columns
 from lightune.data.examples import examples
 from lightune.data.framing import split_pair
+from lightune.data.label_sets import as_numbers, classes_in
 from lightune.data.sources import Options, read, training_split
 from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.evidence.evaluate import evaluate
-from lightune.evidence.metrics import METRICS
+from lightune.evidence.score import headline_of
 from lightune.hardware import choose_hardware, tune_process
 from lightune.journal import Journal
 from lightune.libraries import is_offline
@@ -53,32 +54,36 @@ def evaluate_file(
         label = label or _true_label(data, classifier, table.column_names)
         text, label, decisions, pair = choose_columns(table, text=wanted.text, label=label, pair=wanted.pair)
         names = corpus.class_names.get(label)
-        rows, dropped = examples(table, text=text, label=label, pair=pair, class_names=names, fewest_classes=1)
+        task = classifier.contract.task
+        rows, dropped = examples(
+            table, text=text, label=label, pair=pair, class_names=names, fewest_classes=1, task=task
+        )
     journal.decide(*decisions, *dropped)
     if corpus.digest == classifier.contract.trained_on and name == training_split(corpus):
         journal.warn(f"{data}: is what this classifier was trained on; its scores there say nothing about new texts")
     labels = Names.of(rows.labels or [])
-    unknown = sorted(labels.counts().keys() - set(classifier.labels))
+    unknown = sorted(classes_in(labels, task).keys() - set(classifier.labels))
     if unknown:
         known = ", ".join(map(repr, classifier.labels[:20]))
         raise UserError(f"{data}: labels {unknown[:5]} are unknown to this classifier. It knows {known}.")
-    labelled = Labelled(classifier.encoder.tokenise(rows.texts), labels.ids(classifier.labels))
+    labelled = Labelled(classifier.encoder.tokenise(rows.texts), as_numbers(labels, classifier.labels, task))
     with journal.progress("evaluating", labelled.n_tokens, "tokens") as progress:
         found = evaluate(
             classifier.model,
             classifier.encoder,
             labelled,
             classifier.hardware,
-            list(METRICS),
             seed=seed,
             temperature=classifier.contract.temperature,
+            thresholds=classifier.contract.thresholds or (),
             advance=progress.advance,
         )
     scores = {n: {"value": s.value, "low": s.low, "high": s.high} for n, s in found.scores.items()}
     journal.say(f"\n{len(rows):,} rows of {data}\n")
-    show_scores(journal, {"score": scores})
+    show_scores(journal, {"score": scores}, headline_of(task))
     return {
         "data": {"source": data, "digest": corpus.digest, "split": name, "text": text, "pair": pair, "label": label},
+        "task": task,
         "labels": classifier.labels,
         "n_rows": len(rows),
         "scores": scores,
@@ -173,4 +178,5 @@ def _true_label(data: str, classifier: Classifier, columns: Sequence[str]) -> st
                 f"{data}: its column {classifier.contract.label!r} is the answer of `lightune predict`, "
                 f"not the truth. Name the true one with --label."
             )
-    return label if label in columns or answered else None
+    parts = [part.strip() for part in label.split(",")]
+    return label if label in columns or answered or set(parts) <= set(columns) else None

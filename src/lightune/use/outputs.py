@@ -82,7 +82,8 @@ def _standard_output() -> Iterator[Any]:
 
 def added_columns(classifier: Classifier) -> list[str]:
     """What `predict` writes beside the input's own columns."""
-    sets = [] if classifier.contract.conformal is None else ["label_set"]
+    contract = classifier.contract
+    sets = ["label_set"] if contract.conformal is not None or contract.task == "multi_label" else []
     return ["label", "score", *sets, *(f"p_{name}" for name in classifier.labels)]
 
 

@@ -1,0 +1,90 @@
+"""From logits to probabilities, from probabilities to answers, and which answers are right.
+
+Of one label a row, an answer is a class id, the most probable; answers (N,). Of several, each label is given from its
+own threshold on; answers (N, C) bool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightune.recipe import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Flags = NDArray[np.bool_]
+
+EVEN = 0.5  # the threshold of a label without one of its own
+FEWEST_POSITIVES = 10  # dev rows with a label, to choose its threshold on
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities (N, C) of logits (N, C); rows sum to 1."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    proba: Floats = shifted / shifted.sum(axis=1, keepdims=True)
+    return proba
+
+
+def probabilities(logits: Floats, task: Task) -> Floats:
+    """Probabilities (N, C): that sum to 1, or of each label by itself."""
+    from scipy.special import expit
+
+    return softmax(logits) if task == "single_label" else np.asarray(expit(logits))
+
+
+def task_of(y: NDArray[np.generic]) -> Task:
+    """Which task labels are of: class ids (N,), or label sets (N, C)."""
+    return "single_label" if y.ndim == 1 else "multi_label"
+
+
+def decide(proba: Floats, task: Task, thresholds: Sequence[float | None] = ()) -> NDArray[np.generic]:
+    """The answers to rows of probabilities (N, C). thresholds: of each label; None: it is never given."""
+    if task == "single_label":
+        return np.asarray(proba.argmax(axis=1))
+    least = [np.inf if each is None else each for each in thresholds] or EVEN
+    return np.asarray(proba >= least)
+
+
+def right_rows(y_true: NDArray[np.generic], answers: NDArray[np.generic]) -> Flags:
+    """(N,) whether a row's answer is right: of several labels, all of them."""
+    same = y_true == answers
+    return np.asarray(same if same.ndim == 1 else same.all(axis=1))
+
+
+def f1_micro(y_true: Ints, answers: NDArray[np.generic]) -> float:
+    """F1 of all labels of all rows together; 0 where none is there or given. Both (N, C) of 0 and 1."""
+    there, given = y_true == 1, answers.astype(bool)
+    n_either = int(there.sum() + given.sum())
+    return 2 * int((there & given).sum()) / n_either if n_either else 0.0
+
+
+def best_thresholds(y_true: Ints, proba: Floats) -> list[float]:
+    """For each of C labels the threshold with the best F1 on these rows; y_true (N, C) 0 or 1, proba (N, C).
+
+    A label with few rows takes the one that is best for all labels together: its own would follow chance.
+    Source: Yang 2001, SIGIR, p. 137 (SCut with a fallback for rare categories).
+    """
+    together = _best_threshold(y_true.ravel(), proba.ravel())
+    return [
+        _best_threshold(y, p) if y.sum() >= FEWEST_POSITIVES else together
+        for y, p in zip(y_true.T, proba.T, strict=True)
+    ]
+
+
+def _best_threshold(y: Ints, p: Floats) -> float:
+    """Between the probabilities of two rows; EVEN where no row has the label."""
+    if not y.sum():
+        return EVEN
+    order = np.argsort(-p, kind="stable")
+    hits, n_given = y[order].cumsum(), np.arange(1, len(y) + 1)
+    ends = np.append(np.diff(p[order]) < 0, True)  # rows of one probability go together
+    f1 = np.where(ends, 2 * hits / (n_given + y.sum()), -1.0)
+    last = int(f1.argmax())
+    below = p[order][last + 1] if last + 1 < len(y) else 0.0
+    return float((p[order][last] + below) / 2)

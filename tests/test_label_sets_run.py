@@ -11,6 +11,7 @@ import jsonschema
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.text import Text
 
 import lightune
 from lightune.artifact.contract import read_contract
@@ -19,6 +20,7 @@ from lightune.doctor.patient import admit
 from lightune.errors import UserError
 from lightune.evidence.decisions import f1_micro
 from lightune.journal import Journal
+from lightune.report.pictures import figure
 from lightune.reporting import make_report
 from lightune.use.files import evaluate_file, predict_file
 from tests.conftest import PLACES, TINY_SETTINGS
@@ -141,6 +143,14 @@ def test_the_report_and_the_picture_show_each_label(several):
     ):
         assert told in page, told
     assert (Path(several.folder) / "results.png").stat().st_size > 10_000
+
+
+def test_the_picture_holds_the_baselines_against_f1(several):
+    drawn = figure(several.results)
+    told = {text.get_text() for text in drawn.findobj(Text)}
+    for baseline in ("tfidf", "probe"):
+        assert f"{several.results['baselines'][baseline]['scores']['f1_micro']['value']:.3f}" in told
+    assert {"labels", "labels_more"} <= {axes.get_gid() for axes in drawn.axes}
 
 
 def test_two_runs_are_compared_by_f1(several, rows, tiny_bert, tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 from lightune.journal import duration
 from lightune.report.card import public_name
 from lightune.report.lettering import fit, fit_names, fonts, text_width
+from lightune.report.screen import measure_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +120,7 @@ def _is_number(value: Any) -> bool:
 
 def _draw_title(sheet: Figure, results: dict[str, Any]) -> None:
     title = "Before and after fine-tuning"
-    first = "f1_micro" if results.get("task") == "multi_label" else "accuracy"
+    first = measure_in(results)
     if first in _scores(results):
         before, after = (results[when][first]["value"] for when in ("before", "after"))
         title = f"{TITLES[first]} {_change(before, after)}"
@@ -177,7 +178,7 @@ def _scores(results: dict[str, Any]) -> list[str]:
 
 def _baselines(results: dict[str, Any]) -> list[str]:
     """The strongest baselines, at most MOST_BASELINES, the strongest first."""
-    scores = {name: each["scores"]["accuracy"]["value"] for name, each in results["baselines"].items()}
+    scores = {name: each["scores"][measure_in(results)]["value"] for name, each in results["baselines"].items()}
     return sorted(scores, key=lambda name: -scores[name])[:MOST_BASELINES]
 
 
@@ -192,7 +193,7 @@ def _draw_scores(sheet: Figure, results: dict[str, Any]) -> None:
             _draw_score(axes, y, results[when][name], colour)
             _write_score(axes, y, results[when][name], right)
     for y, name in enumerate(beaten, start=1):
-        score = results["baselines"][name]["scores"]["accuracy"]
+        score = results["baselines"][name]["scores"][measure_in(results)]
         _draw_score(axes, y, score, SOFT)
         _write_score(axes, y, score, WHEN[0][2], SOFT)
     if names:
@@ -285,7 +286,8 @@ def _draw_loss(axes: Axes, curve: list[dict[str, Any]]) -> None:
 
 def _draw_dev(axes: Axes, curve: list[dict[str, Any]], best_step: int) -> None:
     steps, accuracies = _points(curve, dev_measure(curve))
-    axes.plot(steps, accuracies, "o-", color=DEV, lw=1.4, ms=3.5 if len(steps) <= 30 else 2, label="accuracy")
+    size = 3.5 if len(steps) <= 30 else 2
+    axes.plot(steps, accuracies, "o-", color=DEV, lw=1.4, ms=size, label=dev_measure(curve))
     if best_step in steps:
         best = accuracies[steps.index(best_step)]
         axes.axvline(best_step, color=DEV, lw=0.7, ls=(0, (2, 2)))

@@ -10,7 +10,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lightune-tests-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes share the tests
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the last digits is compared on the CPU
+if not os.environ.get("LIGHTUNE_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the last digits is compared on the CPU
 
 import csv
 import io

@@ -124,7 +124,7 @@ def test_on_a_gpu_training_learns_the_same(tiny_bert, monkeypatch):
     import torch
 
     if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
+        pytest.skip("needs a GPU, and LIGHTUNE_TEST_GPU=1 to see it")
     from lightune.data.batching import Labelled, make_encoder
     from lightune.hardware import choose_hardware
     from lightune.model import methods

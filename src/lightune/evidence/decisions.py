@@ -59,9 +59,19 @@ def right_rows(y_true: NDArray[np.generic], answers: NDArray[np.generic]) -> Fla
 
 def f1_micro(y_true: Ints, answers: NDArray[np.generic]) -> float:
     """F1 of all labels of all rows together; 0 where none is there or given. Both (N, C) of 0 and 1."""
+    return float(f1_of(f1_counts(y_true, answers).sum(axis=0)))
+
+
+def f1_counts(y_true: NDArray[np.integer], answers: NDArray[np.generic]) -> Floats:
+    """(N, 2) of each row: labels that are there and given, and all that are there plus all that are given."""
     there, given = y_true == 1, answers.astype(bool)
-    n_either = int(there.sum() + given.sum())
-    return 2 * int((there & given).sum()) / n_either if n_either else 0.0
+    return np.stack([(there & given).sum(axis=1), there.sum(axis=1) + given.sum(axis=1)], axis=1).astype(float)
+
+
+def f1_of(counts: Floats) -> Floats:
+    """Of sums (2,) or (2, B) of such counts; 0 where nothing is there or given."""
+    right, either = counts
+    return np.asarray(2 * right / np.maximum(either, 1))
 
 
 def best_thresholds(y_true: Ints, proba: Floats) -> list[float]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightune.evidence.decisions import f1_counts, f1_of
 from lightune.evidence.statistics import percentile_interval, weight_draws
 from lightune.records import Score
 
@@ -46,10 +47,10 @@ def compare_sets(
     answers of random rows are exchanged and it is counted how often that makes as large a difference; two-sided.
     Source: Yeh 2000, COLING, p. 947; Phipson and Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39.
     """
-    mine, its = _counts(y_true, ours), _counts(y_true, theirs)  # (N, 2)
-    value = float(_f1(mine.sum(axis=0)) - _f1(its.sum(axis=0)))
+    mine, its = f1_counts(y_true, ours), f1_counts(y_true, theirs)  # (N, 2)
+    value = float(f1_of(mine.sum(axis=0)) - f1_of(its.sum(axis=0)))
     samples = np.concatenate(
-        [_f1(mine.T @ each) - _f1(its.T @ each) for each in weight_draws(len(mine), n_resamples, rng)]
+        [f1_of(mine.T @ each) - f1_of(its.T @ each) for each in weight_draws(len(mine), n_resamples, rng)]
     )
     wrong = [(y_true != answers.astype(int)).sum(axis=1) for answers in (ours, theirs)]
     return SetComparison(
@@ -61,18 +62,6 @@ def compare_sets(
     )
 
 
-def _counts(y_true: NDArray[np.integer], answers: NDArray[np.generic]) -> Floats:
-    """(N, 2) of each row: labels that are there and given, and all that are there plus all that are given."""
-    there, given = y_true == 1, answers.astype(bool)
-    return np.stack([(there & given).sum(axis=1), there.sum(axis=1) + given.sum(axis=1)], axis=1).astype(float)
-
-
-def _f1(counts: Floats) -> Floats:
-    """Of sums (2,) or (2, B) of such counts; 0 where nothing is there or given."""
-    right, either = counts
-    return np.asarray(2 * right / np.maximum(either, 1))
-
-
 def _p_value(mine: Floats, its: Floats, seen: float, rng: np.random.Generator) -> float:
     differs = (mine != its).any(axis=1)
     gaps, total = (mine - its)[differs], mine.sum(axis=0)  # (D, 2), (2,)
@@ -81,6 +70,6 @@ def _p_value(mine: Floats, its: Floats, seen: float, rng: np.random.Generator) -
     for start in range(0, N_SHUFFLES, size):
         n_draws = min(size, N_SHUFFLES - start)
         moved = gaps.T @ rng.integers(0, 2, (len(gaps), n_draws))  # (2, B)
-        swapped = _f1(total[:, None] - moved) - _f1(its.sum(axis=0)[:, None] + moved)
+        swapped = f1_of(total[:, None] - moved) - f1_of(its.sum(axis=0)[:, None] + moved)
         as_large += int((np.abs(swapped) >= seen - 1e-12).sum())
     return (as_large + 1) / (N_SHUFFLES + 1)

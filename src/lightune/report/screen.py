@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightune.doctor.findings import SEVERITIES, Diagnosis
-from lightune.evidence.metrics import HEADLINE
 from lightune.evidence.score import headline_of
 from lightune.hardware import GIB
 from lightune.journal import Journal, duration
@@ -43,7 +42,7 @@ def plan_as_dict(plan: Rehearsal, splits: Splits) -> dict[str, Any]:
     }
 
 
-def show_scores(journal: Journal, columns: dict[str, dict[str, Any]], names: Sequence[str] = HEADLINE) -> None:
+def show_scores(journal: Journal, columns: dict[str, dict[str, Any]], names: Sequence[str]) -> None:
     """A table of some metrics: column title -> metric -> value, low, high."""
     from rich.table import Table
 

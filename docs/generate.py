@@ -40,12 +40,19 @@ def methods_page() -> str:
 
 
 def metrics_page() -> str:
-    """The rows of METRICS and of SET_METRICS."""
-    from lightune.evidence.metrics import markdown_table
+    """The rows of METRICS and of the tables like it."""
+    from lightune.evidence.metrics import METRICS, markdown_table
     from lightune.evidence.set_metrics import SET_METRICS
+    from lightune.evidence.value_metrics import GRADE_METRICS, VALUE_METRICS
 
-    one, several = "## One label a row", "## Several labels a row"
-    return "\n".join(["# Metrics", NOTE, one, "", markdown_table(), several, "", markdown_table(SET_METRICS), ""])
+    tables = {
+        "One label a row": METRICS,
+        "Grades: classes with an order, also scored by": GRADE_METRICS,
+        "Several labels a row": SET_METRICS,
+        "Numbers": VALUE_METRICS,
+    }
+    parts = [f"## {title}\n\n{markdown_table(table)}" for title, table in tables.items()]
+    return "\n".join(["# Metrics", NOTE, *parts])
 
 
 def baselines_page() -> str:

@@ -18,6 +18,7 @@ from lightune.data.words import find_words
 from lightune.errors import GateError, UserError
 from lightune.evidence import attribution
 from lightune.evidence.attribution import attribute, log_odds, weigh_words
+from lightune.evidence.decisions import ONE_LABEL, Readout
 from lightune.hardware import choose_hardware
 from lightune.model import adapters, anatomy, engine, methods
 from lightune.report.marks import Piece
@@ -58,9 +59,7 @@ def adapted(root: Any, name: str, method: str = "lora", **options: Any) -> tuple
 
 def blanks_of(model: Any, encoder: Any, tokens: Any) -> list[int]:
     return list(
-        attribution._Way(model, encoder, tokens, [0] * len(tokens), CPU, "single_label", 1.0)
-        .from_least_sure()
-        .blank_ids
+        attribution._Way(model, encoder, tokens, [0] * len(tokens), CPU, ONE_LABEL).from_least_sure().blank_ids
     )
 
 
@@ -117,7 +116,7 @@ def mean_model(n_words: int) -> Any:
 def test_a_linear_model_gets_what_is_computed_by_hand(root, temperature):
     encoder = encoder_of(tiny.load_tokenizer(root / "bert"))
     model, tokens = mean_model(300), encoder.tokenise(TEXTS)
-    found = attribute(model, encoder, tokens, [1, 0, 1], CPU, temperature=temperature)
+    found = attribute(model, encoder, tokens, [1, 0, 1], CPU, Readout(temperature=temperature))
     table, weight = model.table.weight.detach().numpy(), model.head.weight.detach().numpy()
     blanks = blanks_of(model, encoder, tokens)
     for row, (label, each) in enumerate(zip([1, 0, 1], found, strict=True)):
@@ -171,7 +170,7 @@ def test_at_the_start_of_the_way_every_word_is_a_mask(root, name):
     """As if it were typed: with the same positions and, in BART, one place later in the decoder."""
     model, encoder = adapted(root, name)
     tokens, labels, mask = encoder.tokenise(TEXTS), [0, 1, 2], encoder.tokenizer.mask_token_id
-    way = attribution._Way(model, encoder, tokens, labels, CPU, "single_label", 1.0, [mask] * 3)
+    way = attribution._Way(model, encoder, tokens, labels, CPU, ONE_LABEL, [mask] * 3)
     found = [float(values[0]) for values, _ in way.at(np.arange(3), np.zeros(1))]
     inputs = encoder.batch(tokens, np.arange(3), "cpu")
     for row in range(len(tokens)):

@@ -11,9 +11,10 @@ import sklearn.metrics
 
 from lightune.data.columns import choose_columns
 from lightune.data.examples import examples
-from lightune.data.label_sets import NOTHING, as_names, as_numbers, classes_in, find_task
+from lightune.data.label_sets import NOTHING, read_sets
 from lightune.data.sources import read
 from lightune.data.splits import split
+from lightune.data.targets import as_labels, as_numbers, classes_in, find_task
 from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.evidence import gate
@@ -69,6 +70,11 @@ LISTS = [["b", "a"], ["a"], [], ["b"]]
 )
 def test_label_sets_are_read_from_lists_and_from_columns(cells):
     assert list(labels_of(cells)) == ["a|b", "a", NOTHING, "b"]
+
+
+def test_a_row_without_any_flag_is_not_labelled():
+    flags = {"a": ["1", None, "", "0"], "b": ["0", "", None, None]}
+    assert list(read_sets(pa.table(flags), "a,b", None)) == ["a", "", "", NOTHING]
 
 
 @pytest.mark.parametrize("mark", ["|", ";", ","])
@@ -146,13 +152,13 @@ def test_names_become_numbers_and_names_again():
     names = Names.of(["a|b", NOTHING, "c"])
     y = as_numbers(names, ["a", "b", "c"], "multi_label")
     assert y.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
-    assert as_names(y, ["a", "b", "c"]) == list(names)
+    assert as_labels(y, ["a", "b", "c"]) == list(names)
     assert classes_in(Names.of(["a|b", "a", NOTHING]), "multi_label") == {"a": 2, "b": 1}
 
 
 def test_splits_share_no_text_and_hold_each_label_in_proportion(rng):
     y = (rng.random((3000, 4)) < [0.4, 0.2, 0.05, 0.02]).astype(int)
-    labels = as_names(y, ["a", "b", "c", "d"])
+    labels = as_labels(y, ["a", "b", "c", "d"])
     rows = Examples([f"text {i}" for i in range(3000)], labels, range(3000))
     found = split(rows, None, seed=0, task="multi_label")
     assert found.class_names == ["a", "b", "c", "d"]
@@ -256,7 +262,7 @@ def noisy(rng, y_true, share):
 
 
 def test_equal_classifiers_are_called_better_or_worse_in_at_most_one_of_twenty(rng, monkeypatch):
-    monkeypatch.setattr("lightune.evidence.set_comparison.N_SHUFFLES", 499)
+    monkeypatch.setattr("lightune.evidence.statistics.N_SHUFFLES", 499)
     outcomes = []
     for trial in range(400):
         y_true, _ = made(rng, 200)
@@ -267,7 +273,7 @@ def test_equal_classifiers_are_called_better_or_worse_in_at_most_one_of_twenty(r
 
 
 def test_the_gain_is_the_difference_of_f1_and_its_interval_covers_the_truth(rng, monkeypatch):
-    monkeypatch.setattr("lightune.evidence.set_comparison.N_SHUFFLES", 99)
+    monkeypatch.setattr("lightune.evidence.statistics.N_SHUFFLES", 99)
     y_all, _ = made(rng, 200_000)
     ours_all, theirs_all = noisy(rng, y_all, 0.10), noisy(rng, y_all, 0.15)
     truth = f1_micro(y_all, ours_all) - f1_micro(y_all, theirs_all)
@@ -308,7 +314,7 @@ def test_a_better_classifier_is_called_better_in_points_of_f1(rng):
     assert " points of F1 (95 % CI " in in_words("TF-IDF", found, 1000)
     same = compare(y_true, y_true, {"x": y_true}, seed=0)["x"]
     assert same.outcome == "not distinguishable"
-    assert in_words("it", same, 1000).endswith("no row has more right of one")
+    assert in_words("it", same, 1000).endswith("both have as many wrong labels on every row")
 
 
 class Given:

@@ -12,14 +12,14 @@ import pytest
 import lightune
 from lightune.evidence.metrics import HEADLINE, headline
 from lightune.recipe import TrainRecipe
-from lightune.training.losses import FOCUS, LOSSES, balanced_draw, class_weights
+from lightune.training.losses import FOCUS, LOSSES, OF_NUMBERS, balanced_draw, class_weights, find_loss
 
 
 def test_the_recipe_names_every_loss():
-    assert list(get_args(TrainRecipe.model_fields["loss"].annotation)) == list(LOSSES)
+    assert list(get_args(TrainRecipe.model_fields["loss"].annotation)) == ["auto", *LOSSES]
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in OF_NUMBERS])
 def test_a_loss_is_one_number_a_text_and_pushes_to_the_true_class(name):
     import torch
 
@@ -30,6 +30,23 @@ def test_a_loss_is_one_number_a_text_and_pushes_to_the_true_class(name):
     assert gradient[0, 1] < 0 < gradient[0, 0]
     assert gradient[1, 2] < 0 < gradient[1, 0]
     assert float(LOSSES[name](torch.tensor([[20.0, 0.0]]), torch.tensor([0]))) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_a_loss_of_numbers_pushes_to_the_number(name):
+    import torch
+
+    logits = torch.tensor([[2.0], [-1.0], [0.5]], requires_grad=True)
+    losses = LOSSES[name](logits, torch.tensor([0.0, 1.0, 0.5]))
+    assert losses.tolist() == pytest.approx([4.0, 4.0, 0.0] if name == "squared_error" else [2.0, 2.0, 0.0])
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    assert gradient[1, 0] < 0 < gradient[0, 0]
+
+
+def test_auto_is_the_loss_that_suits_the_labels():
+    assert find_loss("auto", np.array([0, 1])) is LOSSES["cross_entropy"]
+    assert find_loss("auto", np.array([[0, 1]])) is LOSSES["cross_entropy"]
+    assert find_loss("auto", np.array([0.5, 1.5])) is LOSSES["squared_error"]
 
 
 def test_focal_loss_is_the_formula():

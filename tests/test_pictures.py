@@ -204,7 +204,7 @@ def test_the_verdict_stands_under_the_title(two_classes: Any) -> None:
 
 
 def test_curves_are_the_runs_own_and_the_best_step_is_marked(two_classes: Any) -> None:
-    loss, dev = axes_of(two_classes, "loss"), axes_of(two_classes, "dev_accuracy")
+    loss, dev = axes_of(two_classes, "loss"), axes_of(two_classes, "dev")
     assert line(loss, "train_loss").get_xydata().tolist() == [[1, 0.7], [2, 0.6], [3, 0.4], [4, 0.3]]
     assert line(dev, "accuracy").get_xydata().tolist() == [[2, 0.81], [4, 0.79]]
     assert line(dev, "best").get_xydata().tolist() == [[2, 0.81]]
@@ -254,7 +254,7 @@ def test_nothing_leaves_the_sheet_or_touches_another_thing(n_classes: int) -> No
     for name, box in boxes.items():
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= sheet.bbox.x1 and box.y1 <= sheet.bbox.y1, name  # noqa: PT018
     for one, other in combinations(boxes, 2):
-        if {one, other} != {"loss", "dev_accuracy"}:  # these two share their place
+        if {one, other} != {"loss", "dev"}:  # these two share their place
             assert not boxes[one].overlaps(boxes[other]), (one, other)
     assert len(axes_of(sheet, "confusion_before").get_yticklabels()) == n_classes
 
@@ -310,7 +310,7 @@ def test_no_training_draws_an_empty_curve(tmp_path: Path) -> None:
     pictures.draw_results(results, tmp_path / "results.png")
     sheet = pictures.figure(results)
     assert "no training step was taken" in texts_of(axes_of(sheet, "loss"))
-    assert not axes_of(sheet, "dev_accuracy").get_visible()
+    assert not axes_of(sheet, "dev").get_visible()
 
 
 def test_a_loss_that_is_no_number_leaves_a_gap(tmp_path: Path) -> None:

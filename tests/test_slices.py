@@ -20,9 +20,9 @@ def test_a_slice_is_held_against_all_other_rows():
     values = ["a"] * 80 + ["b"] * 60 + ["c"] * 60
     first, second, third = slices(right, {"column source": values})
     assert (first.kind, first.value, first.n) == ("column source", "a", 80)
-    assert (first.accuracy.value, first.others) == (50 / 80, 100 / 120)
+    assert (first.score.value, first.others) == (50 / 80, 100 / 120)
     assert first.p_value == pytest.approx(fisher_exact([[50, 30], [100, 20]]).pvalue)
-    assert (second.accuracy.value, third.accuracy.value) == (1.0, 40 / 60)
+    assert (second.score.value, third.score.value) == (1.0, 40 / 60)
     # Holm: the smallest of three times three
     assert min(each.p_adjusted for each in (first, second, third)) == pytest.approx(
         3 * min(each.p_value for each in (first, second, third))
@@ -107,7 +107,7 @@ def test_a_run_slices_by_class_length_and_columns_of_few_values(table, tiny_bert
         if each["kind"] == "column shop":
             mine = rows[rows["shop"] == each["value"]]
             assert each["n"] == len(mine)
-            assert each["accuracy"]["value"] == pytest.approx((mine["label"] == mine["after"]).mean())
+            assert each["score"]["value"] == pytest.approx((mine["label"] == mine["after"]).mean())
 
 
 def test_a_column_that_is_not_there_is_told_before_the_work(table, tiny_bert, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, get_args
 
 from lightune.artifact.folder import write_json
 from lightune.doctor import repair
@@ -18,10 +19,11 @@ from lightune.doctor.findings import Diagnosis
 from lightune.doctor.patient import admit
 from lightune.doctor.target import check_target, written
 from lightune.doctor.tokenised import tokeniser_of
-from lightune.errors import UserError
+from lightune.errors import UserError, near_match
 from lightune.journal import Journal
 from lightune.libraries import network_off
 from lightune.model.backbones import locate
+from lightune.recipe import Task
 from lightune.report.screen import show_diagnosis
 
 MODEL = "minilm"  # where none is named; without it the words alone are looked at
@@ -36,6 +38,7 @@ def check(
     text: str | None = None,
     pair: str | None = None,
     label: str | None = None,
+    task: str = "auto",
     group: str | None = None,
     only: str | Sequence[str] | None = None,
     model: str | None = MODEL,
@@ -50,10 +53,10 @@ def check(
 ) -> Diagnosis:
     """What is wrong with labelled data; with `fix`, a repaired copy of its training rows is written to `output`.
 
-    test: separate test data; pair: the second text, where there are two; group: a column that says what a row is
-    about; only: names of CHECKS; model: the base model that looks for wrong labels and counts tokens, None for none;
-    show_texts: findings come with a few of their rows; output without `fix`: where the findings go as JSON; seed: of
-    what is looked at where not every row is.
+    test: separate test data; pair: the second text, where there are two; task: what a label is, "auto" by its looks;
+    group: a column that says what a row is about; only: names of CHECKS; model: the base model that looks for wrong
+    labels and counts tokens, None for none; show_texts: findings come with a few of their rows; output without `fix`:
+    where the findings go as JSON; seed: of what is looked at where not every row is.
     Raises UserError for data that cannot be read, for a check, column or model that is not there, and for an output
     that cannot be written or is one of the files that are read.
     """
@@ -66,7 +69,8 @@ def check(
         raise UserError("--fix: needs the file that the repaired copy goes to. Name it with -o.")
     if target is not None:
         check_target(target, repair.FORMATS if fix else (".json",), [source] if test is None else [source, test])
-    how = {"text": text, "pair": pair, "label": label, "encoding": encoding, "delimiter": delimiter}
+    how: dict[str, Any] = {"text": text, "pair": pair, "label": label, "encoding": encoding, "delimiter": delimiter}
+    how["task"] = _checked_task(task)
     with network_off(offline), _in_words_of_options():
         if model and model != MODEL and ASK_MODEL & set(names):
             locate(model)  # before the reading
@@ -99,6 +103,12 @@ def check(
     return diagnosis
 
 
+def _checked_task(task: str) -> str:
+    if task not in (tasks := ("auto", *get_args(Task))):
+        raise UserError(f"--task {task}: no task.{near_match(task, tasks)} There are {', '.join(tasks)}.")
+    return task
+
+
 def _check_seed(seed: int) -> None:
     if not 0 <= seed <= MOST_SEED:
         raise UserError(f"--seed {seed}: is no seed. Give a whole number from 0 to {MOST_SEED}.")
@@ -111,5 +121,5 @@ def _in_words_of_options() -> Iterator[None]:
         yield
     except UserError as error:
         said = str(error).replace(" (--text, --label)", "")
-        said = re.sub(r"\bdata\.(text|pair|label|test|encoding|delimiter)\b( =)?", r"--\1", said)
+        said = re.sub(r"\bdata\.(text|pair|label|task|test|encoding|delimiter)\b( =)?", r"--\1", said)
         raise UserError(re.sub(r"^model = (\S+):", r"--model \1:", said)) from error

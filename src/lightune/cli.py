@@ -25,6 +25,8 @@ EXAMPLES = """examples:
   lightune predict runs/reviews-lora new.csv -o answers.csv
 """
 
+TASK_HELP = "single_label, ordinal (grades), multi_label or regression (numbers); default: as the label looks"
+
 
 class Parser(argparse.ArgumentParser):
     """argparse, with the options a user may have meant."""
@@ -117,7 +119,8 @@ def _add_run(commands: Any) -> None:
     add("--test", metavar="FILE", help="separate test data; without it a part of DATA is held out")
     add("--text", metavar="COLUMN|TEMPLATE", help='what to classify, e.g. review or "{title}. {content}"')
     add("--pair", metavar="COLUMN|TEMPLATE", help="the second text, where two are classified together")
-    add("--label", metavar="COLUMN", help="the column that holds the class")
+    add("--label", metavar="COLUMN", help="the column that holds the class, or the number")
+    add("--task", metavar="TASK", help=TASK_HELP)
     add("--output", metavar="FOLDER", help="where the run goes (default: runs/NAME, numbered)")
     add("--overwrite", action="store_true", help="replace a finished run in FOLDER, once the new one is proved")
     add("--seed", type=int, help="of the split, the head, the adapters and the order of rows")
@@ -142,7 +145,8 @@ def _add_check(commands: Any) -> None:
     add("--test", metavar="FILE", help="separate test data, which must not share texts with DATA")
     add("--text", metavar="COLUMN|TEMPLATE", help="what is to be classified")
     add("--pair", metavar="COLUMN|TEMPLATE", help="the second text, where two are classified together")
-    add("--label", metavar="COLUMN", help="the column that holds the class")
+    add("--label", metavar="COLUMN", help="the column that holds the class, or the number")
+    add("--task", metavar="TASK", default="auto", help=TASK_HELP)
     add("--group", metavar="COLUMN", help="what a row is about: it should not be on both sides of a split")
     add("--model", metavar="MODEL", default="minilm", help="looks for wrong labels, counts tokens; none: ''")
     add("--only", metavar="CHECK", action="append", help="this check alone (several times: these)")
@@ -162,7 +166,7 @@ def _add_evaluate(commands: Any) -> None:
     add("--data", metavar="DATA", required=True, help="labelled data")
     add("--text", metavar="COLUMN|TEMPLATE", help="default: as in training")
     add("--pair", metavar="COLUMN|TEMPLATE", help="the second text of a pair; default: as in training")
-    add("--label", metavar="COLUMN", help="the column that holds the class")
+    add("--label", metavar="COLUMN", help="the column that holds the class, or the number")
     _add_loading(add)
 
 
@@ -264,6 +268,7 @@ def _run(arguments: argparse.Namespace) -> None:
         "text",
         "pair",
         "label",
+        "task",
         "seed",
         "seeds",
         "settings",
@@ -285,6 +290,7 @@ def _check(arguments: argparse.Namespace) -> None:
         "text",
         "pair",
         "label",
+        "task",
         "group",
         "only",
         "model",
@@ -400,6 +406,7 @@ def _methods(arguments: argparse.Namespace) -> None:
 
 def _metrics(arguments: argparse.Namespace) -> None:
     from lightune.evidence.score import TABLES
+    from lightune.evidence.value_metrics import GRADE_METRICS
 
     rows = [
         {
@@ -412,6 +419,7 @@ def _metrics(arguments: argparse.Namespace) -> None:
         }
         for task, table in TABLES.items()
         for name, metric in table.items()
+        if task != "ordinal" or name in GRADE_METRICS  # those of classes are told already
     ]
     _print_rows(arguments, rows)
 

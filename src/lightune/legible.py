@@ -1,7 +1,8 @@
-"""Somebody else's text in one line that is safe to show on a screen or a page."""
+"""What is shown on a screen or a page: somebody else's text in one line that is safe, numbers of any size."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # the Unicode categories of what has no letter of its own
@@ -19,3 +20,11 @@ def in_a_line(text: str, most: int) -> str:
     """The first `most` characters of a text, white space single; … is where it was cut."""
     line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def figures(value: float, digits: int = 3, sign: str = "") -> str:
+    """A number with so many digits that count, and with those before the point in any case: "0.0512", "1,234"."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:{sign}g}"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:{sign},.{max(0, places)}f}" if places <= 9 else f"{value:{sign}.{digits - 1}e}"

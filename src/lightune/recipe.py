@@ -21,7 +21,7 @@ DEFAULT_RECIPE = "imdb-minilm"
 
 Settings = Iterable[str] | Mapping[str, Any]
 Truncation = Literal["head", "tail", "head+tail"]
-Task = Literal["single_label", "multi_label"]
+Task = Literal["single_label", "ordinal", "multi_label", "regression"]
 TrainRows = Literal["auto", "all"] | Annotated[int, Field(ge=2)]
 DevRows = Literal["auto"] | Annotated[int, Field(ge=1)]
 TestRows = Literal["auto", "all"] | Annotated[int, Field(ge=1)]
@@ -46,7 +46,9 @@ class DataRecipe(Section):
         None, description="the second text of each row, likewise, where two are to be classified"
     )
     label: str | None = Field(None, description='column of the class or of lists; "toxic,rude": columns of 0 and 1')
-    task: Literal["auto"] | Task = Field("auto", description="one label a row or several; auto: as the column looks")
+    task: Literal["auto"] | Task = Field(
+        "auto", description="one label a row, a grade, several, or a number; auto: as the column looks, no grade"
+    )
     encoding: str | None = Field(None, description="of text files that are not UTF-8, e.g. cp1252")
     delimiter: str | None = Field(None, description="of CSV files, where it is not found by itself: , ; | or tab")
     train_rows: TrainRows = Field("auto", description="stratified subset for training")
@@ -95,7 +97,9 @@ class TrainRecipe(Section):
     warmup: float = Field(0.06, description="share of the steps with a rising learning rate", ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the rate, after the warm-up")
     weight_decay: float = Field(0.01, description="AdamW's, on matrices", ge=0)
-    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="focal: known texts count little")
+    loss: Literal["auto", "cross_entropy", "focal", "squared_error", "absolute_error"] = Field(
+        "auto", description="auto: cross_entropy or, of numbers, squared_error; focal: known texts count little"
+    )
     balance: Literal["none", "weights", "sampling"] = Field(
         "none", description="all classes count alike, by weights in the loss or by how often their rows come"
     )
@@ -115,7 +119,7 @@ class EvidenceRecipe(Section):
     calibrate: bool = Field(True, description="probabilities by a temperature, where dev rows call for one")
     goal: str = Field("", description="answer only where it is met: precision >= 0.95, or accuracy >= 0.9")
     conformal: float | None = Field(
-        None, description="sets of labels that hold the true one: how often, 0.9", gt=0, lt=1
+        None, description="sets of labels that hold the true one: how often; of numbers intervals, 0.9", gt=0, lt=1
     )
     slices: Literal["auto"] | list[str] = Field(
         "auto", description="columns to slice test rows by; auto: of few values"

@@ -58,7 +58,7 @@ class Splits:
     """Train, dev and test examples that share no text, and the class names in the order of their ids.
 
     asked: rows wanted of each, which makes the same splits again; a split may differ where classes are small.
-    task: whether a label is the name of a class or that of a label set (`data/label_sets.py`).
+    task: what a label is (`data/targets.py`); class_names of numbers: one, the name of the output.
     """
 
     train: Examples
@@ -67,7 +67,7 @@ class Splits:
     class_names: list[str]
     decisions: list[Decision]
     asked: dict[str, int]
-    task: Literal["single_label", "multi_label"] = "single_label"
+    task: Literal["single_label", "ordinal", "multi_label", "regression"] = "single_label"
 
     def parts(self) -> dict[str, Examples]:
         """The three splits by name."""
@@ -152,8 +152,9 @@ class Evaluation:
     """How a model did on N labelled rows of C classes.
 
     y_true (N,) int class ids; proba (N, C) float64, rows sum to 1; answers (N,) class ids. Of several labels a row
-    y_true (N, C) of 0 and 1; proba (N, C) of each label; answers (N, C) bool. scores: metric name -> Score;
-    confusion: as `count_answers` counts. embeddings: (N, D), where they were picked up on the way.
+    y_true (N, C) of 0 and 1; proba (N, C) of each label; answers (N, C) bool. Of numbers y_true and answers (N,)
+    float; proba (N, 1) the answers. scores: metric name -> Score; confusion: as `count_answers` counts. embeddings:
+    (N, D), where they were picked up on the way.
     """
 
     y_true: np.ndarray
@@ -167,6 +168,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What numbers have to do with the network's output, which is their distance from `mean` in `deviation`s."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+UNSCALED = Scale()
+
+
+@dataclass(frozen=True)
 class Word:
     """A word of a text, [start, end) of its characters; weight: how much it spoke for a label, None if not read."""
 
@@ -177,10 +189,11 @@ class Word:
 
 @dataclass(frozen=True)
 class Attribution:
-    """How much each word of a text spoke for a label, in log-odds.
+    """How much each word of a text spoke for a label, in log-odds or, of numbers, in their own unit.
 
-    log_odds of the label for the text, blank: for the text without its words. The weights sum to the difference of
-    the two but for `gap`, which more steps make smaller.
+    log_odds of the label, or the number, for the text; blank: for the text without its words. The weights sum to the
+    difference of the two but for `gap`, which more steps make smaller. deviation: of numbers, that of the training
+    rows; 0 of labels.
     """
 
     text: str
@@ -190,6 +203,7 @@ class Attribution:
     blank: float
     gap: float
     n_steps: int
+    deviation: float = 0.0
 
     @property
     def gap_share(self) -> float:

@@ -31,8 +31,9 @@ from lightune.doctor.patient import of_corpus
 from lightune.evidence import baselines, gate, score
 from lightune.evidence.baselines import Lesson, embed
 from lightune.evidence.calibration import Calibration, calibrate, check_goals, parse_goal
+from lightune.evidence.decisions import scale_of
 from lightune.evidence.evaluate import evaluate, predict_logits
-from lightune.evidence.slices import by_length
+from lightune.evidence.slices import own_kinds
 from lightune.hardware import (
     choose_hardware,
     in_fp32,
@@ -71,6 +72,7 @@ def run(
     text: str | None = None,
     pair: str | None = None,
     label: str | None = None,
+    task: str | None = None,
     seed: int | None = None,
     seeds: int | None = None,
     settings: Settings = (),
@@ -87,7 +89,8 @@ def run(
     """Fine-tunes and measures before against after; returns the run's folder and its results.json as a dictionary.
 
     target: a data source, a recipe's name or file, or None for the embedded default. settings: "key=value"
-    texts that override the recipe, or a dictionary of the same. seeds: trainings on the same split. preset: fast,
+    texts that override the recipe, or a dictionary of the same. task: single_label, ordinal, multi_label or
+    regression, where the label column does not show it. seeds: trainings on the same split. preset: fast,
     balanced or best; time_budget: such as "10m". require: such as ["accuracy>tfidf"]; no_baselines: nothing is
     compared with but the untuned head.
     dry_run: only the plan and its cost; no folder.
@@ -98,6 +101,7 @@ def run(
         "data.text": text,
         "data.pair": pair,
         "data.label": label,
+        "data.task": task,
         "seed": seed,
         "seeds": seeds,
         "time_budget": time_budget,
@@ -134,6 +138,7 @@ def follow(
         data = prepare(recipe.data)
         journal.decide(*data.decisions)
         gate.check_task(requirements, data.task)
+        score.check_task(metrics, data.task)
         check_goals(recipe.evidence, data.task)
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
@@ -148,7 +153,7 @@ def follow(
             patient = of_corpus(data.corpus, data.other, data.text, data.label, pair=data.pair, task=data.task)
             diagnosis = glance(patient, seed=seed)
             del patient
-            show_faults(journal, diagnosis, recipe.data.model_dump(include={"test", "encoding", "delimiter"}))
+            show_faults(journal, diagnosis, recipe.data.model_dump(include={"task", "test", "encoding", "delimiter"}))
 
     with journal.phase("load", "Loading the model"):
         journal.decide(*hardware.decisions, *tune_process(hardware))
@@ -181,7 +186,9 @@ def follow(
     if dry_run:
         return Result(None, plan_as_dict(plan, splits))
 
-    def measure(when: str, model: nn.Module, calibration: Calibration = Calibration()) -> Evaluation:  # noqa: B008
+    scale = scale_of(rows["train"].y)  # of numbers
+
+    def measure(when: str, model: nn.Module, calibration: Calibration) -> Evaluation:
         with journal.progress(when, rows["test"].n_tokens, "tokens") as progress:
             return evaluate(
                 model,
@@ -190,8 +197,7 @@ def follow(
                 hardware,
                 metrics,
                 seed=seed,
-                temperature=calibration.temperature,
-                thresholds=calibration.thresholds if splits.task == "multi_label" else (),
+                readout=calibration.readout(splits.task),
                 advance=progress.advance,
             )
 
@@ -219,13 +225,13 @@ def follow(
             if cache:
                 cache.attach(untrained, hardware.precision)  # its lower blocks are the same
             with embeddings_beside_logits(untrained) if plan.probe_rows else nullcontext():  # for the probe
-                before = measure("before", untrained)
+                before = measure("before", untrained, Calibration(scale=scale))
                 lesson = embed(lesson, before, untrained, encoder, plan.probe_rows, hardware, seed=seed)
             del untrained
             hardware.release()
 
         with journal.phase("after", "After: the same rows"):
-            calibration = calibrate(rows["dev"].y, history.dev_logits, recipe.evidence)
+            calibration = calibrate(rows["dev"].y, history.dev_logits, recipe.evidence, scale)
             after = measure("after", model.to(hardware.device), calibration)
             if cache and cache.trouble:
                 journal.warn(cache.trouble)
@@ -236,7 +242,7 @@ def follow(
             for other in range(seed + 1, seed + recipe.seeds):
                 hardware.release()
                 tuned, told, _ = tune(load(seed=other), seed=other, cache=cache)
-                taught = calibrate(rows["dev"].y, told.dev_logits, recipe.evidence)
+                taught = calibrate(rows["dev"].y, told.dev_logits, recipe.evidence, scale)
                 by_seed[other] = measure(f"seed {other}", tuned, taught)
                 del tuned
 
@@ -274,7 +280,7 @@ def follow(
             journal.say(f"  {proof.rows} texts in a fresh process: logits differ by {proof.max_logit_difference:.1e}")
 
         with journal.phase("report", "Reporting"):
-            kinds = {"class": splits.test.labels or [], "length": by_length(rows["test"].tokens.lengths)}
+            kinds = own_kinds(rows["test"].y, splits.test.labels or [], rows["test"].tokens.lengths)
             kinds |= {f"column {name}": values for name, values in columns.items()}
             doubts = diagnosis.about("label_errors") if diagnosis else []
             evidence = Evidence(before, after, answers, requirements, calibration, kinds, by_seed, doubts)

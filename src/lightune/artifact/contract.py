@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,11 @@ from lightune import __version__
 from lightune.data.batching import Encoder
 from lightune.errors import UserError
 from lightune.evidence.calibration import Calibration
+from lightune.evidence.decisions import Readout
 from lightune.model.backbones import Base
 from lightune.model.methods import METHODS
 from lightune.recipe import Task
+from lightune.records import UNSCALED, Scale
 
 FILE = "contract.json"
 LOADED = (".json", ".safetensors", ".bin", ".model", "vocab.txt", "merges.txt")  # what is looked for by name
@@ -53,6 +56,24 @@ class Conformal(BaseModel):
     threshold: float = Field(description="probability from which on a label belongs to the set", ge=0, le=1)
 
 
+class Interval(BaseModel):
+    """Around answers that are numbers: the true one is in it with a known probability."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: float = Field(description="that probability, for rows like the dev rows", gt=0, lt=1)
+    half_width: float = Field(description="how far it goes to either side, in the label's unit", ge=0)
+
+
+class OutputScale(BaseModel):
+    """What the network's output means: a number is mean + deviation * output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    mean: float = Field(description="of the training rows' labels")
+    deviation: float = Field(description="their standard deviation", gt=0)
+
+
 class Contract(BaseModel):
     """Everything about a classifier that its weights do not say."""
 
@@ -60,12 +81,14 @@ class Contract(BaseModel):
 
     format_version: Literal[1] = 1
     lightune: str = Field(description="version that wrote this")
-    task: Task = Field("single_label", description="one label a text, or each by itself")
-    labels: list[str] = Field(description="class names in the order of the logits", min_length=2)
+    task: Task = Field("single_label", description="one label a text, a grade, each label by itself, or a number")
+    labels: list[str] = Field(
+        description="names of classes in the order of the logits; of a number, value", min_length=1
+    )
     text: str = Field(description="the column, or the template over columns, that makes the text")
     pair: str | None = Field(None, description="the same of the second text, of a classifier of pairs")
     between: str | None = Field(None, description="token between the texts of a pair, where the tokenizer puts none")
-    label: str = Field(description="the column that held the class in the training data")
+    label: str = Field(description="the column that held the class, or the number, in the training data")
     max_tokens: int = Field(description="longest input, special tokens included", ge=1)
     truncation: Literal["head", "tail", "head+tail"]
     method: str
@@ -80,6 +103,8 @@ class Contract(BaseModel):
     )
     abstention: Abstention | None = Field(None, description="without it every text gets a label")
     conformal: Conformal | None = Field(None, description="without it no sets are given")
+    scale: OutputScale | None = Field(None, description="regression: what the output means as a number")
+    interval: Interval | None = Field(None, description="regression: without it numbers come alone")
     fingerprint: list[float] = Field(default_factory=list, description="logits of a fixed text, compared at loading")
     files: dict[str, str] = Field(default_factory=dict, description="file of the adapter folder -> its sha256")
     seal: str = Field("", description="sha256 of everything above")
@@ -103,9 +128,19 @@ class Contract(BaseModel):
         for thresholds in (self.thresholds, self.abstention.thresholds if self.abstention else None):
             if thresholds is not None and len(thresholds) != len(self.labels):
                 raise ValueError("not one threshold for each label")
-        if (self.thresholds is None) != (self.task == "single_label"):
+        if (self.thresholds is not None) != (self.task == "multi_label"):
             raise ValueError("thresholds of labels belong to a multi_label task, and to no other")
+        if (self.scale is not None) != (self.task == "regression") or (self.interval and self.scale is None):
+            raise ValueError("a scale and an interval belong to a regression task, and to no other")
+        if (len(self.labels) == 1) != (self.task == "regression"):
+            raise ValueError("a regression task has one output, and any other has two classes at least")
         return self
+
+    @property
+    def readout(self) -> Readout:
+        """How the network's logits are read."""
+        scale = Scale(self.scale.mean, self.scale.deviation) if self.scale else UNSCALED
+        return Readout(self.task, self.temperature, self.thresholds or (), scale)
 
 
 def make_contract(
@@ -137,7 +172,11 @@ def make_contract(
         "precision": precision,
         "temperature": calibration.temperature,
     }
-    if task == "multi_label":
+    if task == "regression":
+        values["scale"] = OutputScale(**asdict(calibration.scale))
+        if calibration.half_width is not None:
+            values["interval"] = Interval(level=calibration.level, half_width=calibration.half_width)
+    elif task == "multi_label":
         values["thresholds"] = list(calibration.thresholds)
     elif calibration.goal:
         values["abstention"] = Abstention(goal=str(calibration.goal), thresholds=list(calibration.thresholds))

@@ -12,13 +12,14 @@ import numpy as np
 
 from lightune.artifact.folder import DOCTOR, ENVIRONMENT, PREDICTIONS, RESULTS
 from lightune.artifact.results import Results
+from lightune.data.label_sets import members
 from lightune.errors import UserError
 from lightune.records import Attribution
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Names = NDArray[np.object_]
+    Answers = NDArray[np.object_] | NDArray[np.float64]
 
 FORMAT = 1
 _AGAIN = "Copy the run's folder once more, or make the run again."
@@ -28,28 +29,43 @@ _AGAIN = "Copy the run's folder once more, or make the run again."
 class Predictions:
     """The answers to N test rows, of predictions.parquet.
 
-    rows (N,) numbers in the source; label, before, after (N,) names of classes; others: baseline -> its answers (N,);
-    confidence (N,): the probability of the answer `after`.
+    rows (N,) numbers in the source; label, before, after (N,) names of classes, or float where they are numbers;
+    others: baseline -> its answers (N,); confidence (N,): the probability of the answer `after`, 0 of numbers; of
+    several labels a row, that with which the least sure of them is given or not.
     """
 
     rows: NDArray[np.int64]
-    label: Names
-    before: Names
-    after: Names
-    others: dict[str, Names]
+    label: Answers
+    before: Answers
+    after: Answers
+    others: dict[str, Answers]
     confidence: NDArray[np.float64]
+    are_sets: bool = False
 
     def in_order(self) -> Predictions:
         """The same answers by rising row number."""
         order = np.argsort(self.rows, kind="stable")
         others = {name: answers[order] for name, answers in self.others.items()}
         answers = (self.label[order], self.before[order], self.after[order])
-        return Predictions(self.rows[order], *answers, others, self.confidence[order])
+        return Predictions(self.rows[order], *answers, others, self.confidence[order], self.are_sets)
+
+    def answers(self, when: str = "after") -> Answers:
+        """(N,) those `before`, `after` or of a baseline."""
+        found: Answers = self.others[when] if when in self.others else getattr(self, when)
+        return found
 
     def right(self, when: str = "after") -> NDArray[np.bool_]:
-        """(N,) whether the answer `before`, `after` or that of a baseline is the label."""
-        answers = self.others[when] if when in self.others else getattr(self, when)
-        return np.asarray(answers == self.label, dtype=bool)
+        """(N,) whether the answer is the label."""
+        return np.asarray(self.answers(when) == self.label, dtype=bool)
+
+    @property
+    def are_numbers(self) -> bool:
+        """Whether labels and answers are numbers."""
+        return self.label.dtype.kind == "f"
+
+    def errors(self, when: str = "after") -> NDArray[np.float64]:
+        """(N,) how far the answer is from the label, where they are numbers."""
+        return np.abs(self.answers(when).astype(np.float64) - self.label.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -108,13 +124,19 @@ def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
     others = list(results["baselines"])
     try:
         table = pq.read_table(path, columns=["row", "label", "before", "after", *others])
-        confidence = np.zeros(table.num_rows)
-        for name in results["labels"]:  # one at a time: 77 classes of a million rows are 600 MB
-            column = pq.read_table(path, columns=[f"p_{name}"]).column(0)
-            confidence = np.maximum(confidence, column.to_numpy())
-        names = {key: np.array(table.column(key).to_pylist(), dtype=object) for key in table.column_names[1:]}
+        is_numbers, are_sets = (results.get("task") == task for task in ("regression", "multi_label"))
+        kind = np.float64 if is_numbers else object
+        names = {key: np.array(table.column(key).to_pylist(), dtype=kind) for key in table.column_names[1:]}
+        confidence = np.full(table.num_rows, 1.0 if are_sets else 0.0)
+        for name in () if is_numbers else results["labels"]:  # one at a time: 77 classes of a million rows are 600 MB
+            p = pq.read_table(path, columns=[f"p_{name}"]).column(0).to_numpy()
+            if are_sets:
+                is_given = np.array([name in members(answer) for answer in names["after"]], dtype=bool)
+                confidence = np.minimum(confidence, np.where(is_given, p, 1 - p))
+            else:
+                confidence = np.maximum(confidence, p)
         rows = table.column("row").to_numpy()
     except (OSError, pa.ArrowException, LookupError) as error:
         raise UserError(f"{path}: cannot be read ({error}). {_AGAIN}") from None
     answers = {key: names[key] for key in others}
-    return Predictions(rows, names["label"], names["before"], names["after"], answers, confidence)
+    return Predictions(rows, names["label"], names["before"], names["after"], answers, confidence, are_sets)

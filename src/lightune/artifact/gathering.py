@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from lightune.artifact.results import (
     DataRecord,
     DecisionRecord,
     GoalRecord,
+    GridRecord,
+    IntervalRecord,
     LabelRecord,
     ModelRecord,
     ProofRecord,
@@ -33,14 +35,14 @@ from lightune.artifact.results import (
     SliceRecord,
     SpeedRecord,
 )
-from lightune.data.label_sets import as_names
 from lightune.data.prepare import Prepared
+from lightune.data.targets import as_labels
 from lightune.doctor.findings import Finding
-from lightune.evidence.baselines import BASELINES, Answer
+from lightune.evidence.baselines import Answer, title_of
 from lightune.evidence.calibration import Calibration, is_answered, label_sets, reliability, tempered
 from lightune.evidence.decisions import right_rows, task_of
 from lightune.evidence.gate import Given, Requirement, shortfall
-from lightune.evidence.score import not_applicable, score_all
+from lightune.evidence.score import TABLES, not_applicable, score_all
 from lightune.evidence.set_metrics import as_pairs
 from lightune.evidence.slices import slices, worst
 from lightune.evidence.statistics import wilson
@@ -49,9 +51,10 @@ from lightune.hardware import Hardware, environment, git_commit, peak_memory_byt
 from lightune.journal import Journal
 from lightune.model.backbones import FROM_HUB, Base
 from lightune.model.methods import check_options
-from lightune.recipe import Checked, Recipe, flatten, write_recipe
+from lightune.recipe import Checked, Recipe, Task, flatten, write_recipe
 from lightune.records import Evaluation, History, Proof, Rehearsal, Score, Splits
 
+GRID = 24  # parts of the labels and of the answers, where both are numbers
 CALIBRATED = ("ece", "brier", "log_loss")  # the scores that a temperature changes
 
 
@@ -87,7 +90,10 @@ def gather(
     others: dict[str, Given] = {"before": before, **answers}
     answered = {name: other.answers for name, other in others.items()}
     comparisons = compare(after.y_true, after.answers, answered, seed=seed)
-    found = slices(right_rows(after.y_true, after.answers), evidence.kinds)
+    titles = {name: title_of(name, splits.task) if name in answers else UNTUNED for name in others}
+    is_numbers = splits.task == "regression"
+    rows = np.abs(after.y_true - after.answers) if is_numbers else right_rows(after.y_true, after.answers)
+    found = slices(rows, evidence.kinds)
     training_speed = history.tokens / max(history.seconds, 1e-9)
     results = Results(
         lightune=__version__,
@@ -98,22 +104,27 @@ def gather(
         n_test=len(splits.test),
         before=_records(before.scores),
         after=_records(after.scores),
-        baselines={name: _baseline(name, answer, checked.recipe, after.y_true) for name, answer in answers.items()},
-        comparisons={name: _comparison(name, each, len(splits.test)) for name, each in comparisons.items()},
-        verdict=verdict(comparisons, _titles(others), len(splits.test)),
+        baselines={
+            name: _baseline(title_of(name, splits.task), answer, checked.recipe, after.y_true, splits.task)
+            for name, answer in answers.items()
+        },
+        comparisons={name: _comparison(titles[name], each, len(splits.test)) for name, each in comparisons.items()},
+        verdict=verdict(comparisons, titles, len(splits.test)),
         requirements=[
             RequirementRecord(what=str(each), passed=not why, why=why)
             for each in evidence.requirements
             for why in [shortfall(each, after.y_true, after, others, seed=seed)]
         ],
-        calibration=_calibration(evidence.calibration, after, splits.class_names, seed),
+        calibration=None if is_numbers else _calibration(evidence.calibration, after, splits.class_names, seed),
+        intervals=_intervals(evidence.calibration, after) if is_numbers else None,
         seeds=_seeds(evidence.by_seed) if len(evidence.by_seed) > 1 else None,
         slices=[SliceRecord(**asdict(each), outcome=each.outcome) for each in found],
         worst_slice=worst(found),
         label_errors=next(iter(evidence.label_errors), None),
         not_applicable=_without_a_number(checked.recipe.metrics, {"before": before, "after": after})
-        | not_applicable(after.y_true, len(splits.class_names)),
+        | not_applicable(after.y_true, len(splits.class_names), splits.task),
         confusion={"before": before.confusion, "after": after.confusion},
+        answers={when: _grid(each) for when, each in (("before", before), ("after", after))} if is_numbers else {},
         by_label=_by_label(splits, evidence) if splits.task == "multi_label" else [],
         curve=history.curve,
         dev_curve=history.dev_curve,
@@ -171,13 +182,13 @@ def write_run(
 
 def write_predictions(path: Path, splits: Splits, evidence: Evidence) -> None:
     """One line per test row, without its text: row (in the source), label, before, after, those of the baselines,
-    p_<name> (after).
+    p_<name> (after) of labels that are no numbers.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     before, after = evidence.before, evidence.after
-    named = partial(as_names, class_names=splits.class_names)
+    named = partial(as_labels, class_names=splits.class_names)
     columns: dict[str, Any] = {
         "row": np.asarray(splits.test.rows, dtype=np.int64),
         "label": named(after.y_true),
@@ -185,7 +196,7 @@ def write_predictions(path: Path, splits: Splits, evidence: Evidence) -> None:
         "after": named(after.answers),
         **{name: named(answer.answers) for name, answer in evidence.answers.items()},
     }
-    for i, name in enumerate(splits.class_names):
+    for i, name in enumerate(splits.class_names if splits.task != "regression" else ()):
         columns[f"p_{name}"] = after.proba[:, i]
     pq.write_table(pa.table(list(columns.values()), names=list(columns)), path)
 
@@ -204,7 +215,7 @@ def _resolved(
     if base.reference.why == FROM_HUB and base.reference.revision:
         values["model"] = f"{base.reference.name}@{base.reference.revision}"
     sizes = {f"{name}_rows": size for name, size in splits.asked.items()}
-    values["data"] |= {"text": data.text, "pair": data.pair, "label": data.label}
+    values["data"] |= {"text": data.text, "pair": data.pair, "label": data.label, "task": data.task}
     values["data"] |= {"max_tokens": contract.max_tokens, **sizes}
     values["method"] |= check_options(contract.method, checked.recipe.method.options)
     if data.corpus.revision:
@@ -224,10 +235,10 @@ def _resolved(
     return values
 
 
-def _baseline(name: str, answer: Answer, recipe: Recipe, y_true: np.ndarray) -> BaselineRecord:
-    scores = score_all(y_true, answer.proba, answer.answers, seed=recipe.seed)
+def _baseline(title: str, answer: Answer, recipe: Recipe, y_true: np.ndarray, task: Task) -> BaselineRecord:
+    scores = score_all(y_true, answer.proba, answer.answers, names=list(TABLES[task]), seed=recipe.seed)
     return BaselineRecord(
-        title=BASELINES[name].title,
+        title=title,
         scores=_records(scores),
         n_train=answer.n_train,
         chosen=answer.chosen,
@@ -235,18 +246,14 @@ def _baseline(name: str, answer: Answer, recipe: Recipe, y_true: np.ndarray) -> 
     )
 
 
-def _comparison(name: str, comparison: Comparison, n_rows: int) -> ComparisonRecord:
+def _comparison(title: str, comparison: Comparison, n_rows: int) -> ComparisonRecord:
     numbers = asdict(comparison)
     return ComparisonRecord(
         gain=ScoreRecord(**numbers.pop("gain")),
         **numbers | {"detectable": None if math.isnan(comparison.detectable) else comparison.detectable},
         outcome=comparison.outcome,
-        words=in_words(_titles([name])[name], comparison, n_rows),
+        words=in_words(title, comparison, n_rows),
     )
-
-
-def _titles(names: Iterable[str]) -> dict[str, str]:
-    return {name: BASELINES[name].title if name in BASELINES else UNTUNED for name in names}
 
 
 def _calibration(found: Calibration, after: Evaluation, labels: Sequence[str], seed: int) -> CalibrationRecord:
@@ -328,6 +335,23 @@ def _conformal(found: Calibration, y_true: np.ndarray, proba: np.ndarray) -> Con
     assert covered is not None
     mean_size = float(members.sum(axis=1).mean())
     return ConformalRecord(level=found.level, threshold=found.set_threshold, covered=covered, mean_size=mean_size)
+
+
+def _intervals(found: Calibration, after: Evaluation) -> IntervalRecord:
+    assert found.level is not None
+    is_inside = np.abs(after.y_true - after.answers) <= (found.half_width or 0.0)
+    covered = None if found.half_width is None else _share(is_inside)
+    return IntervalRecord(level=found.level, half_width=found.half_width, n_dev=found.n_dev, covered=covered)
+
+
+def _grid(found: Evaluation) -> GridRecord:
+    """From the smallest label to the largest, with a little air."""
+    low, high = float(found.y_true.min()), float(found.y_true.max())
+    air = 0.1 * (high - low) or 0.5
+    edges = np.linspace(low - air, high + air, GRID + 1)
+    answers, labels = (np.clip(each, edges[0], edges[-1]) for each in (found.answers, found.y_true))
+    counts, *_ = np.histogram2d(answers, labels, bins=(edges, edges))
+    return GridRecord(low=edges[0], high=edges[-1], counts=counts.astype(int).tolist())
 
 
 def _share(flags: Any) -> ScoreRecord | None:

@@ -84,11 +84,19 @@ class BaselineRecord(Strict):
 class ComparisonRecord(Strict):
     """The tuned classifier against another's answers to the same rows."""
 
-    measure: str = Field(description="what is compared: accuracy or, of several labels a row, f1_micro")
-    gain: ScoreRecord = Field(description="the tuned one's less the other's, paired bootstrap interval")
-    fixed: int = Field(description="rows that the tuned one alone has right; of several labels, has more right of")
-    broken: int = Field(description="rows that the other alone has right; of several labels, has more right of")
-    p_value: float = Field(description="McNemar's exact test or, of several labels, a permutation test; two-sided")
+    measure: str = Field(
+        description="what is compared: accuracy or, of several labels a row, f1_micro or, of numbers, mae"
+    )
+    gain: ScoreRecord = Field(
+        description="the tuned one's less the other's, of mae the other way round; paired bootstrap interval"
+    )
+    fixed: int = Field(
+        description="rows that the tuned one alone has right; several labels: has fewer wrong; numbers: is nearer"
+    )
+    broken: int = Field(description="rows that the other alone has right, has fewer wrong labels of, or is nearer")
+    p_value: float = Field(
+        description="McNemar's exact test or, of several labels and of numbers, a permutation test; two-sided"
+    )
     p_adjusted: float = Field(description="the same after Holm's correction for all comparisons of the run")
     detectable: float | None = Field(description="smallest gain found four times in five; null: none could be")
     outcome: Outcome
@@ -96,7 +104,7 @@ class ComparisonRecord(Strict):
 
 
 class BinRecord(Strict):
-    """Test rows whose answer has a probability in [low, high)."""
+    """Test rows whose answer has a probability in [low, high); multi_label: each label of each row is an answer."""
 
     low: float
     high: float
@@ -125,6 +133,15 @@ class ConformalRecord(Strict):
     mean_size: float
 
 
+class IntervalRecord(Strict):
+    """Intervals around answers that are numbers."""
+
+    level: float
+    half_width: float | None = Field(description="null: too few dev rows for this level")
+    n_dev: int
+    covered: ScoreRecord | None = Field(description="share of the test rows whose label is in its interval")
+
+
 class CalibrationRecord(Strict):
     """What dev rows taught about the probabilities, and what it came to on the test rows."""
 
@@ -136,6 +153,14 @@ class CalibrationRecord(Strict):
     bins: list[BinRecord]
     goal: GoalRecord | None
     conformal: ConformalRecord | None
+
+
+class GridRecord(Strict):
+    """Test rows by label and answer, in squares of one width from low to high; the outermost hold what is beyond."""
+
+    low: float
+    high: float
+    counts: list[list[int]] = Field(description="a row for each part of the answers, a column for each of the labels")
 
 
 class LabelRecord(Strict):
@@ -153,12 +178,13 @@ class LabelRecord(Strict):
 class SliceRecord(Strict):
     """The test rows with one value of a kind, held against all others."""
 
-    kind: str = Field(description="class, length, or column NAME")
+    kind: str = Field(description="class, or label where it is a number; length; or column NAME")
     value: str
     n: int
-    accuracy: ScoreRecord
-    others: float = Field(description="accuracy of the other test rows")
-    p_value: float = Field(description="Fisher's exact test, two-sided")
+    measure: str = Field(description="accuracy or, of numbers, mae")
+    score: ScoreRecord
+    others: float = Field(description="the same of the other test rows")
+    p_value: float = Field(description="Fisher's exact test or, of numbers, Welch's; two-sided")
     p_adjusted: float = Field(description="the same after Holm's correction for all slices of the run")
     outcome: Outcome
 
@@ -196,7 +222,8 @@ class Results(Strict):
     comparisons: dict[str, ComparisonRecord] = Field(description="by `before` and the names of baselines")
     verdict: str = Field(description="the comparison with the strongest other, in words")
     requirements: list[RequirementRecord]
-    calibration: CalibrationRecord | None = None
+    calibration: CalibrationRecord | None = Field(None, description="of probabilities")
+    intervals: IntervalRecord | None = Field(None, description="regression: around the answers")
     seeds: SeedsRecord | None = None
     slices: list[SliceRecord] = Field([], description="of enough rows")
     worst_slice: str | None = Field(None, description="the slice furthest behind, in words; null: none beyond chance")
@@ -204,7 +231,10 @@ class Results(Strict):
     not_applicable: dict[str, str] = Field(description="metric -> why it has no value on these rows")
     confusion: dict[Literal["before", "after"], list[list[int]]] = Field(
         description="rows true, columns predicted; multi_label: a row for each label, of how many rows it is given "
-        "and there, given but not there, not given but there, neither"
+        "and there, given but not there, not given but there, neither; regression: none"
+    )
+    answers: dict[Literal["before", "after"], GridRecord] = Field(
+        {}, description="regression: which answers how many labels got"
     )
     by_label: list[LabelRecord] = Field([], description="multi_label: how each is given")
     curve: list[dict[str, int | float]]

@@ -15,8 +15,8 @@ import numpy as np
 
 from lightune.data.files import MIB
 from lightune.data.framing import SEPARATOR, Frame, find_frame, shares, token_lists, truncate
-from lightune.data.label_sets import as_numbers
 from lightune.data.scratch import joined
+from lightune.data.targets import as_numbers
 from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.hardware import to_device
@@ -283,7 +283,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Tokenised texts with their class ids, y (N,), or label sets, y (N, C) of 0 and 1.
+    """Tokenised texts with their class ids, y (N,), label sets, y (N, C) of 0 and 1, or numbers, y (N,) float.
 
     short: the same texts cut shorter, for most of training.
     """

@@ -9,6 +9,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from lightune.data.label_sets import is_label_lists, label_columns
+from lightune.data.targets import is_measured
 from lightune.errors import UserError, near_match
 from lightune.records import Decision
 
@@ -49,6 +50,7 @@ class _Profile:
     mean_words: float
     mean_chars: float
     example: str
+    is_measured: bool  # many different numbers, some with a fraction
 
 
 def choose_columns(
@@ -211,6 +213,7 @@ def _profile(name: str, column: pa.ChunkedArray) -> _Profile:
         sum(len(cell.split()) for cell in cells) / n,
         sum(map(len, cells)) / n,
         cells[0][:60] if cells else "",
+        is_measured(cells),
     )
 
 
@@ -258,7 +261,8 @@ def _pick_label(table: pa.Table, profiles: list[_Profile]) -> tuple[str, Decisio
 
 def _is_named_label(profile: _Profile) -> bool:
     few = profile.n_distinct <= max(20, min(_MAX_CLASSES, profile.n_rows // 2))
-    return _rank(profile.name, LABEL_NAMES) < 1000 and few and profile.mean_chars <= _MAX_LABEL_CHARS
+    fits = few and profile.mean_chars <= _MAX_LABEL_CHARS
+    return _rank(profile.name, LABEL_NAMES) < 1000 and (fits or profile.is_measured)
 
 
 def _is_like_label(profile: _Profile) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from lightune.data.columns import check_label, check_texts, template, unusable
 from lightune.data.framing import SEPARATOR
-from lightune.data.label_sets import NOTHING, classes_in, find_task, members, read_sets, written
+from lightune.data.label_sets import NOTHING, members, read_sets, written
 from lightune.data.scratch import CHUNK_ROWS, gathered
+from lightune.data.targets import classes_in, find_task, read_numbers
 from lightune.data.values import Names, Numbers, Texts
 from lightune.errors import UserError, near_match
 from lightune.recipe import Task
@@ -40,9 +42,9 @@ def examples(
 
     Texts are byte-exact, labels lose the white space around them. label=None (prediction) keeps every row, an
     empty text too. class_names: the classes that may occur; labels that are their ids become names. Of rows with
-    several labels, those of a row are one name, as `data/label_sets.py` writes it.
-    Raises UserError if over half of the rows would be dropped, fewer classes than fewest_classes are left, or
-    a class name is unfit.
+    several labels, those of a row are one name, as `data/label_sets.py` writes it; numbers are written in one way.
+    Raises UserError if over half of the rows would be dropped, fewer classes (or different numbers) than
+    fewest_classes are left, or a class name is unfit or no number where it has to be one.
     """
     used = check_texts(table, text, pair)
     texts, blank = render(table, text, pair)
@@ -60,9 +62,8 @@ def examples(
     labels = read_sets(table, label, class_names) if several else stripped_labels(table.column(label))
     kept, decisions = _keep(blank.to_numpy(), labels, label, is_pair=pair is not None)
     decisions += [] if pair is None else _separators(table, used)
-    read = _set_names if several else _class_names
-    names, notes = read(labels.take(kept), label, class_names)
-    if len(classes_in(names, task)) < fewest_classes:
+    names, notes = READ[task](labels.take(kept), label, class_names)
+    if len(names.counts() if task == "regression" else classes_in(names, task)) < fewest_classes:
         raise UserError(
             f"column {label!r} has a single class: {names[0]!r} in all {len(names):,} rows. "
             f"Add rows of another class, or set data.label to another column."
@@ -189,6 +190,25 @@ def _set_names(labels: Names, label: str, class_names: list[str] | None) -> tupl
     return labels, [*decisions, Decision("task", "several labels a row", f"{len(counts)} labels; {why}")]
 
 
+def _grades(labels: Names, label: str, class_names: list[str] | None) -> tuple[Names, list[Decision]]:
+    """The classes, which have an order: the source's own, or that of the numbers that they are."""
+    if class_names is None:
+        labels = read_numbers(labels, label)
+    names, notes = _class_names(labels, label, class_names)
+    order = "the source's own order" if class_names else "numbers"
+    return names, [*notes, Decision("task", "grades", f"{len(names.counts())} classes in order, {order}")]
+
+
+def _numbers(labels: Names, label: str, class_names: list[str] | None) -> tuple[Names, list[Decision]]:
+    """The labels, which are numbers; those of a Hub data set are the ids of `class_names`."""
+    labels = read_numbers(labels, label)
+    values = np.array([float(name) for name in labels.counts()])
+    why = f"the labels are {len(values):,} different numbers from {values.min():g} to {values.max():g}"
+    return labels, [
+        Decision("task", "a number is predicted", f"{why}; data.task = 'single_label' takes them for classes")
+    ]
+
+
 def _match_names(labels: Names, label: str, names: list[str]) -> tuple[Names, list[Decision]]:
     counts = labels.counts()
     unknown = {name: count for name, count in counts.items() if name not in names}
@@ -232,3 +252,11 @@ def _spellings(counts: dict[str, int]) -> list[Decision]:
 def _one_number(names: list[str], counts: dict[str, int]) -> str:
     rows = ", ".join(f"{name!r} {counts[name]:,} rows" for name in names)
     return f"warning: one number written in several ways ({rows}); write it in one way if it is one class"
+
+
+READ: dict[Task, Callable[[Names, str, list[str] | None], tuple[Names, list[Decision]]]] = {
+    "single_label": _class_names,
+    "ordinal": _grades,
+    "multi_label": _set_names,
+    "regression": _numbers,
+}

@@ -1,4 +1,4 @@
-"""Rows with several labels: how their label sets are read, written as one name, and turned into numbers.
+"""Rows with several labels: how their label sets are read, and written as one name.
 
 A set is written as its labels in order with SEPARATOR between them, so that a row's labels are one name wherever rows
 are counted, split or shown; the empty set is NOTHING.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightune.data.values import Names
 from lightune.errors import UserError
-from lightune.recipe import Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
 SEPARATOR, NOTHING = "|", "(no label)"
 IN_CELLS = ("|", ";", ",")  # between the labels of a cell of text; the first that occurs
+GIVEN, MISSING = 1, 2
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
-FEWEST_OF_A_SET = 10  # rows; rarer sets are drawn together when rows are split
 
 
 def written(labels: Iterable[str]) -> str:
@@ -35,44 +34,6 @@ def written(labels: Iterable[str]) -> str:
 def members(name: str) -> list[str]:
     """The labels of a set, as it is written."""
     return [] if name == NOTHING else name.split(SEPARATOR)
-
-
-def classes_in(labels: Names, task: Task) -> dict[str, int]:
-    """Rows of each class that occurs, in the order in which they first do."""
-    counts = labels.counts()
-    if task == "single_label":
-        return counts
-    found: dict[str, int] = {}
-    for name, n_rows in counts.items():
-        for label in members(name):
-            found[label] = found.get(label, 0) + n_rows
-    return found
-
-
-def as_numbers(labels: Names, class_names: Sequence[str], task: Task) -> NDArray[np.int64]:
-    """Class ids (N,) or, of label sets, (N, C): 1 where a row has the label."""
-    if task == "single_label":
-        return labels.ids(class_names)
-    places = {name: i for i, name in enumerate(class_names)}
-    table = np.zeros((len(labels.names), len(class_names)), dtype=np.int64)
-    for code in np.unique(labels.codes):
-        table[code, [places[label] for label in members(labels.names[code])]] = 1
-    return table[labels.codes]
-
-
-def as_names(y: NDArray[Any], class_names: Sequence[str]) -> list[str]:
-    """The names behind class ids (N,) or rows of 0 and 1 (N, C)."""
-    if y.ndim == 1:
-        return [class_names[i] for i in y]
-    return [written(class_names[i] for i in np.flatnonzero(row).tolist()) for row in y]
-
-
-def strata(labels: Names, task: Task) -> Names:
-    """What rows are split in proportion by: their labels; of rare label sets, that they are rare."""
-    if task == "single_label":
-        return labels
-    rare = {name: "(rare)" for name, n_rows in labels.counts().items() if n_rows < FEWEST_OF_A_SET}
-    return labels.renamed(rare)
 
 
 def label_columns(table: pa.Table, label: str) -> list[str]:
@@ -94,16 +55,10 @@ def is_label_lists(table: pa.Table, name: str) -> bool:
     return bool(re.fullmatch(rb"list \([^)]*\)", (field.metadata or {}).get(b"lightune.mixed", b"")))
 
 
-def find_task(table: pa.Table, label: str, asked: Task | str) -> Task:
-    """What was asked for, or what the columns look like: lists, or several columns, are several labels a row."""
-    is_several = len(label_columns(table, label)) > 1 or is_label_lists(table, label)
-    if asked == "single_label" and is_several:
-        raise UserError(f"data.task = 'single_label', but {label!r} holds several labels a row. Leave data.task out.")
-    return "multi_label" if is_several or asked == "multi_label" else "single_label"
-
-
 def read_sets(table: pa.Table, label: str, class_names: Sequence[str] | None) -> Names:
-    """The label set of each row, as it is written; "" where a list is missing.
+    """The label set of each row, as it is written; "" where a list, or each of several columns, is missing.
+
+    An empty cell of labels with marks between them is a row that has none: it cannot be written otherwise.
 
     class_names: what numbers in lists stand for. UserError for a cell of a 0/1 column that is neither, and for a
     label that cannot be one.
@@ -137,15 +92,19 @@ def _name(label: str, value: object, ids: Mapping[int, str]) -> str:
 def _of_flags(table: pa.Table, columns: Sequence[str]) -> Names:
     flags = np.stack([_flags(table, name) for name in columns], axis=1)  # (N, C)
     patterns, codes = np.unique(flags, axis=0, return_inverse=True)
-    names = [written(columns[i] for i in np.flatnonzero(row).tolist()) for row in patterns]
+    names = [
+        "" if (row == MISSING).all() else written(columns[i] for i in np.flatnonzero(row == GIVEN).tolist())
+        for row in patterns
+    ]
     return Names(codes.reshape(-1).astype(np.int32), names)
 
 
-def _flags(table: pa.Table, name: str) -> NDArray[np.bool_]:
+def _flags(table: pa.Table, name: str) -> NDArray[np.int8]:
+    """(N,) GIVEN, or not, or MISSING."""
     cells = [str(cell or "").strip().lower() for cell in table.column(name).to_pylist()]
     odd = next((cell for cell in cells if cell not in YES and cell not in NO), None)
     if odd is not None:
         raise UserError(
             f"column {name!r}: {odd!r} is neither yes nor no. A column of one label holds 1 and 0, or true and false."
         )
-    return np.array([cell in YES for cell in cells])
+    return np.array([MISSING if not cell else GIVEN if cell in YES else 0 for cell in cells], np.int8)

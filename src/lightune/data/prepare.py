@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,10 +12,11 @@ import numpy as np
 from lightune.data.batching import MAX_TOKENS
 from lightune.data.columns import choose_columns, used_columns
 from lightune.data.examples import examples, is_unlabelled
-from lightune.data.label_sets import find_task, label_columns
+from lightune.data.label_sets import label_columns
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.splits import split
-from lightune.data.values import Texts
+from lightune.data.targets import find_task
+from lightune.data.values import Names, Texts
 from lightune.errors import UserError, near_match
 from lightune.libraries import is_offline
 from lightune.recipe import DataRecipe, Task
@@ -29,6 +31,7 @@ TOKENS_PER_SECOND = (
 )
 TEST_PART, FEWEST_TEST_ROWS = 0.1, 200  # of the rows that a time budget affords, those to test on; not fewer
 AUTO_TEST_ROWS = {"cpu": 5_000}  # of a test split of its own; an accuracy of 0.9 is then known to 0.8 points
+FEWEST_GRADES = 3  # labels that may be grades
 EMPTY = "(empty)"  # a cell
 MOST_VALUES = 12  # of a column that is taken for metadata without being asked for
 CHARACTERS_PER_TOKEN = 4.5  # of English in a vocabulary of 30,000; only for that cap
@@ -64,6 +67,8 @@ def prepare(recipe: DataRecipe) -> Prepared:
     rows = Decision("rows", f"{table.num_rows:,}", f"{recipe.source}, split {train_name}")
     task, given = find_task(table, label, recipe.task), corpus.class_names.get(label)
     source, dropped = examples(table, text=text, label=label, class_names=given, pair=pair, task=task)
+    if task == "single_label":
+        dropped += _hint(source.labels or [])
     other = _test_corpus(recipe)
     held_out, tables, more = _held_out(corpus, other, train_name, text, label, pair, task)
     every = (rows, *decisions, *dropped, *more)
@@ -81,6 +86,18 @@ def prepare(recipe: DataRecipe) -> Prepared:
         tables.get("test", table),
         every,
     )
+
+
+def _hint(labels: Sequence[str]) -> list[Decision]:
+    """That labels may be grades, where they are whole numbers that follow each other."""
+    names = set(Names.of(labels).counts())
+    if len(names) < FEWEST_GRADES or not all(re.fullmatch(r"\d{1,3}", name, re.ASCII) for name in names):
+        return []
+    numbers = sorted(map(int, names))
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return []
+    why = "they are whole numbers; if these are grades, --task ordinal also tells how far off an answer is, and "
+    return [Decision("task", "classes", f"{why}--task regression predicts a number")]
 
 
 def _test_corpus(recipe: DataRecipe) -> Corpus | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightune.data.label_sets import classes_in, strata
+from lightune.data.targets import NUMBER, classes_in, strata
 from lightune.data.values import Names, Numbers, Texts
 from lightune.errors import UserError, near_match
 from lightune.recipe import Task
@@ -239,8 +239,8 @@ def _order(labels: Iterable[str], given: Sequence[str] | None) -> list[str]:
     present = set(labels)
     if given:
         return [name for name in given if name in present]
-    if all(name.lstrip("-").isdecimal() for name in present):
-        return sorted(present, key=lambda name: (int(name), name))
+    if all(NUMBER.fullmatch(name) for name in present):
+        return sorted(present, key=lambda name: (float(name), name))
     return sorted(present, key=lambda name: (name.casefold(), name))
 
 

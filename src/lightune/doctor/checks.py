@@ -22,6 +22,7 @@ class Check:
     by_sample: bool = False  # whether some rows show it as well as all
     drops: bool = False  # whether --fix drops rows for it
     of_one_label: bool = False  # whether it can only look at rows of one label each
+    of_classes: bool = False  # whether it has nothing to look at where labels are numbers
 
 
 def chosen(only: str | Sequence[str] | None) -> list[str]:
@@ -46,8 +47,12 @@ def dropping(names: Iterable[str]) -> list[str]:
 def look(exam: Exam, names: Sequence[str]) -> Iterator[tuple[str, Symptom]]:
     """What the checks of these names find, in their order."""
     for name in names:
-        if CHECKS[name].of_one_label and exam.patient.task == "multi_label":
+        row, task = CHECKS[name], exam.patient.task
+        if row.of_one_label and task == "multi_label":
             exam.left_out[name] = "rows have several labels"
+            continue
+        if (row.of_one_label or row.of_classes) and task == "regression":
+            exam.left_out[name] = "labels are numbers"
             continue
         for symptom in CHECKS[name].look(exam):
             yield name, symptom
@@ -122,30 +127,35 @@ CHECKS: dict[str, Check] = {
         do="write the label in one way, if it is one class; --fix does where case, white space, Unicode form or the "
         "spelling of a number alone differ",
         look=labels.alike,
+        of_classes=True,
     ),
     "missing_labels": Check(
         summary="Labels that programs write for no value: NaN, None, null",
         why="rows without a label become a class of their own",
         do="empty these cells, unless it is the name of a class",
         look=labels.missing,
+        of_classes=True,
     ),
     "single_class": Check(
         summary="Training rows of one class only, or without any label",
         why="there is nothing to tell apart",
         do="add rows of another class, or name the right column with --label",
         look=labels.single,
+        of_classes=True,
     ),
     "rare_classes": Check(
         summary="Classes with few rows",
         why="they can hardly be learned, and their score is luck",
         do="label more of them, or put them together with another class",
         look=labels.rare,
+        of_classes=True,
     ),
     "absent_classes": Check(
         summary="Classes that one split has and another lacks",
         why="what was never seen in training is never predicted; what the test lacks is not tested",
         do="split again so that each class is everywhere",
         look=labels.absent,
+        of_classes=True,
     ),
     "groups": Check(
         summary="Rows that belong together on both sides of a split: a given column, or neighbours in the file",

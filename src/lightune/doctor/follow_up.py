@@ -13,6 +13,7 @@ from lightune.doctor.findings import MOST_ROWS, Diagnosis
 from lightune.doctor.label_errors import wrong_labels_in_run
 from lightune.doctor.truncation import unread_in_run
 from lightune.evidence.baselines import Lesson
+from lightune.evidence.decisions import task_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +32,9 @@ def with_label_errors(
 
     numbers (N,) of the training rows in the source; names: of the classes by id.
     """
-    if lesson.y_train.ndim == 2:
-        return diagnosis.followed_up("label_errors", [], "rows have several labels")
+    unlike = {"multi_label": "rows have several labels", "regression": "labels are numbers"}
+    if (task := task_of(lesson.y_train)) in unlike:
+        return diagnosis.followed_up("label_errors", [], unlike[task])
     found = wrong_labels_in_run(lesson, np.asarray(numbers, np.int64), names, seed=seed)
     if isinstance(found, str):
         return diagnosis.followed_up("label_errors", [], found)

@@ -12,8 +12,9 @@ import numpy as np
 from lightune.data.columns import choose_columns
 from lightune.data.examples import render, stripped_labels
 from lightune.data.files import WrongEncoding
-from lightune.data.label_sets import classes_in, find_task, label_columns, members, read_sets
+from lightune.data.label_sets import label_columns, members, read_sets
 from lightune.data.sources import read, split_for, training_split
+from lightune.data.targets import classes_in, find_task
 from lightune.data.values import Names, Texts
 from lightune.doctor.reading import Readings, read_through
 from lightune.errors import UserError
@@ -34,7 +35,7 @@ class Patient:
     texts: those of the text column or template, None where a cell is missing, or pairs, joined; labels: without white
     space around them, "" where one is missing; tables: split -> its table, the training split first.
     encoding: of the file, where it is not UTF-8 and nobody said so. numbers: split -> the rows' numbers in the
-    source, where these are a sample. task: whether a label is the name of a class or that of a label set.
+    source, where these are a sample. task: what a label is, see `data/targets.py`.
     """
 
     source: str
@@ -107,6 +108,7 @@ def admit(
     text: str | None = None,
     pair: str | None = None,
     label: str | None = None,
+    task: Task | Literal["auto"] = "auto",
     encoding: str | None = None,
     delimiter: str | None = None,
     offline: bool = False,
@@ -120,7 +122,7 @@ def admit(
     table = corpus.tables[training_split(corpus)]
     chosen, its_label, _, second = choose_columns(table, text=text, label=label, pair=pair)
     other = None if test is None else _read(test, encoding, delimiter, offline)[0]
-    return of_corpus(corpus, other, chosen, its_label, guessed, second)
+    return of_corpus(corpus, other, chosen, its_label, guessed, second, task)
 
 
 def of_corpus(

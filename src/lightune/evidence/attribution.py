@@ -18,6 +18,7 @@ import numpy as np
 from lightune.data.batching import Encoder, Tokens, within_budget
 from lightune.data.words import find_words
 from lightune.errors import GateError
+from lightune.evidence.decisions import ONE_LABEL, Readout
 from lightune.hardware import Hardware, is_out_of_memory
 from lightune.model.engine import plain_network
 from lightune.recipe import Task
@@ -64,17 +65,15 @@ def attribute(
     tokens: Tokens,
     labels: Sequence[int],
     hardware: Hardware,
-    *,
-    task: Task = "single_label",
-    temperature: float = 1.0,
+    readout: Readout = ONE_LABEL,
 ) -> list[TokenWeights]:
     """The weights of the tokens of each of N texts for the label of its id, labels (N,), in fp32.
 
-    temperature: what logits are divided by before the softmax. GateError if the network's answers are no numbers,
+    readout: how logits are read; numbers are weighed in their own unit. GateError if the network's answers are NaN,
     if memory has no room for one text, or if the network does not read its tokens through one table.
     """
     model.eval()
-    way = _Way(model, encoder, tokens, labels, hardware, task, temperature).from_least_sure()
+    way = _Way(model, encoder, tokens, labels, hardware, readout).from_least_sure()
     every = np.arange(len(tokens))
     parts = (every[start : start + TOGETHER] for start in range(0, len(every), TOGETHER))
     return [each for rows in parts for each in _sums(way, rows)]
@@ -105,10 +104,10 @@ def log_odds(logits: torch.Tensor, labels: torch.Tensor, task: Task = "single_la
     """log p / (1 - p) of each row's label (B,), from logits (B, C): its logit less the log-sum-exp of the others.
 
     The logit alone may rise for all labels at once, and a probability near 1 hardly has a slope. Of several labels a
-    text, each by itself, it is the logit.
+    text, each by itself, it is the logit, and so it is of a number.
     """
     chosen = labels[:, None]  # (B, 1)
-    if task == "multi_label":
+    if task in ("multi_label", "regression"):
         return logits.gather(1, chosen)[:, 0]
     others = logits.scatter(1, chosen, float("-inf"))
     return logits.gather(1, chosen)[:, 0] - others.logsumexp(1)
@@ -136,8 +135,7 @@ class _Way:
     tokens: Tokens
     labels: Sequence[int]
     hardware: Hardware
-    task: Task
-    temperature: float
+    readout: Readout
     blank_ids: Sequence[int] = ()  # (N,), what stands for each text's own tokens in its blank text
 
     def from_least_sure(self) -> _Way:
@@ -147,15 +145,19 @@ class _Way:
         return replace(self, blank_ids=[starts[i] for i in np.argmin(sure, axis=0)])
 
     def _sureness(self) -> Floats:
-        """How sure each blank text leaves the classifier (N,): the probability of its most probable label."""
+        """How sure each blank text leaves the classifier (N,): the probability of its most probable label.
+
+        Of numbers, how far from the mean of the training rows its answer is.
+        """
         import torch
 
+        softmax = partial(torch.softmax, dim=1)
         found = np.zeros(len(self.tokens))
         for rows in self.encoder.batches(self.tokens, MEMORY_TOKENS[self.hardware.device]):
             with torch.no_grad():
                 logits = self._logits(rows, self._shares(rows, np.zeros(len(rows)))[0])
-            proba = logits.softmax(1) if self.task == "single_label" else logits.sigmoid()
-            found[rows] = proba.amax(1).cpu().numpy()
+            sure = {"multi_label": torch.sigmoid, "regression": torch.abs}.get(self.readout.task, softmax)(logits)
+            found[rows] = sure.amax(1).cpu().numpy()
         return found
 
     def at(self, rows: Ints, shares: Floats) -> Iterator[tuple[Floats, Floats]]:
@@ -191,7 +193,7 @@ class _Way:
         share.requires_grad_()
         chosen = torch.tensor([self.labels[row] for row in rows], device=self.hardware.device)
         with torch.enable_grad():
-            values = log_odds(self._logits(rows, share), chosen, self.task)  # (B,)
+            values = log_odds(self._logits(rows, share), chosen, self.readout.task)  # (B,)
             (slopes,) = torch.autograd.grad(values.sum(), share, allow_unused=True)  # (B, T)
         if slopes is None:
             raise GateError("this network does not read its tokens through one table, so no word can be weighed.")
@@ -199,7 +201,8 @@ class _Way:
             raise GateError("the classifier's answers are no numbers, so no word can be weighed.")
         of_tokens = slopes.double().cpu().numpy()
         found = zip(values.double().detach().cpu().tolist(), of_tokens, own, strict=True)
-        return [(value, row[at]) for value, row, at in found]
+        scale = self.readout.scale  # of numbers; of labels it changes nothing
+        return [(scale.mean + scale.deviation * value, scale.deviation * row[at]) for value, row, at in found]
 
     def _shares(self, rows: Ints, values: Sequence[float] | Floats) -> tuple[torch.Tensor, list[Ints]]:
         """(B, T): a value for each row's own tokens, which are at these places, and 1 for those around them."""
@@ -219,7 +222,7 @@ class _Way:
         inputs = self.encoder.batch(self.tokens, rows, self.hardware.device)
         blank = torch.tensor([self.blank_ids[row] for row in rows], device=share.device)[:, None].expand(share.shape)
         with _blended(self.model, inputs["input_ids"], blank, share):
-            return self.model(**inputs).logits.float() / self.temperature  # type: ignore[no-any-return]
+            return self.model(**inputs).logits.float() / self.readout.temperature  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from lightune.evidence.decisions import best_thresholds, decide, f1_micro, task_
 from lightune.evidence.evaluate import predict
 from lightune.hardware import Hardware
 from lightune.journal import duration
+from lightune.recipe import Task
 from lightune.records import Decision, Evaluation, Splits
 
 if TYPE_CHECKING:
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-# strengths of logistic regression, C, that held-out rows choose from
+# strengths of logistic regression, C, that held-out rows choose from, and of ridge regression, alpha
 WORD_STRENGTHS, EMBEDDING_STRENGTHS = (1.0, 3.0, 10.0, 30.0), (0.003, 0.01, 0.03, 0.1, 0.3)
+WORD_PENALTIES, EMBEDDING_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0), (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 MOST_CHARACTERS = 30_000_000  # of the training texts that TF-IDF reads
-SECONDS_PER_CHARACTER = 0.5e-6  # that TF-IDF and its regression take, on one Zen 3 core: 29 million took 13 s
+# that TF-IDF takes, each of its regressions, and each of the probe's for a row; on one Zen 3 core, where 29 million
+# characters of 2 classes took 13 s, 0.8 million of 28 labels a row 6 s, and 1,500 rows of 28 labels a probe of 21 s
+SECONDS_PER_CHARACTER, SECONDS_PER_FIT_CHARACTER, SECONDS_PER_FIT_ROW = 0.2e-6, 0.07e-6, 8e-5
 TOKEN = r"\w+|[^\w\s]"  # words, and punctuation marks
 HASHES = 2**23  # columns of words and pairs before those that are not there are left out
 MOST_WEIGHTS = 20_000_000  # of a linear model, classes times words: 160 MB each of a few copies
@@ -57,7 +61,7 @@ class Embeddings:
 class Lesson:
     """Texts to learn from, to choose on and to answer; embeddings: maybe none.
 
-    y: class ids (N,) in [0, n_classes), or label sets (N, n_classes) of 0 and 1.
+    y: class ids (N,) in [0, n_classes), label sets (N, n_classes) of 0 and 1, or numbers (N,) float.
     """
 
     train: Sequence[str]
@@ -78,7 +82,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Answer:
-    """Probabilities (N, C) of the test rows; n_train: rows learned from; chosen: settings by held-out rows.
+    """Probabilities (N, C) of the test rows, or numbers (N, 1); n_train: rows learned from; chosen: by held-out rows.
 
     thresholds: of several labels a row, from which on each is given. answers: as `decide` gives them.
     """
@@ -93,12 +97,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A row: its name in sentences, what it does, and how it answers."""
+    """A row: its name in sentences, what it does, and how it answers; titles: its name for other kinds of labels."""
 
     title: str
     summary: str
     answer: Callable[[Lesson, np.random.Generator], Answer]
     needs_embeddings: bool = False
+    titles: Mapping[Task, str] = field(default_factory=dict)
 
 
 # training rows that the frozen network reads: a share of the number of test rows, but not fewer than
@@ -137,19 +142,31 @@ def embed(
     return replace(lesson, embeddings=Embeddings(embeddings, lesson.y_train[rows], rows, seen.embeddings))
 
 
+def title_of(name: str, task: Task) -> str:
+    """What a baseline is called in sentences."""
+    row = BASELINES[name]
+    return row.titles.get(task, row.title)
+
+
 def seconds(names: Sequence[str], lesson: Lesson) -> float:
-    """About how long the baselines take that read the texts."""
-    if "tfidf" not in names:
-        return 0.0
-    n_train = int(Texts.of(lesson.train).lengths().sum())
-    n_others = sum(int(Texts.of(texts).lengths().sum()) for texts in (lesson.dev, lesson.test))
-    return SECONDS_PER_CHARACTER * (min(n_train, MOST_CHARACTERS) + 0.5 * n_others)
+    """About how long the baselines take; each of several labels or classes is a regression of its own."""
+    n_each = 1 if lesson.n_classes <= 2 and lesson.y_train.ndim == 1 else lesson.n_classes
+    total = n_each * (len(EMBEDDING_STRENGTHS) + 1) * SECONDS_PER_FIT_ROW * probe_rows(names, lesson)
+    if "tfidf" in names:
+        n_train = min(int(Texts.of(lesson.train).lengths().sum()), MOST_CHARACTERS)
+        n_others = sum(int(Texts.of(texts).lengths().sum()) for texts in (lesson.dev, lesson.test))
+        total += SECONDS_PER_CHARACTER * (n_train + n_others)
+        total += SECONDS_PER_FIT_CHARACTER * len(WORD_STRENGTHS) * n_each * n_train
+    return total
 
 
 def markdown_table() -> str:
     """The documentation's table of BASELINES."""
     rows = [["Baseline", "In sentences", "What it does"], ["---"] * 3]
-    rows += [[f"`{name}`", row.title, row.summary] for name, row in BASELINES.items()]
+    rows += [
+        [f"`{name}`", "; ".join(dict.fromkeys([row.title, *row.titles.values()])), row.summary]
+        for name, row in BASELINES.items()
+    ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
@@ -165,10 +182,11 @@ def check(names: Sequence[str]) -> list[str]:
 def answer(names: Sequence[str], lesson: Lesson, *, seed: int, tell: Callable[[Decision], None]) -> dict[str, Answer]:
     """Name -> answers of each baseline that can answer here; `tell` hears of each as it is done."""
     answers: dict[str, Answer] = {}
+    task = task_of(lesson.y_train)
     for name in names:
-        row = BASELINES[name]
+        row, title = BASELINES[name], title_of(name, task)
         if row.needs_embeddings and lesson.embeddings is None:
-            tell(Decision(row.title, "left out", "this network gives no embeddings"))
+            tell(Decision(title, "left out", "this network gives no embeddings"))
             continue
         started = time.monotonic()
         with warnings.catch_warnings():
@@ -176,11 +194,11 @@ def answer(names: Sequence[str], lesson: Lesson, *, seed: int, tell: Callable[[D
             given = row.answer(lesson, np.random.default_rng(seed))
         found = given.answers
         if not len(found):
-            found = decide(given.proba, task_of(lesson.y_train), given.thresholds)
+            found = decide(given.proba, task, given.thresholds)
         answers[name] = replace(given, answers=found, seconds=time.monotonic() - started)
         chosen = "".join(f"; {key} = {value:g}, chosen on held-out rows" for key, value in given.chosen.items())
         why = f"learned from {given.n_train:,} of {len(lesson.train):,} training rows{chosen}"
-        tell(Decision(row.title, duration(answers[name].seconds), why))
+        tell(Decision(title, duration(answers[name].seconds), why))
     return answers
 
 
@@ -188,8 +206,13 @@ def answer(names: Sequence[str], lesson: Lesson, *, seed: int, tell: Callable[[D
 
 
 def _majority(lesson: Lesson, rng: np.random.Generator) -> Answer:
-    """The shares of the classes among the training rows, whatever the text; of label sets, the most frequent."""
+    """The shares of the classes among the training rows, whatever the text; the most frequent of label sets.
+
+    Of numbers the median, from which they are nearest on average.
+    """
     n_test, n_train = len(lesson.test), len(lesson.y_train)
+    if task_of(lesson.y_train) == "regression":
+        return Answer(np.full((n_test, 1), np.median(lesson.y_train)), n_train)
     if lesson.y_train.ndim == 1:
         shares = np.bincount(lesson.y_train, minlength=lesson.n_classes) / n_train
         return Answer(np.tile(shares, (n_test, 1)), n_train)
@@ -224,6 +247,10 @@ def _tfidf(lesson: Lesson, rng: np.random.Generator) -> Answer:
         weights.transform(each[:, kept], copy=False)
         for each in (counts, words.transform(lesson.dev), words.transform(lesson.test))
     )
+    if task_of(y) == "regression":
+        penalties = {alpha: partial(ridge, alpha, solver="sparse_cg") for alpha in WORD_PENALTIES}
+        penalty, found, _ = _fit_on_dev(penalties, x, y, x_dev, lesson.y_dev, 1)
+        return Answer(found.predict(x_test)[:, None], len(y), {"alpha": penalty})
     makes = {c: partial(on_words, c, seed=int(rng.integers(2**31))) for c in WORD_STRENGTHS}
     strength, model, thresholds = _fit_on_dev(makes, x, y, x_dev, lesson.y_dev, lesson.n_classes)
     return Answer(_proba(model, x_test, lesson.n_classes), len(y), {"C": strength}, thresholds)
@@ -260,13 +287,16 @@ def _probe(lesson: Lesson, rng: np.random.Generator) -> Answer:
         return _majority(lesson, rng)
     held_out = np.zeros(len(y), dtype=bool)
     held_out[rng.permutation(len(y))[: len(y) // 5]] = True
-    makes = {c: partial(on_embeddings, c, each_label=y.ndim == 2) for c in EMBEDDING_STRENGTHS}
     if _is_one_class(y[~held_out]):
         held_out[:] = False
-    parts = x[~held_out], y[~held_out], x[held_out], y[held_out]
+    parts, x_test = (x[~held_out], y[~held_out], x[held_out], y[held_out]), scale.transform(embeddings.test)
+    if task_of(y) == "regression":
+        penalties = {alpha: partial(ridge, alpha) for alpha in EMBEDDING_PENALTIES}
+        penalty, _, _ = _fit_on_dev(penalties, *parts, 1)
+        return Answer(ridge(penalty).fit(x, y).predict(x_test)[:, None], len(y), {"alpha": penalty})
+    makes = {c: partial(on_embeddings, c, each_label=y.ndim == 2) for c in EMBEDDING_STRENGTHS}
     strength, _, thresholds = _fit_on_dev(makes, *parts, lesson.n_classes)
-    model = makes[strength]().fit(x, y)
-    proba = _proba(model, scale.transform(embeddings.test), lesson.n_classes)
+    proba = _proba(makes[strength]().fit(x, y), x_test, lesson.n_classes)
     return Answer(proba, len(y), {"C": strength}, thresholds)
 
 
@@ -279,14 +309,20 @@ def _fit_on_dev(
 ) -> tuple[float, Any, Sequence[float]]:
     """The strength whose model is best on the dev rows, the first of equals, that model, and its thresholds.
 
-    The best has most rows right or, of several labels a row, the highest F1 of all labels together.
+    The best has most rows right or, of several labels a row, the highest F1 of all labels together, or, of numbers,
+    the smallest mean error.
     """
     fitted = {strength: make().fit(x, y) for strength, make in makes.items()}
     if not len(y_dev):
         best = next(iter(fitted))
         return best, fitted[best], ()
     if y.ndim == 1:
-        scores = {c: float((model.predict(x_dev) == y_dev).sum()) for c, model in fitted.items()}
+        is_numbers = task_of(y) == "regression"
+        scores = {
+            c: -float(np.abs(told - y_dev).mean()) if is_numbers else float((told == y_dev).sum())
+            for c, model in fitted.items()
+            for told in [model.predict(x_dev)]
+        }
         best = max(scores, key=lambda strength: scores[strength])
         return best, fitted[best], ()
     proba = {c: _proba(model, x_dev, n_classes) for c, model in fitted.items()}
@@ -303,6 +339,13 @@ def on_words(strength: float, seed: int) -> Any:
 
     model = LogisticRegression(C=strength, solver="liblinear", dual=True, tol=0.1, max_iter=300, random_state=seed)
     return OneVsRestClassifier(model)
+
+
+def ridge(penalty: float, solver: str = "auto") -> Any:
+    """Linear regression with a penalty on the squares of its weights."""
+    from sklearn.linear_model import Ridge
+
+    return Ridge(penalty, solver=solver)
 
 
 def on_embeddings(strength: float, *, each_label: bool = False) -> Any:
@@ -326,17 +369,21 @@ def _proba(model: Any, x: Any, n_classes: int) -> Floats:
 BASELINES: dict[str, Baseline] = {
     "majority": Baseline(
         title="the most frequent class",
-        summary="Answers every text with the shares of the classes among the training rows",
+        summary="Answers every text with the shares of the classes among the training rows, or their median number",
         answer=_majority,
+        titles={"multi_label": "the most frequent label set", "regression": "the median"},
     ),
     "tfidf": Baseline(
         title="TF-IDF + logistic regression",
-        summary="Words and pairs of words weighed by TF-IDF, logistic regression of a strength chosen on dev rows",
+        summary="Words and pairs of words weighed by TF-IDF, logistic (of numbers: ridge) regression of a strength "
+        "chosen on dev rows",
         answer=_tfidf,
+        titles={"regression": "TF-IDF + ridge regression"},
     ),
     "probe": Baseline(
         title="the frozen-embedding probe",
-        summary="Logistic regression on the mean of what the base model's last block reads, nothing fine-tuned",
+        summary="Logistic (of numbers: ridge) regression on the mean of what the base model's last block reads, "
+        "nothing fine-tuned",
         answer=_probe,
         needs_embeddings=True,
     ),

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and what to do with them: a temperature, thresholds, sets of labels.
+"""Answers that mean what they say: a temperature, thresholds, sets of labels, intervals around numbers.
 
 Everything is fitted on dev rows and knows probabilities only, not models. What a classifier obeys is in its contract.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightune.errors import UserError
-from lightune.evidence.decisions import best_thresholds, probabilities, task_of
+from lightune.evidence.decisions import Readout, best_thresholds, in_units, probabilities, task_of
 from lightune.evidence.statistics import require_rows
 from lightune.recipe import EvidenceRecipe, Task
+from lightune.records import UNSCALED, Scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +29,7 @@ LEVEL = 0.05
 N_BINS = 15
 MOST = 3.0  # of the temperature's logarithm, either way: 20 times flatter or sharper
 N_DRAWS = 1000
+INTERVAL_LEVEL = 0.9  # of the intervals around numbers, where the recipe does not say
 GOAL = re.compile(r"\s*(precision|accuracy)\s*>=\s*(0?\.\d+)\s*", re.ASCII)
 
 
@@ -248,6 +250,18 @@ def conformal_threshold(y_true: Ints, proba: Floats, level: float) -> float:
     return float(own[n_outside - 1]) if n_outside else 0.0
 
 
+def interval_half_width(y_true: NDArray[Any], answers: Floats, level: float) -> float | None:
+    """How far from an answer its number is at most, in `level` of the cases, for rows drawn like these (N,).
+
+    None where N < level / (1 - level): so few rows tell no such distance.  Source: Lei et al. 2018, J. Amer. Statist.
+    Assoc. 113:1094, algorithm 2.
+    """
+    require_rows(len(y_true))
+    errors = np.sort(np.abs(y_true - answers))
+    rank = int(np.ceil((len(errors) + 1) * level - 1e-9))
+    return float(errors[rank - 1]) if rank <= len(errors) else None
+
+
 def label_sets(proba: Floats, threshold: float) -> Flags:
     """(N, C) which labels belong to a row's set; the most probable one always does."""
     return np.asarray((proba >= threshold) | (proba == proba.max(axis=1, keepdims=True)))
@@ -260,7 +274,8 @@ def label_sets(proba: Floats, threshold: float) -> Flags:
 class Calibration:
     """What dev rows said, of how many of them: a temperature; thresholds if there is a goal; a level of sets.
 
-    Of several labels a row there are thresholds in any case, from which on each is given.
+    Of several labels a row there are thresholds in any case, from which on each is given. Of numbers there is a scale
+    that the logits are on, by the training rows, and half_width of the interval around an answer.
     """
 
     temperature: float = 1.0
@@ -269,23 +284,39 @@ class Calibration:
     thresholds: tuple[float | None, ...] = ()
     level: float | None = None
     set_threshold: float | None = None
+    scale: Scale = UNSCALED
+    half_width: float | None = None
+
+    def readout(self, task: Task) -> Readout:
+        """How logits are read so; goals hold answers back later."""
+        thresholds = self.thresholds if task == "multi_label" else ()
+        return Readout(task, self.temperature, thresholds, self.scale)
 
 
 def check_goals(recipe: EvidenceRecipe, task: Task) -> None:
-    """UserError for a goal that is not understood, or cannot be with several labels a row."""
+    """UserError for a goal that is not understood, or cannot be with several labels a row, or with numbers."""
     goal = parse_goal(recipe.goal)
+    if task == "regression" and goal:
+        raise UserError(f"evidence.goal = {recipe.goal!r}: numbers are not right or wrong. Leave it out.")
     if task == "multi_label" and goal and goal.what == "accuracy":
         raise UserError("evidence.goal: of several labels a row each has its own; write precision >= 0.9.")
     if task == "multi_label" and recipe.conformal is not None:
         raise UserError("evidence.conformal: answers of several labels a row are sets already. Leave it out.")
 
 
-def calibrate(y_true: Ints, logits: Floats, recipe: EvidenceRecipe) -> Calibration:
+def calibrate(
+    y_true: NDArray[Any], logits: Floats, recipe: EvidenceRecipe, scale: Scale | None = None
+) -> Calibration:
     """Fits what the recipe asks for on the labels (N,) or label sets (N, C) and logits (N, C) of dev rows.
 
-    Raises UserError if N == 0.
+    scale: of logits that tell numbers (N,). Raises UserError if N == 0.
     """
     goal, level, task = parse_goal(recipe.goal), recipe.conformal, task_of(y_true)
+    if task == "regression":
+        level = INTERVAL_LEVEL if level is None else level
+        scale = scale or UNSCALED
+        width = interval_half_width(y_true, in_units(logits[:, 0], scale), level)
+        return Calibration(n_dev=len(y_true), level=level, scale=scale, half_width=width)
     temperature = _temperature(y_true, logits) if recipe.calibrate else 1.0
     proba = probabilities(logits / temperature, task)
     if task == "multi_label":

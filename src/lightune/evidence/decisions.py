@@ -1,17 +1,19 @@
 """From logits to probabilities, from probabilities to answers, and which answers are right.
 
 Of one label a row, an answer is a class id, the most probable; answers (N,). Of several, each label is given from its
-own threshold on; answers (N, C) bool.
+own threshold on; answers (N, C) bool. Of numbers, what stands for probabilities (N, 1) is the answers (N,) already.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightune.recipe import Task
+from lightune.records import UNSCALED, Scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,28 +33,77 @@ def softmax(logits: Floats) -> Floats:
     return proba
 
 
+@dataclass(frozen=True)
+class Readout:
+    """How a network's logits are read. temperature: what they are divided by; thresholds: see `decide`."""
+
+    task: Task = "single_label"
+    temperature: float = 1.0
+    thresholds: Sequence[float | None] = ()
+    scale: Scale = UNSCALED
+
+    def probabilities(self, logits: Floats) -> Floats:
+        """Of logits (N, C); of numbers (N, 1) the answers, in their own unit."""
+        if self.task == "regression":
+            return in_units(logits, self.scale)
+        return probabilities(logits / self.temperature, self.task)
+
+    def answers(self, proba: Floats) -> NDArray[np.generic]:
+        """Of such probabilities."""
+        return decide(proba, self.task, self.thresholds)
+
+
+ONE_LABEL = Readout()
+
+
 def probabilities(logits: Floats, task: Task) -> Floats:
-    """Probabilities (N, C): that sum to 1, or of each label by itself."""
+    """Probabilities (N, C): that sum to 1, or of each label by itself; of numbers the logits as they are."""
     from scipy.special import expit
 
-    return softmax(logits) if task == "single_label" else np.asarray(expit(logits))
+    if task == "regression":
+        return logits
+    return np.asarray(expit(logits)) if task == "multi_label" else softmax(logits)
 
 
 def task_of(y: NDArray[np.generic]) -> Task:
-    """Which task labels are of: class ids (N,), or label sets (N, C)."""
-    return "single_label" if y.ndim == 1 else "multi_label"
+    """Which task labels are of: class ids (N,), label sets (N, C), or numbers (N,) float. Grades are class ids."""
+    if y.ndim == 2:
+        return "multi_label"
+    return "regression" if y.dtype.kind == "f" else "single_label"
 
 
 def decide(proba: Floats, task: Task, thresholds: Sequence[float | None] = ()) -> NDArray[np.generic]:
     """The answers to rows of probabilities (N, C). thresholds: of each label; None: it is never given."""
-    if task == "single_label":
+    if task == "regression":
+        return proba[:, 0]
+    if task != "multi_label":
         return np.asarray(proba.argmax(axis=1))
     least = [np.inf if each is None else each for each in thresholds] or EVEN
     return np.asarray(proba >= least)
 
 
+def scale_of(y: NDArray[np.generic]) -> Scale:
+    """The scale on which the numbers y (N,) have mean 0 and deviation 1; of other labels, none."""
+    if task_of(y) != "regression":
+        return UNSCALED
+    values = y.astype(np.float64)
+    return Scale(float(values.mean()), float(values.std()) or 1.0)
+
+
+def on_scale(y: NDArray[np.generic], scale: Scale) -> NDArray[np.generic]:
+    """What a network is to answer for the labels y: numbers on their scale, float32, all others as they are."""
+    if task_of(y) != "regression":
+        return y
+    return ((y.astype(np.float64) - scale.mean) / scale.deviation).astype(np.float32)
+
+
+def in_units(logits: Floats, scale: Scale) -> Floats:
+    """What logits on a scale are as numbers."""
+    return np.asarray(scale.mean + scale.deviation * logits)
+
+
 def right_rows(y_true: NDArray[np.generic], answers: NDArray[np.generic]) -> Flags:
-    """(N,) whether a row's answer is right: of several labels, all of them."""
+    """(N,) whether a row's answer is right: of several labels, all of them. Not for numbers."""
     same = y_true == answers
     return np.asarray(same if same.ndim == 1 else same.all(axis=1))
 

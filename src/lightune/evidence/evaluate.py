@@ -12,7 +12,7 @@ import numpy as np
 
 from lightune.data.batching import Encoder, Labelled, Tokens
 from lightune.errors import GateError
-from lightune.evidence.decisions import decide, probabilities, task_of
+from lightune.evidence.decisions import ONE_LABEL, Readout
 from lightune.evidence.score import TABLES, score_all
 from lightune.hardware import Hardware, is_out_of_memory
 from lightune.records import Evaluation
@@ -97,31 +97,28 @@ def evaluate(
     more_metrics: Sequence[str] = (),
     *,
     seed: int,
-    temperature: float = 1.0,
-    thresholds: Sequence[float | None] = (),
+    readout: Readout = ONE_LABEL,
     advance: Callable[[int], None] = lambda n_tokens: None,
 ) -> Evaluation:
-    """Scores of `model` on labelled rows by all metrics of their task, and more; seed: of the bootstrap intervals.
-
-    temperature: what logits are divided by; thresholds: of several labels a row, from which on each is given.
-    """
+    """Scores of `model` on labelled rows by all metrics of their task, and more; seed: of the bootstrap intervals."""
     started = time.monotonic()
     outputs = predict(model, encoder, rows.tokens, hardware, advance)
-    y_true, task = rows.y, task_of(rows.y)
-    proba = probabilities(outputs.logits / temperature, task)
-    answers = decide(proba, task, thresholds)
+    y_true, proba = rows.y, readout.probabilities(outputs.logits)
+    answers = readout.answers(proba)
     seconds = time.monotonic() - started
-    scores = score_all(y_true, proba, answers, names=[*TABLES[task], *more_metrics], seed=seed)
+    scores = score_all(y_true, proba, answers, names=[*TABLES[readout.task], *more_metrics], seed=seed)
     confusion = count_answers(y_true, answers, proba.shape[1])
     speed = rows.n_tokens / seconds
     return Evaluation(y_true, proba, answers, scores, confusion, seconds, speed, outputs.embeddings)
 
 
 def count_answers(y_true: Ints, answers: NDArray[np.generic], n_classes: int) -> list[list[int]]:
-    """Rows of each class (C, C) by the answer to them, or, of several labels a row, by label (C, 4).
+    """Rows of each class (C, C) by the answer to them; of several labels a row, by label (C, 4); of numbers none.
 
     The four are: given and there, given but not there, not given but there, neither.
     """
+    if y_true.dtype.kind == "f":
+        return []
     if y_true.ndim == 1:
         confusion = np.zeros((n_classes, n_classes), dtype=int)
         np.add.at(confusion, (y_true, answers.astype(int)), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,23 +12,26 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lightune.data.targets import NUMBER
 from lightune.errors import GateError, UserError, near_match
 from lightune.evidence.decisions import task_of
 from lightune.evidence.metrics import METRICS, prediction_of
-from lightune.evidence.score import TABLES, paired_difference_of
+from lightune.evidence.score import MEASURES, TABLES, find, paired_difference_of
 from lightune.evidence.set_metrics import SET_METRICS
+from lightune.evidence.value_metrics import GRADE_METRICS, VALUE_METRICS
 from lightune.evidence.verdict import compare, in_words
+from lightune.legible import figures
 from lightune.recipe import Task
 
 SIGNS = {">": gt, ">=": ge, "<": lt, "<=": le}
-OUTCOMES = {  # of the verdict on two accuracies, or two F1
+FLIPPED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
+OUTCOMES = {  # of the verdict, which "better" and "worse" are about
     ">": ("better",),
     ">=": ("better", "not distinguishable"),
     "<": ("worse",),
     "<=": ("worse", "not distinguishable"),
 }
-KNOWN = SET_METRICS | METRICS
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+KNOWN = GRADE_METRICS | VALUE_METRICS | SET_METRICS | METRICS
 FORM = re.compile(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*")
 
 
@@ -94,22 +98,26 @@ class Given(Protocol):
 def shortfall(
     required: Requirement, y_true: np.ndarray, ours: Given, others: Mapping[str, Given], *, seed: int
 ) -> str:
-    """Why it is not so, "" if it is. ours and others: on the same rows; y_true: class ids (N,) or label sets (N, C).
+    """Why it is not so, "" if it is. ours and others: on the same rows; y_true: as for `score_all`.
 
     Against a number the value itself counts. Against others' answers > and < ask for a difference beyond chance,
-    >= and <= for none to the contrary: of what the verdict compares (accuracy, or F1 of several labels a row) by the
-    verdict, of other metrics by the paired 95 % interval.
+    >= and <= for none to the contrary: of what the verdict compares (accuracy, F1 of several labels a row, the mean
+    error of numbers) by the verdict, of other metrics by the paired 95 % interval.
     """
-    metric, holds = TABLES[task_of(y_true)][required.metric], SIGNS[required.sign]
+    task, holds = task_of(y_true), SIGNS[required.sign]
+    metric = find(required.metric, task)
+    write = figures if math.isinf(metric.high) else _share
     if obstacle := metric.obstacle(y_true, ours.proba.shape[1]):
         return f"{required.metric} has no value here ({obstacle})"
     if isinstance(required.than, float):
         value = metric.compute(y_true, prediction_of(metric, ours.proba, ours.answers))
-        return "" if holds(value, required.than) else f"{required.metric} is {value:.4f}"
-    if required.metric == ("accuracy" if y_true.ndim == 1 else "f1_micro"):
+        return "" if holds(value, required.than) else f"{required.metric} is {write(value)}"
+    if required.metric == MEASURES[task]:
         theirs = {name: other.answers for name, other in others.items()}
         comparison = compare(y_true, ours.answers, theirs, seed=seed)[required.than]
-        met = comparison.outcome in OUTCOMES[required.sign]
+        met = (
+            comparison.outcome in OUTCOMES[required.sign if metric.direction == "higher" else FLIPPED[required.sign]]
+        )
         return "" if met else in_words(required.than, comparison, len(y_true))
     other = others[required.than]
     pairs = (ours.proba, ours.answers), (other.proba, other.answers)
@@ -118,7 +126,12 @@ def shortfall(
     end = gain.low if required.sign in (">", "<=") else gain.high
     if holds(end, 0):
         return ""
-    return f"the difference is {gain.value:+.4f} (95 % CI {gain.low:+.4f} to {gain.high:+.4f})"
+    told = [write(each, sign="+") for each in (gain.value, gain.low, gain.high)]
+    return f"the difference is {told[0]} (95 % CI {told[1]} to {told[2]})"
+
+
+def _share(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.4f}"
 
 
 def keep(records: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -80,10 +80,10 @@ def markdown_table(metrics: Mapping[str, Metric] | None = None) -> str:
 
 
 def _table_cells(metric: Metric) -> list[str]:
-    high = "∞" if math.isinf(metric.high) else f"{metric.high:g}"
+    low, high = (f"{end:g}".replace("inf", "∞") for end in (metric.low, metric.high))
     own = "a test inverted" if metric.interval else "bootstrap over rows"
     interval = "Wilson" if metric.is_proportion else own
-    facts = [metric.direction, f"{metric.low:g} to {high}", metric.needs, interval, metric.applies]
+    facts = [metric.direction, f"{low} to {high}", metric.needs, interval, metric.applies]
     return [metric.summary, *facts, metric.source]
 
 

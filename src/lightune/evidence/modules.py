@@ -85,7 +85,8 @@ def _module_class(name: str, metric: Metric, n_classes: int, task: Task) -> type
 
         def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
             given = np.asarray(predictions)
-            prediction = prediction_of(metric, given) if given.ndim == 2 and task == "single_label" else given
+            is_of_classes = given.ndim == 2 and task not in ("multi_label", "regression")
+            prediction = prediction_of(metric, given) if is_of_classes else given
             return {name: metric.compute(np.asarray(references), prediction)}
 
     LocalMetric.__name__ = name  # Evaluate names a module after its class
@@ -93,13 +94,15 @@ def _module_class(name: str, metric: Metric, n_classes: int, task: Task) -> type
 
 
 def _features(metric: Metric, n_classes: int, task: Task) -> list[datasets.Features]:
-    """The forms of input that the module takes: class ids if they will do, and probabilities; or label sets."""
+    """The forms of input that the module takes: class ids if they will do, and probabilities; label sets; numbers."""
     from datasets import ClassLabel, Features, List, Value
 
     if task == "multi_label":
         kind = "bool" if metric.needs == "labels" else "float64"
         flags = List(Value("int64"), length=n_classes)
         return [Features(predictions=List(Value(kind), length=n_classes), references=flags)]
+    if task == "regression":
+        return [Features(predictions=Value("float64"), references=Value("float64"))]
     ids = ClassLabel(num_classes=n_classes)
     proba = List(Value("float64"), length=n_classes)
     forms = [ids, proba] if metric.needs == "labels" else [proba]

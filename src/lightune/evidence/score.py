@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -11,7 +12,7 @@ import numpy as np
 
 from lightune.errors import UserError, near_match
 from lightune.evidence.decisions import decide, task_of
-from lightune.evidence.metrics import HEADLINE, METRICS, Metric, find_metric, headline, prediction_of
+from lightune.evidence.metrics import HEADLINE, METRICS, Metric, headline, prediction_of
 from lightune.evidence.modules import as_module, hub_row
 from lightune.evidence.set_metrics import SET_HEADLINE, SET_METRICS
 from lightune.evidence.statistics import (
@@ -22,6 +23,7 @@ from lightune.evidence.statistics import (
     weighted_confusions,
     wilson,
 )
+from lightune.evidence.value_metrics import GRADE_HEADLINE, GRADE_METRICS, VALUE_HEADLINE, VALUE_METRICS
 from lightune.recipe import Task
 from lightune.records import Score
 
@@ -31,14 +33,29 @@ SLOW_RESAMPLES = 200  # the most without a vectorised form: scikit-learn needs m
 Draw = TypeVar("Draw")
 
 
-TABLES: dict[Task, Mapping[str, Metric]] = {"single_label": METRICS, "multi_label": SET_METRICS}
+TABLES: dict[Task, Mapping[str, Metric]] = {
+    "single_label": METRICS,
+    "ordinal": ChainMap(GRADE_METRICS, METRICS),
+    "multi_label": SET_METRICS,
+    "regression": VALUE_METRICS,
+}
+HEADLINES: dict[Task, tuple[str, ...]] = {
+    "single_label": HEADLINE,
+    "ordinal": GRADE_HEADLINE,
+    "multi_label": SET_HEADLINE,
+    "regression": VALUE_HEADLINE,
+}
+MEASURES: dict[Task, str] = {  # what the verdict compares
+    "single_label": "accuracy",
+    "ordinal": "accuracy",
+    "multi_label": "f1_micro",
+    "regression": "mae",
+}
 
 
 def headline_of(task: Task, class_sizes: Sequence[int] = ()) -> tuple[str, ...]:
     """What tables and cards show, the most telling first."""
-    if task == "multi_label":
-        return SET_HEADLINE
-    return headline(class_sizes) if class_sizes else HEADLINE
+    return headline(class_sizes) if task == "single_label" and class_sizes else HEADLINES[task]
 
 
 def score_all(
@@ -54,7 +71,8 @@ def score_all(
 
     names: rows of the task's table, and "hub:NAME" for a metric of the Hugging Face Hub.
     y_true (N,) int in [0, C), proba (N, C) float, rows sum to 1; or, of several labels a row, y_true (N, C) of 0 and
-    1, proba of each label. answers: as `decide` gives them, without thresholds if not given. Intervals are Wilson's
+    1, proba of each label; or y_true (N,) float, proba (N, 1) the answers. answers: as `decide` gives them, without
+    thresholds if not given. Intervals are Wilson's
     for a proportion and the percentile bootstrap over rows for the rest: they cover the choice of test rows, not
     of the training seed, and shrink to a point when no row is wrong. `not_applicable` says what was left out, and
     why; a Hub
@@ -63,15 +81,16 @@ def score_all(
     """
     task = task_of(np.asarray(y_true))
     wanted = list(TABLES[task]) if names is None else names
-    metrics = {name: _find(name, task) for name in wanted}
+    metrics = {name: find(name, task) for name in wanted}
     y_true, proba = _checked(y_true, proba)
     answers = decide(proba, task) if answers is None else answers
-    absent = not_applicable(y_true, proba.shape[1])
-    metrics = {name: metric for name, metric in metrics.items() if name not in absent}
+    metrics = {name: metric for name, metric in metrics.items() if not metric.obstacle(y_true, proba.shape[1])}
     given = {name: prediction_of(metric, proba, answers) for name, metric in metrics.items()}
     values = {name: _value(name, metric, y_true, given[name], proba.shape[1]) for name, metric in metrics.items()}
     # a Hub metric may give NaN, as a correlation does for answers that are all the same; a row of ours may not
-    kept = {name: metric for name, metric in metrics.items() if math.isfinite(values[name]) or name in TABLES[task]}
+    kept = {
+        name: metric for name, metric in metrics.items() if math.isfinite(values[name]) or not name.startswith(HUB)
+    }
     intervals = _intervals(kept, y_true, given, proba.shape[1], seed, n_resamples)
     return {name: Score(values[name], *intervals[name]) for name in kept}
 
@@ -90,7 +109,7 @@ def paired_difference_of(
     y_true, and each one's probabilities and answers: as for `score_all`. Rows are resampled for both alike.
     Raises UserError if N == 0, the name is unknown, the metric does not apply or a probability is not a number.
     """
-    metric = _find(name, task_of(np.asarray(y_true)))
+    metric = find(name, task_of(np.asarray(y_true)))
     checked = [(*_checked(y_true, proba), answers) for proba, answers in (ours, theirs)]
     y_true, n_classes = checked[0][0], checked[0][1].shape[1]
     if reason := metric.obstacle(y_true, n_classes):
@@ -104,37 +123,48 @@ def paired_difference_of(
 def check(names: Sequence[str]) -> list[str]:
     """The same names, each once. Raises UserError for one that is neither a row of a table nor the Hub's."""
     for name in names:
-        if not name.startswith(HUB) and name in SET_METRICS:
-            continue
-        _find(name, "single_label")
+        if name.startswith(HUB) or not any(name in table for table in TABLES.values()):
+            find(name, "single_label")
     return list(dict.fromkeys(names))
 
 
-def not_applicable(y_true: np.ndarray, n_classes: int) -> dict[str, str]:
-    """The metrics that cannot be computed on these labels (N,), each with the reason."""
+def check_task(names: Sequence[str], task: Task) -> None:
+    """UserError for a metric that labels of this task do not have; the Hub's are taken as they are."""
+    for name in names:
+        if not name.startswith(HUB) and name not in TABLES[task]:
+            there = ", ".join(TABLES[task])
+            raise UserError(f"metrics: {name!r} is no metric of a {task} task. There are {there}.")
+
+
+def not_applicable(y_true: np.ndarray, n_classes: int, task: Task) -> dict[str, str]:
+    """The metrics of the task that cannot be computed on these labels (N,), each with the reason."""
     y_true = np.asarray(y_true)
-    reasons = {name: metric.obstacle(y_true, n_classes) for name, metric in TABLES[task_of(y_true)].items()}
+    reasons = {name: metric.obstacle(y_true, n_classes) for name, metric in TABLES[task].items()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _find(name: str, task: Task) -> Metric:
+def find(name: str, task: Task) -> Metric:
+    """The row of the task's table, or the Hub's metric. UserError if there is none."""
     if name.startswith(HUB):
         return hub_row(name.removeprefix(HUB))
-    if task == "single_label":
-        return find_metric(name)
-    if name not in SET_METRICS:
-        there = ", ".join(SET_METRICS)
-        raise UserError(
-            f"No metric {name!r} of several labels a row.{near_match(name, SET_METRICS)} There are: {there}."
-        )
-    return SET_METRICS[name]
+    table = TABLES["ordinal" if task == "single_label" else task]  # the labels do not tell that they are grades
+    if name not in table:
+        of = {"multi_label": " of several labels a row", "regression": " of numbers"}.get(task, "")
+        there = ", ".join(TABLES[task])
+        raise UserError(f"No metric {name!r}{of}.{near_match(name, TABLES[task])} There are: {there}.")
+    return table[name]
 
 
 def _checked(y_true: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As int64 and float64. Raises UserError for no rows or for NaN, and ValueError for a bug of ours."""
-    y_true, proba = np.asarray(y_true, dtype=np.int64), np.asarray(proba, dtype=np.float64)
+    """As int64 or, of numbers, float64. Raises UserError for no rows or for NaN, and ValueError for a bug of ours."""
+    is_numbers, proba = task_of(np.asarray(y_true)) == "regression", np.asarray(proba, dtype=np.float64)
+    y_true = np.asarray(y_true, dtype=np.float64 if is_numbers else np.int64)
     require_rows(len(y_true))
     _require_finite(proba)
+    if is_numbers:
+        if proba.shape != (len(y_true), 1):
+            raise ValueError(f"numbers {y_true.shape} for answers {proba.shape}")
+        return y_true, proba
     if y_true.ndim == 2:
         if y_true.shape != proba.shape or not np.isin(y_true, (0, 1)).all() or proba.min() < 0 or proba.max() > 1:
             raise ValueError(f"label sets {y_true.shape} of 0 and 1 for probabilities {proba.shape}")
@@ -150,7 +180,7 @@ def _require_finite(proba: np.ndarray) -> None:
     n_broken = int((~np.isfinite(proba)).any(axis=-1).sum())
     if n_broken:
         raise UserError(
-            f"The model's probabilities are not numbers for {n_broken} of {len(proba)} rows: the base's weights are "
+            f"The model's answers are not numbers for {n_broken} of {len(proba)} rows: the base's weights are "
             "damaged, 16-bit numbers overflowed, or training diverged. Check the base, set hardware.precision=fp32 "
             "(`lightune evaluate`: --precision fp32), or lower train.learning_rate."
         )

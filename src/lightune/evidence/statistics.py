@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from lightune.errors import UserError
 from lightune.records import Score
 
+N_SHUFFLES = 9_999
+LEAST_P = 1 / (N_SHUFFLES + 1)  # that so many shuffles can give
 NUMBERS_AT_ONCE = 4_000_000  # 32 MB of float64: resamples are drawn in chunks of about this size
 
 
@@ -177,6 +179,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(order))
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(raised))
     return [float(p) for p in adjusted]
+
+
+def permutation_p_value(
+    is_as_large: Callable[[np.ndarray], np.ndarray], n_rows: int, rng: np.random.Generator
+) -> float:
+    """How often chance makes as large a difference, where two answers to each of n_rows might as well be exchanged.
+
+    is_as_large (B,): whether each of B shuffles does, from (n_rows, B) of 0 and 1: whether a row's are exchanged.
+    Source: Phipson and Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39.
+    """
+    n_as_large = sum(
+        int(is_as_large(rng.integers(0, 2, (n_rows, size))).sum())
+        for size in _chunk_sizes(N_SHUFFLES, max(1, n_rows))
+    )
+    return (n_as_large + 1) / (N_SHUFFLES + 1)
 
 
 def detectable_gain(n_rows: int, changed: float, level: float = 0.95, power: float = 0.8) -> float:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from lightune.evidence.decisions import right_rows
-from lightune.evidence.set_comparison import compare_sets
-from lightune.evidence.statistics import detectable_gain, holm, mcnemar, paired_difference, require_rows
+from lightune.evidence.decisions import right_rows, task_of
+from lightune.evidence.set_comparison import SetComparison, compare_sets
+from lightune.evidence.statistics import LEAST_P, detectable_gain, holm, mcnemar, paired_difference, require_rows
+from lightune.evidence.value_comparison import ValueComparison, compare_values
+from lightune.legible import figures
 from lightune.records import Score
 
 UNTUNED = "the untuned head"
 LEVEL = 0.05  # of all comparisons of a run together
 N_RESAMPLES = 2000
 POWER = 0.8
-OF = {"accuracy": "", "f1_micro": " of F1"}  # measure -> what points are of, where that needs to be said
+OF = {"accuracy": " points", "f1_micro": " points of F1", "mae": " in mean absolute error"}  # measure -> its unit
+SAME = {  # where no row tells the two apart
+    "accuracy": "both have the same rows right",
+    "f1_micro": "both have as many wrong labels on every row",
+    "mae": "both are equally near on every row",
+}
 
 Outcome = Literal["better", "worse", "not distinguishable"]
 
@@ -32,7 +39,8 @@ class Comparison:
     detectable: the smallest true gain that would have been found four times in five, were p the smallest of all these
     comparisons; NaN where the two differ on too few rows for any.
     measure: what the gain is in; of several labels a row f1_micro, fixed and broken being rows with fewer or more
-    labels wrong than the other has, and the p-value a permutation test's.
+    labels wrong than the other has; of numbers mae, by how much it is smaller, fixed and broken being rows with a
+    nearer or further answer; the p-value is then a permutation test's.
     """
 
     gain: Score
@@ -56,11 +64,11 @@ def compare(
 ) -> dict[str, Comparison]:
     """name -> how our answers compare with the other's; seed: of the resampling.
 
-    y_true and answers: classes (N,), compared in accuracy, or label sets (N, C) of 0 and 1, in F1. Raises UserError
-    if N == 0.
+    y_true and answers: classes (N,), compared in accuracy; label sets (N, C) of 0 and 1, in F1; numbers (N,) float,
+    in mean absolute error. Raises UserError if N == 0.
     """
     require_rows(len(y_true))
-    by = _compare if y_true.ndim == 1 else _compare_sets
+    by = {"multi_label": _compare_sets, "regression": _compare_values}.get(task_of(y_true), _compare)
     level = 1 - LEVEL / max(1, len(others))  # Holm's, for the smallest of all
     compared = {name: by(y_true, ours, theirs, level, seed) for name, theirs in others.items()}
     adjusted = holm([each.p_value for each in compared.values()])
@@ -68,12 +76,24 @@ def compare(
 
 
 def _compare_sets(y_true: np.ndarray, ours: np.ndarray, theirs: np.ndarray, level: float, seed: int) -> Comparison:
+    found = compare_sets(y_true, ours, theirs, N_RESAMPLES, np.random.default_rng(seed))
+    smallest = _detectable(found, level)
+    return Comparison(found.gain, found.better, found.worse, found.p_value, found.p_value, smallest, "f1_micro")
+
+
+def _compare_values(y_true: np.ndarray, ours: np.ndarray, theirs: np.ndarray, level: float, seed: int) -> Comparison:
+    found = compare_values(y_true, ours, theirs, N_RESAMPLES, np.random.default_rng(seed))
+    smallest = _detectable(found, level)
+    return Comparison(found.gain, found.nearer, found.further, found.p_value, found.p_value, smallest, "mae")
+
+
+def _detectable(found: SetComparison | ValueComparison, level: float) -> float:
+    """By the standard error of the gain; NaN if it has none."""
     from scipy.stats import norm
 
-    found = compare_sets(y_true, ours, theirs, N_RESAMPLES, np.random.default_rng(seed))
     smallest = float((norm.ppf((1 + level) / 2) + norm.ppf(POWER)) * found.error)
-    detectable = smallest if found.error > 0 else math.nan
-    return Comparison(found.gain, found.better, found.worse, found.p_value, found.p_value, detectable, "f1_micro")
+    is_noise = found.error <= 1e-9 * abs(found.gain.value)  # all rows differ alike
+    return math.nan if is_noise else smallest
 
 
 def _compare(y_true: np.ndarray, ours: np.ndarray, others: np.ndarray, level: float, seed: int) -> Comparison:
@@ -96,35 +116,52 @@ def verdict(comparisons: Mapping[str, Comparison], titles: Mapping[str, str], n_
 
 def in_words(title: str, comparison: Comparison, n_rows: int) -> str:
     """One sentence without a full stop. title: of the other."""
-    gain = comparison.gain
+    gain, measure = comparison.gain, comparison.measure
     if comparison.outcome == "not distinguishable":
-        points = f"{_points(gain.value)} points{OF[comparison.measure]}"
-        seen = f"{points}, 95 % CI {_points(gain.low)} to {_points(gain.high)}"
+        value, low, high = _signed(measure, asdict(gain))
+        seen = f"{value}{OF[measure]}, 95 % CI {low} to {high}"
         found = f"not distinguishable from {title} on {n_rows:,} rows ({seen}, p = {comparison.p_adjusted:.2f})"
         return f"{found}; {_smallest(comparison)}"
-    low, high = sorted([gain.low, gain.high] if gain.value > 0 else [-gain.low, -gain.high])
-    found = f"{comparison.outcome} than {title} by {100 * abs(gain.value):.1f} points{OF[comparison.measure]}"
-    return f"{found} (95 % CI {100 * low:.1f} to {100 * high:.1f}); {_by_chance(comparison.p_adjusted)}"
+    ends = sorted([gain.low, gain.high] if gain.value > 0 else [-gain.low, -gain.high])
+    found = f"{comparison.outcome} than {title} by {amount(measure, abs(gain.value))}{OF[measure]}"
+    interval = " to ".join(amount(measure, end) for end in ends)
+    return f"{found} (95 % CI {interval}); {_by_chance(comparison)}"
+
+
+def amount(measure: str, gain: float, sign: str = "") -> str:
+    """A gain in its unit, without the unit's name: shares in points."""
+    return figures(gain, sign=sign) if measure == "mae" else f"{100 * gain:{sign}.1f}"
+
+
+def gain_in_words(measure: str, gain: Mapping[str, float], interval: str = "95 % CI ") -> str:
+    """'+3.1 points (95 % CI +1.9 to +4.3)', without what points are of; what an error fell by has a minus."""
+    value, low, high = _signed(measure, gain)
+    return f"{value}{'' if measure == 'mae' else ' points'} ({interval}{low} to {high})"
+
+
+def _signed(measure: str, gain: Mapping[str, float]) -> list[str]:
+    """A gain and its interval; of an error, which is to fall, by how much it rose."""
+    ends = {name: -gain[name] if measure == "mae" else gain[name] for name in ("value", "low", "high")}
+    return [amount(measure, end, "+") for end in (ends["value"], *sorted((ends["low"], ends["high"])))]
 
 
 def _smallest(comparison: Comparison) -> str:
     changed = comparison.fixed + comparison.broken
     if changed == 0:
-        return "both have the same rows right" if comparison.measure == "accuracy" else "no row has more right of one"
+        return SAME[comparison.measure]
     if math.isnan(comparison.detectable):
         return f"they differ on {changed:,} rows, too few to show any gain"
-    return (
-        f"the smallest gain that you could have seen, four times in five, is {100 * comparison.detectable:.1f} points"
+    smallest = (
+        f"{amount(comparison.measure, comparison.detectable)}{'' if comparison.measure == 'mae' else ' points'}"
     )
+    return f"the smallest gain that you could have seen, four times in five, is {smallest}"
 
 
-def _by_chance(p_value: float) -> str:
-    """A p-value as a frequency, rounded to what a reader can picture."""
-    if p_value < 1e-6:
+def _by_chance(comparison: Comparison) -> str:
+    """A p-value as a frequency, rounded down to what a reader can picture; of shuffles it has a least value."""
+    if comparison.p_adjusted < 1e-6:
         return "by chance less than once in a million"
-    digits = math.floor(math.log10(1 / p_value))
-    return f"by chance once in {round(1 / p_value, -digits):,.0f}"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
+    times = 1 / comparison.p_adjusted * (1 + 1e-9)
+    unit = 10 ** max(0, math.floor(math.log10(times)) - 1)
+    is_least = comparison.measure != "accuracy" and comparison.p_value <= LEAST_P
+    return f"by chance {'less than ' * is_least}once in {math.floor(times / unit) * unit:,}"

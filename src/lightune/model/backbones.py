@@ -73,6 +73,14 @@ class Base:
     decisions: tuple[Decision, ...]
 
 
+PROBLEM_TYPES: dict[Task, str] = {  # in the words of transformers
+    "single_label": "single_label_classification",
+    "ordinal": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
 def locate(model: str) -> Reference:
     """Finds the model the user named: an installed package's, a local folder, else a Hub id with @revision."""
     packaged = PACKAGED.get(model) or next((p for p in PACKAGED.values() if p.hub_id == model), None)
@@ -113,7 +121,7 @@ def load_base(
         model, info = AutoModelForSequenceClassification.from_pretrained(
             reference.folder,
             num_labels=len(class_names),
-            problem_type=f"{task}_classification",
+            problem_type=PROBLEM_TYPES[task],
             id2label=dict(enumerate(class_names)),
             label2id={name: i for i, name in enumerate(class_names)},
             dtype=torch.float32,

@@ -7,11 +7,15 @@ from pathlib import PureWindowsPath
 from typing import Any
 
 from lightune.artifact.contract import Contract
-from lightune.report.screen import calibration_in_words, headline_in, measure_in
+from lightune.legible import figures
+from lightune.report.screen import headline_in, measure_in, trust_in_words, units_in
 
 # of a base whose own head has another size, too
 HEAD = "num_labels=len(labels), id2label=names, ignore_mismatched_sizes=True"
-EACH_LABEL = ', problem_type="multi_label_classification"'  # without it a pipeline would take one label for all
+OF_TASK = {  # without it a pipeline would take one label for all, or a number for the logit of a label
+    "multi_label": ', problem_type="multi_label_classification"',
+    "regression": ', problem_type="regression"',
+}
 ONE_TEXT, TWO_TEXTS = '"A text to classify."', '("A first text.", "A second text.")'  # in Python
 
 
@@ -35,21 +39,27 @@ def _metadata(results: dict[str, Any], contract: Contract, is_peft: bool) -> str
         metrics=names,
         model_name=f"{data}-{contract.method}",
         eval_results=[
-            EvalResult(**where, metric_type=name, metric_value=round(results["after"][name]["value"], 4))
+            EvalResult(**where, metric_type=name, metric_value=_rounded(results["after"][name]["value"]))
             for name in names
         ],
     )
     return f"---\n{values.to_yaml()}\n---"
 
 
+def _rounded(value: float) -> float:
+    """To four decimals, and to four figures what is small or large."""
+    return round(value, 4) if 0.01 <= abs(value) < 100 else float(f"{value:.4g}")
+
+
 def _facts(results: dict[str, Any]) -> str:
+    units = units_in(results)
     rows = [
-        f"| {name} | {_score(results['before'][name])} | {_score(results['after'][name])} |"
+        f"| {name} | " + " | ".join(_score(results[when][name], name in units) for when in ("before", "after")) + " |"
         for name in headline_in(results)
         if name in results["after"]
     ]
     return f"""
-# {_kind(results)} text classifier on {results["model"]["name"]}
+# {_kind(results)} on {results["model"]["name"]}
 
 Fine-tuned with `{results["recipe"]["method"]["name"]}` by lightune {results["lightune"]}:
 {results["trainable_parameters"]:,} of {results["total_parameters"]:,} parameters were trained on
@@ -71,15 +81,19 @@ Reloaded in a fresh process, it gave the same logits within {results["proof"]["m
 
 
 def _kind(results: dict[str, Any]) -> str:
+    if results.get("task") == "regression":
+        return "Text regression model"
     n_labels = len(results["labels"])
-    return f"{n_labels}-class" if results.get("task") != "multi_label" else f"Multi-label ({n_labels} labels)"
+    kinds = {"multi_label": f"Multi-label ({n_labels} labels)", "ordinal": f"{n_labels}-grade"}
+    return kinds.get(results.get("task", ""), f"{n_labels}-class") + " text classifier"
 
 
 def _comparisons(results: dict[str, Any]) -> str:
     """What learned from the same rows, and the verdict."""
     measure = measure_in(results)
+    is_off = measure in units_in(results)
     rows = [
-        f"| {baseline['title']} | {_score(baseline['scores'][measure])} | {baseline['n_train']:,} | "
+        f"| {baseline['title']} | {_score(baseline['scores'][measure], is_off)} | {baseline['n_train']:,} | "
         f"{results['comparisons'][name]['words']} |"
         for name, baseline in results["baselines"].items()
     ]
@@ -90,7 +104,7 @@ def _comparisons(results: dict[str, Any]) -> str:
 
 def _trust(results: dict[str, Any]) -> str:
     """What its probabilities are worth, and where it is worse."""
-    lines = calibration_in_words(results["calibration"])
+    lines = trust_in_words(results)
     if results["worst_slice"]:
         lines.append(f"worst slice: {results['worst_slice']}")
     return "\n".join(f"- {line[:1].upper()}{line[1:]}." for line in lines)
@@ -101,7 +115,9 @@ def public_name(source: str, revision: str | None = None, **_: Any) -> str:
     return source if revision else PureWindowsPath(source).name  # knows both kinds of slashes
 
 
-def _score(score: dict[str, float]) -> str:
+def _score(score: dict[str, float], in_units: bool = False) -> str:
+    if in_units:
+        return f"{figures(score['value'])} ({figures(score['low'])} to {figures(score['high'])})"
     return f"{score['value']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
 
 
@@ -118,10 +134,18 @@ print(classifier.predict([{ONE_TEXT if contract.pair is None else TWO_TEXTS}]))
 ```
 
 {_plain_loading(contract, is_peft)}
-Labels, in the order of the logits: {json.dumps(contract.labels, ensure_ascii=False)}. Texts are made as
+{_outputs(contract)} Texts are made as
 {_made_as(contract)}, read up to {contract.max_tokens} tokens, and cut by `{contract.truncation}`; a pipeline cuts
 by head only, and knows neither temperature nor thresholds.
 """
+
+
+def _outputs(contract: Contract) -> str:
+    """What the numbers mean that the network puts out."""
+    if contract.scale is None:
+        return f"Labels, in the order of the logits: {json.dumps(contract.labels, ensure_ascii=False)}."
+    scale = f"{contract.scale.mean!r} + {contract.scale.deviation!r} * score"
+    return f"The network, and so a pipeline's score, is on a scale of its own: the number is {scale}."
 
 
 def _made_as(contract: Contract) -> str:
@@ -171,7 +195,7 @@ def _peft_lines(contract: Contract) -> tuple[str, str]:
 
 
 def _head(contract: Contract) -> str:
-    return HEAD + (EACH_LABEL if contract.task == "multi_label" else "")
+    return HEAD + OF_TASK.get(contract.task, "")
 
 
 def _whole_lines() -> tuple[str, str]:

@@ -9,12 +9,13 @@ from typing import Any
 from xml.etree import ElementTree as Tree
 
 from lightune.legible import visible
-from lightune.report.parts import MINUS, decimal, interval
+from lightune.report.parts import MINUS, decimal, scored
 
 WIDTH, HEIGHT = 348, 214  # of a drawing, in units that are pixels where there is room
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 36  # margins of the plot in it
 ROW = 34  # height of a row of an interval chart
-MOST_POINTS = 1200  # of a drawn line
+LETTER = 6.3  # width of a figure on an axis
+MOST_POINTS, MOST_DOTS = 1200, 600  # of a drawn line, and of a cloud of dots
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,23 @@ def around(values: Iterable[float], start: float, end: float, *, within: tuple[f
     return Scale(low, high, start, end)
 
 
-def intervals(name: str, title: str, rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
-    """A row for each (title, class, score): the value as a dot on its 95 % interval, and in figures."""
+def intervals(
+    name: str, title: str, rows: Sequence[tuple[str, str, Mapping[str, Any]]], *, in_units: bool = False
+) -> str:
+    """A row for each (title, class, score): the value as a dot on its 95 % interval, and in figures.
+
+    in_units: of any size, as labels that are numbers.
+    """
     height = TOP + ROW * len(rows) + BOTTOM
-    told = "; ".join(f"{label} {decimal(score['value'])} ({interval(score)})" for label, _, score in rows)
+    written = [scored(score, in_units=in_units) for *_, score in rows]
+    told = "; ".join(f"{row[0]} {cell.text} ({cell.note})" for row, cell in zip(rows, written, strict=True))
     svg = _svg(name, title, f"Values with 95 % intervals: {told}.", height)
     x = around([score[end] for *_, score in rows for end in ("low", "value", "high")], 10, WIDTH - 12)
     _across(svg, x, TOP + 4, height - BOTTOM, decimals(x))
-    for place, (label, look, score) in enumerate(rows):
+    for place, ((label, look, score), cell) in enumerate(zip(rows, written, strict=True)):
         y = TOP + ROW * place + 17
         _write(svg, 10, y, label)
-        _write(svg, WIDTH - 12, y, decimal(score["value"]), "end figure")
+        _write(svg, WIDTH - 12, y, cell.text, "end figure")
         ends = {"x1": x.at(score["low"]), "x2": x.at(score["high"]), "y1": y + 9, "y2": y + 9}
         _shape(svg, "line", f"interval {look}", **ends)
         _shape(svg, "circle", f"dot {look}", cx=x.at(score["value"]), cy=y + 9, r=4)
@@ -86,10 +93,10 @@ def curves(name: str, title: str, about: str, lines: Sequence[Line], *, mark: tu
     svg = _svg(name, title, about, HEIGHT)
     drawn = [(line, line.drawn()) for line in lines]
     last = max([1.0, *(x for _, points in drawn for x, _ in points)])
-    x = Scale(0, last * 1.02, LEFT, WIDTH - RIGHT)
     y = around([y for _, points in drawn for _, y in points], HEIGHT - BOTTOM, TOP + 4)
+    x = Scale(0, last * 1.02, _room(y), WIDTH - RIGHT)
     _across(svg, x, TOP + 4, HEIGHT - BOTTOM, 0, most=5, grid=False)
-    _up(svg, y)
+    _up(svg, y, x.start)
     _write(svg, WIDTH - RIGHT, HEIGHT - 5, "optimizer step", "end soft")
     if mark:
         place = x.at(mark[0])
@@ -101,15 +108,15 @@ def curves(name: str, title: str, about: str, lines: Sequence[Line], *, mark: tu
 
 
 def reliability(name: str, title: str, bins: Sequence[Mapping[str, Any]], look: str) -> str:
-    """Accuracy by confidence as bars beside the diagonal of perfect calibration, with each bar's number of rows."""
+    """Accuracy by confidence as bars beside the diagonal of perfect calibration, each with its number of answers."""
     filled = [each for each in bins if each["n"]]
     told = "; ".join(
-        f"{_bin(each)}: accuracy {decimal(each['accuracy'], 3)} of {each['n']:,} rows" for each in filled
+        f"{_bin(each)}: accuracy {decimal(each['accuracy'], 3)} of {each['n']:,} answers" for each in filled
     )
     svg = _svg(name, title, f"Accuracy by confidence. {told}.", HEIGHT + 60)
     x, y = Scale(0, 1, LEFT, WIDTH - RIGHT), Scale(0, 1, HEIGHT + 60 - BOTTOM, TOP + 4)
     _across(svg, x, y.end, y.start, 1, most=5, grid=False)
-    _up(svg, y)
+    _up(svg, y, x.start)
     for each in filled:
         width = x.at(each["high"]) - x.at(each["low"]) - 2
         place = {"x": x.at(each["low"]) + 1, "width": width, "y": y.at(each["accuracy"])}
@@ -121,10 +128,36 @@ def reliability(name: str, title: str, bins: Sequence[Mapping[str, Any]], look: 
     return _markup(svg)
 
 
+def scatter(name: str, title: str, about: str, points: Sequence[tuple[float, float]], look: str) -> str:
+    """Answers (up) by labels (across) on one scale for both, beside the line of right answers; of many, some."""
+    svg = _svg(name, title, about, HEIGHT + 60)
+    every = math.ceil(len(points) / MOST_DOTS)
+    y = around([value for point in points for value in point], HEIGHT + 60 - BOTTOM, TOP + 4)
+    x = Scale(y.low, y.high, _room(y), WIDTH - RIGHT)
+    _across(svg, x, y.end, y.start, decimals(x), most=4, grid=False)
+    _up(svg, y, x.start)
+    for label, answer in points[:: every or 1]:
+        _shape(svg, "circle", f"dot many {look}", cx=x.at(label), cy=y.at(answer), r=2)
+    _shape(svg, "line", "diagonal", x1=x.start, y1=y.start, x2=x.end, y2=y.end)
+    _write(svg, WIDTH - RIGHT, HEIGHT + 55, "label", "end soft")
+    return _markup(svg)
+
+
 def decimals(scale: Scale) -> int:
     """Digits after the point that tell the ticks of a scale apart."""
     ticks = scale.ticks()
-    return next(n for n in range(12) if len({f"{tick:.{n}f}" for tick in ticks}) == len(ticks))
+    return next((n for n in range(12) if len({f"{tick:.{n}f}" for tick in ticks}) == len(ticks)), 12)
+
+
+def _tick(value: float, digits: int) -> str:
+    """A number on an axis: with so many decimals, or with a power of ten where that is much shorter."""
+    plain, power = f"{value:,.{digits}f}", f"{value:.4g}"
+    return (power if "e" in power and len(power) < len(plain) else plain).replace("-", MINUS)
+
+
+def _room(y: Scale) -> float:
+    """Where a plot begins, to the right of the numbers on its vertical axis."""
+    return max(LEFT, 10 + LETTER * max(len(_tick(tick, decimals(y))) for tick in y.ticks(5)))
 
 
 def _bin(each: Mapping[str, Any]) -> str:
@@ -161,15 +194,17 @@ def _across(
     for tick in x.ticks(most):
         place = x.at(tick)
         _shape(svg, "line", "grid" if grid else "axis", x1=place, x2=place, y1=top if grid else bottom + 3, y2=bottom)
-        _write(svg, place, bottom + 15, f"{tick:,.{digits}f}".replace("-", MINUS), "middle soft")
+        told = _tick(tick, digits)
+        is_near_end = place + LETTER * len(told) / 2 > WIDTH
+        _write(svg, WIDTH if is_near_end else place, bottom + 15, told, f"{'end' if is_near_end else 'middle'} soft")
 
 
-def _up(svg: Tree.Element, y: Scale) -> None:
-    """The vertical axis: a line across the plot and a number for each tick."""
+def _up(svg: Tree.Element, y: Scale, left: float) -> None:
+    """The vertical axis at `left`: a line across the plot and a number for each tick."""
     digits = decimals(y)
     for tick in y.ticks(5):
-        _shape(svg, "line", "grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y.at(tick), y2=y.at(tick))
-        _write(svg, LEFT - 6, y.at(tick) + 4, decimal(tick, digits), "end soft")
+        _shape(svg, "line", "grid", x1=left, x2=WIDTH - RIGHT, y1=y.at(tick), y2=y.at(tick))
+        _write(svg, left - 6, y.at(tick) + 4, _tick(tick, digits), "end soft")
 
 
 def _draw_line(svg: Tree.Element, line: Line, places: Sequence[tuple[float, float]]) -> None:

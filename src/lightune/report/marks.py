@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
-from lightune.legible import visible
+from lightune.legible import figures, visible
 from lightune.records import Attribution, Word
 from lightune.report.parts import MINUS
 
 # of the strongest word in its text, from which on a word is marked; a text whose words all say next to nothing is
-# held against a weight of FAINT, which changes a probability by 6 points at most
+# held against a weight of FAINT, which changes a probability by 6 points at most; of numbers, in their deviations
 MARKED, FAINT = 0.15, 0.25
 MOST_TOLD = 5  # words for and against, in a sentence
 LONG, END = 160, 60  # characters of a piece that was not read, and of its ends that are shown
@@ -21,7 +22,8 @@ LONG, END = 160, 60  # characters of a piece that was not read, and of its ends 
 class Piece:
     """Some of a text.
 
-    weight: of a marked word, in log-odds; share: that in terms of the strongest word, from -1 to 1; 0 is not marked.
+    weight: of a marked word, in log-odds or the unit of a number; share: that in terms of the strongest word, from -1
+    to 1; 0 is not marked.
     """
 
     text: str
@@ -48,7 +50,8 @@ def pieces(found: Attribution) -> list[Piece]:
 
 
 def _pieces(found: Attribution) -> Iterator[Piece]:
-    strongest = max([FAINT, *(abs(word.weight) for word in found.words if word.weight is not None)])
+    faint = FAINT * (found.deviation or 1.0)
+    strongest = max([faint, *(abs(word.weight) for word in found.words if word.weight is not None)])
     end, was_read = 0, True
     for word in found.words:
         is_read = word.weight is not None
@@ -78,26 +81,30 @@ def told(found: Attribution, minus: str = MINUS) -> str:
     """'for positive: lovely +2.10; against it: but -0.31': the strongest words of each side."""
     weighed = [(word, word.weight) for word in found.words if word.weight is not None]
     ordered = sorted(weighed, key=lambda each: -abs(each[1]))
-    sides = {
-        f"for {found.label}": [each for each in ordered if each[1] > 0],
-        "against it": [each for each in ordered if each[1] < 0],
-    }
-    written = {side: [_named(found.text, *each, minus) for each in some[:MOST_TOLD]] for side, some in sides.items()}
+    up, down = ("for more", "for less") if found.deviation else (f"for {found.label}", "against it")
+    sides = {up: [each for each in ordered if each[1] > 0], down: [each for each in ordered if each[1] < 0]}
+    write = partial(_signed, minus=minus, is_number=bool(found.deviation))
+    written = {side: [_named(found.text, *each, write) for each in some[:MOST_TOLD]] for side, some in sides.items()}
     return "; ".join(f"{side}: {', '.join(words) or 'nothing'}" for side, words in written.items())
 
 
 def balance(found: Attribution, minus: str = MINUS) -> str:
     """What the words sum up to, from where to where, and how exactly."""
-    ends = f"log-odds {_signed(found.log_odds, minus)}, {_signed(found.blank, minus)} for a blank text"
-    exact = f"but for {abs(found.gap):.2f} ({found.gap_share:.1%} of all weights, {found.n_steps} steps)"
-    is_idle = found.blank > found.log_odds / 2 > 0
+    write = partial(_signed, minus=minus, is_number=bool(found.deviation))
+    what = f"the number {figures(found.log_odds)}, {figures(found.blank)}".replace("-", minus)
+    if not found.deviation:
+        what = f"log-odds {write(found.log_odds)}, {write(found.blank)}"
+    ends = f"{what} for a blank text"
+    gap = figures(abs(found.gap)) if found.deviation else f"{abs(found.gap):.2f}"
+    exact = f"but for {gap} ({found.gap_share:.1%} of all weights, {found.n_steps} steps)"
+    is_idle = not found.deviation and found.blank > found.log_odds / 2 > 0
     hint = "; a blank text has this label nearly as much, so the words say little" if is_idle else ""
     return f"{ends}; the words make up the difference {exact}{hint}"
 
 
-def _named(text: str, word: Word, weight: float, minus: str) -> str:
-    return f"{visible(text[word.start : word.end])} {_signed(weight, minus)}"
+def _named(text: str, word: Word, weight: float, write: Callable[[float], str]) -> str:
+    return f"{visible(text[word.start : word.end])} {write(weight)}"
 
 
-def _signed(value: float, minus: str) -> str:
-    return f"{value:+.2f}".replace("-", minus)
+def _signed(value: float, minus: str, *, is_number: bool) -> str:
+    return (figures(value, sign="+") if is_number else f"{value:+.2f}").replace("-", minus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from lightune.artifact.finished import FinishedRun
 from lightune.evidence.metrics import METRICS, Metric
 from lightune.evidence.score import TABLES
 from lightune.evidence.verdict import UNTUNED
-from lightune.report.charts import Line, curves, intervals, reliability
+from lightune.report.charts import MOST_DOTS, Line, curves, intervals, reliability, scatter
 from lightune.report.parts import (
     NOTHING,
     Block,
@@ -28,10 +29,11 @@ from lightune.report.parts import (
     percent,
     scored,
     short,
+    signed,
     table,
 )
 from lightune.report.pictures import TITLES, dev_measure, moving_mean, row_shares
-from lightune.report.screen import headline_in, measure_in, seeds_in_words
+from lightune.report.screen import headline_in, intervals_in_words, seeds_in_words, units_in
 
 MOST_MATRIX_CLASSES, MOST_BESIDE = 12, 4  # of a matrix, and of two side by side
 MOST_CONFUSED = 20
@@ -63,11 +65,18 @@ def _trained(results: Mapping[str, Any]) -> Table:
         "data": f"{data['source']}, text {data['text']!r}, label {data['label']!r}",
         "test data": data["test"] or "held out of the same data; shares no text with the training rows",
         "rows": rows,
-        "classes": f"{len(results['labels'])}: {_some(results['labels'])}",
+        "classes": _classes(results),
         "reloads": f"{'yes' if proof['passed'] else 'no'}: {reloaded} (at most {proof['tolerance']:.1e} may be)",
         "made by": f"lightune {results['lightune']}",
     }
     return facts("What was trained on what", values, ("what", "value"))
+
+
+def _classes(results: Mapping[str, Any]) -> str:
+    if results.get("task") == "regression":
+        return "none: the labels are numbers"
+    ordered = ", in this order" if results.get("task") == "ordinal" else ""
+    return f"{len(results['labels'])}{ordered}: {_some(results['labels'])}"
 
 
 def _some(labels: Sequence[str], most: int = 12) -> str:
@@ -79,23 +88,29 @@ def scores(run: FinishedRun) -> list[Block]:
     results, rivals = run.results, classifiers(run)
     first, metrics = headline_in(results), TABLES[results.get("task", "single_label")]
     names = [name for name in first if any(name in found for _, _, found in rivals)]
-    rows = [[Cell(title), *(scored(found.get(name)) for name in names)] for title, _, found in rivals]
-    rising = [name for name in names if metrics[name].direction == "higher"]
+    units = units_in(results)
+    rows = [
+        [Cell(title), *(scored(found.get(name), in_units=name in units) for name in names)]
+        for title, _, found in rivals
+    ]
+    is_drawn = "lower" if units else "higher"  # of numbers the errors, whose size says something
     drawn = [
         intervals(
-            f"score-{name}", heading(name, metrics).text, [(t, look, s[name]) for t, look, s in rivals if name in s]
+            f"score-{name}",
+            heading(name, metrics).text,
+            [(title, look, found[name]) for title, look, found in rivals if name in found],
+            in_units=name in units,
         )
-        for name in rising
+        for name in names
+        if metrics[name].direction == is_drawn
     ]
     caption = f"Scores on {results['n_test']:,} test rows, with 95 % intervals"
-    figure = Figure(f"{caption}; higher is better", drawn)
+    figure = Figure(f"{caption}; {is_drawn} is better", drawn)
     heads = [Cell("classifier"), *(heading(name, metrics) for name in names)]
     missing = [
         Text(f"No {name}: {why}.", "note") for name, why in results.get("not_applicable", {}).items() if name in first
     ]
-    seeds, measure = results.get("seeds"), measure_in(results)
-    told = seeds_in_words(seeds, measure, results["after"][measure]) if seeds else ""
-    spread = [Text(f"{told[:1].upper()}{told[1:]}.")] if seeds else []
+    spread = [Text(f"Over several seeds, {seeds_in_words(results)}.")] if results.get("seeds") else []
     return [figure, table(caption, heads, rows), *missing, *spread, _comparisons(results)]
 
 
@@ -128,13 +143,16 @@ def _comparisons(results: Mapping[str, Any]) -> Table:
     columns = ["against", "the tuned classifier is", "it alone right", "the other alone right", "p, adjusted"]
     caption = "Paired comparisons of accuracy: McNemar's exact test, adjusted by Holm's method"
     if results.get("task") == "multi_label":
-        columns[2:4] = ["rows it has more right of", "rows the other has more right of"]
+        columns[2:4] = ["rows with fewer wrong labels", "rows with more"]
         caption = "Paired comparisons of F1 micro: a permutation test, adjusted by Holm's method"
+    elif results.get("task") == "regression":
+        columns[2:4] = ["rows it is nearer on", "rows the other is nearer on"]
+        caption = "Paired comparisons of the mean absolute error: a permutation test, adjusted by Holm's method"
     return table(caption, [*columns, "training rows"], rows)
 
 
 def learning(run: FinishedRun) -> list[Block]:
-    """Training loss and dev accuracy over the steps."""
+    """Training loss, and how good the answers to dev rows were, over the steps."""
     results = run.results
     curve, dev = results.get("curve", []), results.get("dev_curve", [])
     if not curve:
@@ -160,24 +178,32 @@ def _loss_curve(curve: Sequence[Mapping[str, Any]]) -> str:
 def _dev_curve(dev: Sequence[Mapping[str, Any]], best_step: int) -> str:
     name = dev_measure(dev)
     points = [(point["step"], point[name]) for point in dev]
-    told = "; ".join(f"step {step:,}: {decimal(value, 3)}" for step, value in points)
+    write = signed if name == "mae" else partial(decimal, digits=3)
+    told = "; ".join(f"step {step:,}: {write(value)}" for step, value in points)
     title = f"dev {TITLES[name]}"
     return curves("dev", title, f"{told}.", [Line(points, "dev", has_dots=True)], mark=(best_step, "kept"))
 
 
 def _dev_table(results: Mapping[str, Any]) -> list[Table]:
     name = dev_measure(results["dev_curve"])
+    write = signed if name == "mae" else decimal
     rows = [
-        [number(f"{each['step']:,}"), number(decimal(each[name])), number(decimal(each["loss"]))]
+        [number(f"{each['step']:,}"), number(write(each[name])), number(decimal(each["loss"]))]
         for each in results["dev_curve"]
     ]
     caption = f"Evaluations on {results['n_dev']:,} dev rows"
-    return [table(caption, ["step", TITLES[name], "log loss"], rows)] if rows else []
+    loss = "mean squared error, in variances" if name == "mae" else "log loss"
+    return [table(caption, ["step", TITLES[name], loss], rows)] if rows else []
 
 
 def confusion(run: FinishedRun) -> list[Block]:
-    """The matrices before and after; of many classes the pairs that are confused most; of several labels, each."""
+    """The matrices before and after; of many classes the pairs that are confused most; of several labels, each.
+
+    Of numbers, answers by labels.
+    """
     labels = run.results["labels"]
+    if run.predictions.are_numbers:
+        return _answers_by_labels(run)
     if run.results.get("by_label"):
         return [_by_label(run.results["by_label"])]
     both = {when: np.array(counts) for when, counts in run.results["confusion"].items()}
@@ -187,6 +213,20 @@ def confusion(run: FinishedRun) -> list[Block]:
     matrices = [_matrix(when, labels, counts) for when, counts in both.items()]
     shown: list[Block] = [Pair(matrices)] if len(labels) <= MOST_BESIDE else [*matrices]
     return [*shown, Text(note, "note")]
+
+
+def _answers_by_labels(run: FinishedRun) -> list[Block]:
+    found = run.predictions
+    drawn = []
+    for when in ("before", "after"):
+        points = list(zip(found.label.tolist(), found.answers(when).tolist(), strict=True))
+        score = run.results[when]
+        about = f"Mean absolute error {signed(score['mae']['value'])}"
+        about += f", R² {decimal(score['r2']['value'], 3)}." if "r2" in score else "."
+        drawn.append(scatter(f"answers-{when}", f"{when}: answers", about, points, when))
+    shown = f", of which {MOST_DOTS} at most are drawn" if len(found.label) > MOST_DOTS else ""
+    caption = f"Answers by labels of {len(found.label):,} test rows{shown}; on the line an answer is the label"
+    return [Figure(caption, drawn)]
 
 
 def _by_label(labels: Sequence[Mapping[str, Any]]) -> Table:
@@ -234,7 +274,12 @@ def _confused(labels: Sequence[str], both: Mapping[str, np.ndarray]) -> Table:
 
 
 def calibration(run: FinishedRun) -> list[Block]:
-    """Whether the probabilities can be believed: before and after temperature scaling, and what they are used for."""
+    """Whether the probabilities can be believed: before and after temperature scaling, and what they are used for.
+
+    Of numbers, whether the intervals around them can.
+    """
+    if around := run.results.get("intervals"):
+        return [Text(f"{intervals_in_words(around)[:1].upper()}{intervals_in_words(around)[1:]}.")]
     found = run.results.get("calibration")
     if not found:
         return []
@@ -247,9 +292,8 @@ def calibration(run: FinishedRun) -> list[Block]:
         )
         if found.get(bins)
     ]
-    caption = (
-        "Accuracy by confidence on the test rows; the number in a bar is its rows; the line is perfect calibration"
-    )
+    what = "answers, one for each label of each row" if run.predictions.are_sets else "rows"
+    caption = f"Accuracy by confidence; the number in a bar is its {what}; the line is perfect calibration"
     rows: list[Row] = [
         [title, scored(found["uncalibrated"].get(name)), scored(found["calibrated"].get(name))]
         for name, title in CALIBRATION.items()
@@ -303,21 +347,23 @@ def slices(run: FinishedRun) -> list[Block]:
     found = run.results.get("slices")
     if not found:
         return []
+    is_off = run.predictions.are_numbers
     rows: list[Row] = [
         [
             each["kind"],
             short(each["value"]),
             each["n"],
-            scored(each["accuracy"]),
-            number(decimal(each["others"])),
+            scored(each["score"], in_units=is_off),
+            number(signed(each["others"]) if is_off else decimal(each["others"])),
             number(p_value(each["p_adjusted"])),
             each["outcome"],
         ]
         for each in found
     ]
-    columns = ["by", "value", "rows", "accuracy", "of the others", "p, adjusted", "than the others"]
+    what = "mean absolute error" if is_off else "accuracy"
+    columns = ["by", "value", "rows", what, "of the others", "p, adjusted", "than the others"]
     worst = run.results.get("worst_slice")
     return [
         *([Text(f"Worst: {worst}.")] if worst else []),
-        table(f"Accuracy in parts of the test rows{_every_label(run)}", columns, rows),
+        table(f"{what.capitalize()} in parts of the test rows{_every_label(run)}", columns, rows),
     ]

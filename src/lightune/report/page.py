@@ -35,13 +35,21 @@ SECTIONS: dict[str, tuple[str, Callable[[FinishedRun], list[Block]]]] = {  # id 
 }
 
 
+HEADINGS_OF_NUMBERS = {  # where labels are numbers
+    "confusion": "Answers and labels",
+    "calibration": "Intervals",
+    "rows": "Rows nearer, rows further off, large mistakes",
+}
+
+
 def run_page(run: FinishedRun) -> str:
     """The page of one run; a section that this run has nothing for is left out."""
     run = without_folders(run)
     results = run.results
     title = f"{results['model']['name']} on {results['data']['source']}"
     subtitle = f"Report of the run {run.name}: {results['recipe']['method']['name']}, {results['n_train']:,} texts"
-    made = [Section(name, heading, content(run)) for name, (heading, content) in SECTIONS.items()]
+    other = HEADINGS_OF_NUMBERS if run.predictions.are_numbers else {}
+    made = [Section(name, other.get(name, heading), content(run)) for name, (heading, content) in SECTIONS.items()]
     return render(title, subtitle, [section for section in made if section.blocks])
 
 

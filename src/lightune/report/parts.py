@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lightune.legible import figures
+
 if TYPE_CHECKING:
     from lightune.report.marks import Piece
 
@@ -149,16 +151,23 @@ def decimal(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}f}".replace("-", MINUS)
 
 
+def signed(value: float) -> str:
+    """A number of any size by the figures that count, with a real minus sign."""
+    return figures(value).replace("-", MINUS)
+
+
 def interval(score: Mapping[str, Any], digits: int = 3) -> str:
     """'0.856 to 0.885', or nothing where the score has no interval."""
     ends = score.get("low"), score.get("high")
     return "" if None in ends else f"{decimal(ends[0], digits)} to {decimal(ends[1], digits)}"
 
 
-def scored(score: Mapping[str, Any] | None) -> Cell:
-    """A score over its interval; an en dash where it has no value."""
+def scored(score: Mapping[str, Any] | None, *, in_units: bool = False) -> Cell:
+    """A score over its interval; an en dash where it has no value. in_units: of any size, as labels can be."""
     if score is None:
         return Cell(NOTHING, is_number=True)
+    if in_units:
+        return Cell(signed(score["value"]), f"{signed(score['low'])} to {signed(score['high'])}", is_number=True)
     return Cell(decimal(score.get("value")), interval(score), is_number=True)
 
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightune.evidence.value_metrics import IN_UNITS
 from lightune.journal import duration
+from lightune.legible import figures
 from lightune.report.card import public_name
 from lightune.report.lettering import fit, fit_names, fonts, text_width
-from lightune.report.screen import measure_in
+from lightune.report.screen import measure_in, units_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +34,12 @@ WHEN = (("before", BEFORE, LEFT + PANEL - 56), ("after", AFTER, LEFT + PANEL))  
 TITLES = {  # metric -> its name in the picture, in the order of preference
     "f1_micro": "F1 micro",
     "accuracy": "accuracy",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "qwk": "weighted kappa",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
     "balanced_accuracy": "balanced accuracy",
     "f1_macro": "F1 macro",
     "f1_weighted": "F1 weighted",
@@ -55,7 +63,7 @@ def draw_results(results: dict[str, Any], path: Path) -> None:
 
 
 def figure(results: dict[str, Any]) -> Figure:
-    """The picture of `results`; axes by gid: scores, loss, dev_accuracy, confusion_before, …_after."""
+    """The picture of `results`; axes by gid: scores, loss, dev, confusion_before, …_after."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -64,7 +72,9 @@ def figure(results: dict[str, Any]) -> Figure:
         _draw_title(sheet, results)
         _draw_scores(sheet, results)
         _draw_curves(sheet, results)
-        draw = _draw_labels if results.get("task") == "multi_label" else _draw_confusions
+        draw = {"multi_label": _draw_labels, "regression": _draw_answers}.get(
+            results.get("task", ""), _draw_confusions
+        )
         draw(sheet, results)
     return sheet
 
@@ -123,7 +133,10 @@ def _draw_title(sheet: Figure, results: dict[str, Any]) -> None:
     first = measure_in(results)
     if first in _scores(results):
         before, after = (results[when][first]["value"] for when in ("before", "after"))
-        title = f"{TITLES[first]} {_change(before, after)}"
+        change = _change(before, after)
+        if first in units_in(results):
+            change = f"{figures(before)} → {figures(after)}"
+        title = f"{TITLES[first]} {change}"
     _write(sheet, LEFT - HEAD, HEIGHT - 33, title, size=17, weight="bold")
     _write(sheet, LEFT - HEAD, HEIGHT - 48, _facts(results), size=8.5, color=SOFT)
     verdict = fit(results["verdict"], WIDTH - 2 * (LEFT - HEAD), 8.5)
@@ -169,33 +182,48 @@ def _millions(count: int) -> str:
 # ---------------------------------------------------------------------------------------------- scores
 
 
+def _decimal(value: float) -> str:
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
 def _scores(results: dict[str, Any]) -> list[str]:
     """The headline metrics that have a finite value before and after, at most MOST_ROWS."""
     values = [{name: score["value"] for name, score in results[when].items()} for when, *_ in WHEN]
-    shown = [name for name in TITLES if all(_is_number(value.get(name)) for value in values)]
+    unlike = () if units_in(results) else IN_UNITS  # a number of classes is not drawn beside shares
+    names = [name for name in TITLES if name not in unlike]
+    shown = [name for name in names if all(_is_number(value.get(name)) for value in values)]
     return shown[: MOST_ROWS - len(_baselines(results))]
 
 
 def _baselines(results: dict[str, Any]) -> list[str]:
     """The strongest baselines, at most MOST_BASELINES, the strongest first."""
-    scores = {name: each["scores"][measure_in(results)]["value"] for name, each in results["baselines"].items()}
-    return sorted(scores, key=lambda name: -scores[name])[:MOST_BASELINES]
+    measure = measure_in(results)
+    scores = {name: each["scores"][measure]["value"] for name, each in results["baselines"].items()}
+    best_first = 1 if measure in units_in(results) else -1
+    return sorted(scores, key=lambda name: best_first * scores[name])[:MOST_BASELINES]
 
 
 def _draw_scores(sheet: Figure, results: dict[str, Any]) -> None:
-    """A row per metric: before and after as points on their 95 % intervals, the same numbers beside them."""
-    names, beaten = _scores(results), _baselines(results)
+    """A row per metric: before and after as points on their 95 % intervals, the same numbers beside them.
+
+    Where labels are numbers, those in their unit are drawn, and the others told in numbers alone.
+    """
+    names, beaten, units = _scores(results), _baselines(results), units_in(results)
     axes = _axes(sheet, LEFT, 290, PANEL - 110, 110, "scores")
-    _heading(sheet, LEFT, 416, f"Scores on {results['n_test']:,} test texts", "with 95 % intervals")
+    note = "with 95 % intervals; an error is to be small" if units else "with 95 % intervals"
+    _heading(sheet, LEFT, 416, f"Scores on {results['n_test']:,} test texts", note)
     for y, name in zip(_places(names, beaten), names, strict=True):
-        axes.plot([results[when][name]["value"] for when, *_ in WHEN], [y, y], color=FAINT, lw=2, zorder=1)
+        is_drawn = name in units or not units
+        if is_drawn:
+            axes.plot([results[when][name]["value"] for when, *_ in WHEN], [y, y], color=FAINT, lw=2, zorder=1)
         for when, colour, right in WHEN:
-            _draw_score(axes, y, results[when][name], colour)
-            _write_score(axes, y, results[when][name], right)
+            if is_drawn:
+                _draw_score(axes, y, results[when][name], colour)
+            _write_score(axes, y, results[when][name], right, write=figures if name in units else _decimal)
     for y, name in enumerate(beaten, start=1):
         score = results["baselines"][name]["scores"][measure_in(results)]
         _draw_score(axes, y, score, SOFT)
-        _write_score(axes, y, score, WHEN[0][2], SOFT)
+        _write_score(axes, y, score, WHEN[0][2], SOFT, write=figures if units else _decimal)
     if names:
         _dress_scores(sheet, axes, names, beaten, results)
     else:
@@ -212,18 +240,21 @@ def _draw_score(axes: Axes, y: float, score: dict[str, Any], colour: str) -> Non
     axes.plot([score["value"]], [y], "o", color=colour, ms=4, mew=0, zorder=3)
 
 
-def _write_score(axes: Axes, y: float, score: dict[str, Any], right: float, colour: str = INK) -> None:
+def _write_score(
+    axes: Axes,
+    y: float,
+    score: dict[str, Any],
+    right: float,
+    colour: str = INK,
+    write: Callable[[float], str] = _decimal,
+) -> None:
     """The value over its interval, with their right edge at `right` points from the left of the sheet."""
     place = ((right / WIDTH - axes.get_position().x0) / axes.get_position().width, y)
     look: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
     look |= {"ha": "right", "annotation_clip": False}
-    low, high = (_decimal(end) for end in _interval(score))
-    axes.annotate(_decimal(score["value"]), place, (0, 1), size=8.5, color=colour, **look)
+    low, high = (write(end) for end in _interval(score))
+    axes.annotate(write(score["value"]), place, (0, 1), size=8.5, color=colour, **look)
     axes.annotate(f"{low} to {high}", place, (0, -8), size=6, color=SOFT, **look)
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _interval(score: dict[str, Any]) -> tuple[float, float]:
@@ -236,8 +267,15 @@ def _interval(score: dict[str, Any]) -> tuple[float, float]:
 def _dress_scores(sheet: Figure, axes: Axes, names: list[str], beaten: list[str], results: dict[str, Any]) -> None:
     titles = [TITLES[name] for name in names]
     titles[1:1] = [f"by {name}" for name in beaten]
-    lows = [_interval(results[when][name])[0] for name in names for when, *_ in WHEN]
-    axes.set_xlim(min([0.0, *(low - 0.03 for low in lows)]), 1.03)
+    units = units_in(results)
+    if units:
+        rivals = [results["baselines"][name]["scores"][measure_in(results)] for name in beaten]
+        drawn = [results[when][name] for name in names if name in units for when, *_ in WHEN]
+        axes.set_xlim(0, 1.05 * max([1e-9, *(_interval(score)[1] for score in (*drawn, *rivals))]))
+        axes.locator_params(axis="x", nbins=4)
+    else:
+        lows = [_interval(results[when][name])[0] for name in names for when, *_ in WHEN]
+        axes.set_xlim(min([0.0, *(low - 0.03 for low in lows)]), 1.03)
     axes.set_ylim(max(3, len(titles)) - 0.4, -0.6)  # the first metric on top
     axes.set_yticks(range(len(titles)), titles, color=INK)
     axes.tick_params(axis="y", length=0)
@@ -252,10 +290,10 @@ def _dress_scores(sheet: Figure, axes: Axes, names: list[str], beaten: list[str]
 
 
 def _draw_curves(sheet: Figure, results: dict[str, Any]) -> None:
-    """Training loss (every step faint, a moving mean over it) and dev accuracy against optimizer steps."""
+    """Training loss (every step faint, a moving mean over it) and the dev rows' score against optimizer steps."""
     loss = _axes(sheet, RIGHT, 290, PANEL, 110, "loss")
     dev = loss.twinx()
-    dev.set_gid("dev_accuracy")
+    dev.set_gid("dev")
     dev.set_visible(bool(results["dev_curve"]))
     _heading(sheet, RIGHT, 416, "Learning curve", _curve_note(results))
     if results["curve"]:
@@ -266,8 +304,9 @@ def _draw_curves(sheet: Figure, results: dict[str, Any]) -> None:
 
 
 def dev_measure(dev_curve: Sequence[Mapping[str, Any]]) -> str:
-    """What the state was chosen by: accuracy, or F1 of several labels a row."""
-    return "f1_micro" if dev_curve and "f1_micro" in dev_curve[0] else "accuracy"
+    """What the state was chosen by: accuracy, F1 of several labels a row, or the mean error of numbers."""
+    point = dev_curve[0] if dev_curve else {}
+    return next((name for name in ("f1_micro", "mae") if name in point), "accuracy")
 
 
 def _curve_note(results: dict[str, Any]) -> str:
@@ -275,7 +314,8 @@ def _curve_note(results: dict[str, Any]) -> str:
     name = dev_measure(results["dev_curve"])
     if not best or not _is_number(best[0][name]):
         return ""
-    return f"best on {results['n_dev']:,} dev texts: {best[0][name]:.3f} at step {best[0]['step']:,}"
+    value = figures(best[0][name]) if name in units_in(results) else f"{best[0][name]:.3f}"
+    return f"best on {results['n_dev']:,} dev texts: {value} at step {best[0]['step']:,}"
 
 
 def _draw_loss(axes: Axes, curve: list[dict[str, Any]]) -> None:
@@ -354,6 +394,30 @@ def _draw_label_dots(axes: Axes, labels: list[dict[str, Any]]) -> None:
     axes.set_xlim(0, 1)
     axes.xaxis.grid(True, color=FAINT, lw=0.5)
     axes.tick_params(axis="y", length=0)
+
+
+# ------------------------------------------------------------------------------------ numbers
+
+
+def _draw_answers(sheet: Figure, results: dict[str, Any]) -> None:
+    """How many test texts of each part of the labels got which answers, before and after."""
+    for when, x in (("before", LEFT), ("after", RIGHT)):
+        axes = _axes(sheet, x, 52, PANEL, 176, f"answers_{when}")
+        found = results["answers"][when]
+        about = f"R² {_decimal(results[when]['r2']['value'])}" if "r2" in results[when] else ""
+        _heading(sheet, x, 238, when.capitalize(), about)
+        low, high = found["low"], found["high"]
+        counts = np.array(found["counts"])  # (K, K), a row for each part of the answers
+        look = {"cmap": _colours(), "vmin": 0, "aspect": "auto", "interpolation": "nearest", "origin": "lower"}
+        axes.imshow(np.sqrt(counts), extent=(low, high, low, high), **look)
+        axes.plot([low, high], [low, high], color=SOFT, lw=1, ls=(0, (4, 3)))
+        axes.set_xlim(low, high)
+        axes.set_ylim(low, high)
+        axes.set_xlabel("label", labelpad=2)
+        axes.set_ylabel("answer")
+        axes.locator_params(nbins=6)
+    key = "colour: how many test texts, by square root · on the line an answer is the label"
+    _write(sheet, LEFT - HEAD, 10, key, size=7, color=SOFT)
 
 
 # ------------------------------------------------------------------------------------ confusion matrices

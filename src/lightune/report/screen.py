@@ -7,19 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightune.doctor.findings import SEVERITIES, Diagnosis
-from lightune.evidence.score import headline_of
+from lightune.evidence.score import MEASURES, headline_of
+from lightune.evidence.value_metrics import IN_UNITS
+from lightune.evidence.verdict import gain_in_words
 from lightune.hardware import GIB
 from lightune.journal import Journal, duration
+from lightune.legible import figures
 from lightune.records import Rehearsal, Splits
 
 MOST_LABELS = 8  # of which a line tells something
+CHANGED = {  # what tuning did to rows, for better and for worse, by what is compared
+    "accuracy": ("rows fixed", "broken"),
+    "f1_micro": ("rows with fewer wrong labels", "with more"),
+    "mae": ("rows nearer", "further off"),
+}
 
 
 def show_plan(journal: Journal, plan: Rehearsal, splits: Splits) -> None:
     """Rows, steps, parameters, memory, and how long it will take."""
     cost = plan.estimate
     rows = f"{len(splits.train):,} training, {len(splits.dev):,} dev and {len(splits.test):,} test rows"
-    journal.say(f"  {rows}, {len(splits.class_names)} classes; {plan.n_steps:,} steps of training")
+    what = "numbers to predict" if splits.task == "regression" else f"{len(splits.class_names)} classes"
+    journal.say(f"  {rows}, {what}; {plan.n_steps:,} steps of training")
     parts = f"before {duration(cost.before)}, training {duration(cost.train)}, after {duration(cost.after)}"
     journal.say(f"  about {duration(cost.seconds)} from here ({parts}), {cost.memory / GIB:.1f} GiB of memory")
     journal.event("plan", **plan_as_dict(plan, splits))
@@ -42,8 +51,10 @@ def plan_as_dict(plan: Rehearsal, splits: Splits) -> dict[str, Any]:
     }
 
 
-def show_scores(journal: Journal, columns: dict[str, dict[str, Any]], names: Sequence[str]) -> None:
-    """A table of some metrics: column title -> metric -> value, low, high."""
+def show_scores(
+    journal: Journal, columns: dict[str, dict[str, Any]], names: Sequence[str], units: Sequence[str] = ()
+) -> None:
+    """A table of some metrics: column title -> metric -> value, low, high; units: those of any size."""
     from rich.table import Table
 
     table = Table("  metric", box=None, padding=(0, 3, 0, 0), header_style="bold")
@@ -52,7 +63,7 @@ def show_scores(journal: Journal, columns: dict[str, dict[str, Any]], names: Seq
         table.add_column("95 % interval", style="dim", no_wrap=True)
     for name in names:
         if all(name in scores for scores in columns.values()):
-            cells = [cell for scores in columns.values() for cell in _cells(scores[name])]
+            cells = [cell for scores in columns.values() for cell in _cells(scores[name], name in units)]
             table.add_row(f"  {name}", *cells)
     journal.show(table)
 
@@ -61,21 +72,17 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     """Before and after side by side, what else there is to beat, the verdict, how long it took, where it is."""
     rows = f"{results['n_test']:,} test rows that share no text with the {results['n_train']:,} for training"
     journal.say(f"\n{rows}\n")
-    show_scores(journal, {"before": results["before"], "after": results["after"]}, headline_in(results))
-    gain = results["comparisons"]["before"]
-    low, high, measure = gain["gain"]["low"], gain["gain"]["high"], measure_in(results)
-    fixed, broken = (
-        ("rows fixed", "broken") if measure == "accuracy" else ("rows with fewer wrong labels", "with more")
-    )
-    journal.say(
-        f"\n{measure} {100 * gain['gain']['value']:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f}): "
-        f"{gain['fixed']:,} {fixed}, {gain['broken']:,} {broken}\n"
-    )
+    both = {"before": results["before"], "after": results["after"]}
+    show_scores(journal, both, headline_in(results), units_in(results))
+    gain, measure = results["comparisons"]["before"], measure_in(results)
+    fixed, broken = CHANGED[measure]
+    changed = f"{gain['fixed']:,} {fixed}, {gain['broken']:,} {broken}"
+    journal.say(f"\n{measure} {gain_in_words(measure, gain['gain'])}: {changed}\n")
     show_baselines(journal, results)
-    for line in calibration_in_words(results["calibration"]):
+    for line in trust_in_words(results):
         journal.say(line)
     if results["seeds"]:
-        journal.say(seeds_in_words(results["seeds"], measure, results["after"][measure]))
+        journal.say(seeds_in_words(results))
     if results["worst_slice"]:
         journal.say(f"worst slice: {results['worst_slice']}")
     if doubts := results["label_errors"]:
@@ -91,12 +98,34 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
 
 def measure_in(results: Mapping[str, Any]) -> str:
     """What the verdict of a run compares."""
-    return "f1_micro" if results.get("task") == "multi_label" else "accuracy"
+    return MEASURES[results.get("task", "single_label")]
+
+
+def units_in(results: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics of a run that are in the unit of its labels, and so of any size."""
+    return IN_UNITS if results.get("task") == "regression" else ()
 
 
 def headline_in(results: Mapping[str, Any]) -> tuple[str, ...]:
     """The metrics of a run that tables and cards show, the most telling first."""
     return headline_of(results.get("task", "single_label"), [sum(row) for row in results["confusion"]["after"]])
+
+
+def trust_in_words(results: Mapping[str, Any]) -> list[str]:
+    """What the answers of a run are worth, by its dev rows and its test rows, a line each."""
+    if results.get("intervals"):
+        return [intervals_in_words(results["intervals"])]
+    return calibration_in_words(results["calibration"])
+
+
+def intervals_in_words(found: Mapping[str, Any]) -> str:
+    """What the interval around a number is, and how often it held the label."""
+    if found["half_width"] is None:
+        return f"no intervals: {found['n_dev']:,} dev rows are too few for a level of {found['level']:g}"
+    covered = found["covered"]
+    held = f"{100 * covered['value']:.1f} % ({100 * covered['low']:.1f} to {100 * covered['high']:.1f})"
+    width = f"the answer ± {figures(found['half_width'])}, by {found['n_dev']:,} dev rows"
+    return f"intervals of level {found['level']:g}: {width}; they hold the label of {held} of the test rows"
 
 
 def calibration_in_words(calibration: dict[str, Any]) -> list[str]:
@@ -117,14 +146,14 @@ def calibration_in_words(calibration: dict[str, Any]) -> list[str]:
     return lines
 
 
-def seeds_in_words(seeds: dict[str, Any], measure: str, first: dict[str, float]) -> str:
-    """How far trainings with other seeds are apart, beside what the choice of test rows leaves open.
-
-    first: the score of the first one.
-    """
-    values = ", ".join(f"{value:.4f}" for value in seeds["scores"][measure])
-    spread = f"{seeds['mean'][measure]:.4f} on average, standard deviation {seeds['deviation'][measure]:.4f}"
-    sampling = f"the choice of test rows leaves {first['low']:.3f} to {first['high']:.3f} open for the first"
+def seeds_in_words(results: Mapping[str, Any]) -> str:
+    """How far trainings with other seeds are apart, beside what the choice of test rows leaves open."""
+    measure, seeds = measure_in(results), results["seeds"]
+    in_units = measure in units_in(results)
+    write, first = figures if in_units else "{:.4f}".format, _cells(results["after"][measure], in_units)
+    values = ", ".join(write(value) for value in seeds["scores"][measure])
+    spread = f"{write(seeds['mean'][measure])} on average, standard deviation {write(seeds['deviation'][measure])}"
+    sampling = f"the choice of test rows leaves {first[1]} open for the first"
     return f"{measure} under {len(seeds['seeds'])} seeds: {values}; {spread}; {sampling}"
 
 
@@ -137,7 +166,7 @@ def _reached(label: str, score: dict[str, float] | None) -> str:
 
 
 def show_baselines(journal: Journal, results: dict[str, Any]) -> None:
-    """A table of what learned from the same rows: its accuracy, and how far the tuned classifier is from it."""
+    """A table of what learned from the same rows: how good it is, and how far the tuned classifier is from it."""
     from rich.table import Table
 
     if not results["baselines"]:
@@ -149,13 +178,9 @@ def show_baselines(journal: Journal, results: dict[str, Any]) -> None:
     table.add_column("the tuned one is")
     for name, baseline in results["baselines"].items():
         gain = results["comparisons"][name]
-        points = f"{100 * gain['gain']['value']:+.1f} points"
-        interval = f"{100 * gain['gain']['low']:+.1f} to {100 * gain['gain']['high']:+.1f}"
-        table.add_row(
-            f"  {baseline['title']}",
-            *_cells(baseline["scores"][measure]),
-            f"{gain['outcome']}: {points} ({interval})",
-        )
+        cells = _cells(baseline["scores"][measure], measure in units_in(results))
+        told = f"{gain['outcome']}: {gain_in_words(measure, gain['gain'], '')}"
+        table.add_row(f"  {baseline['title']}", *cells, told)
     journal.show(table)
     journal.say()
 
@@ -172,7 +197,7 @@ def show_faults(journal: Journal, diagnosis: Diagnosis, options: Mapping[str, st
     sample = " (a sample of many rows)" if diagnosis.is_of_sample() else ""
     found = "nothing that would spoil the result" if not told else f"{len(told)} to look at"
     given = {"text": diagnosis.text, "pair": diagnosis.pair, "label": diagnosis.label, **(options or {})}
-    words = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
+    words = [word for name, value in given.items() if value not in (None, "auto") for word in (f"--{name}", value)]
     command = shlex.join(["lightune", "check", diagnosis.source, *words])
     journal.say(f"  {found}{sample}; {notes} notes; all of it, with rows: {command}")
 
@@ -199,5 +224,7 @@ def show_diagnosis(journal: Journal, diagnosis: Diagnosis) -> None:
     journal.say(f"\n{told}; {duration(diagnosis.seconds)}")
 
 
-def _cells(score: dict[str, float]) -> list[str]:
+def _cells(score: dict[str, float], in_units: bool = False) -> list[str]:
+    if in_units:
+        return [figures(score["value"]), f"{figures(score['low'])} to {figures(score['high'])}"]
     return [f"{score['value']:.4f}", f"{score['low']:.3f} to {score['high']:.3f}"]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 
 from lightune.artifact.finished import FinishedRun, Predictions
-from lightune.data.label_sets import as_numbers
+from lightune.data.targets import as_numbers
 from lightune.data.values import Names
 from lightune.evidence.score import TABLES, headline_of
-from lightune.evidence.verdict import Comparison, compare, in_words
+from lightune.evidence.verdict import Comparison, amount, compare, in_words
 from lightune.recipe import flatten
 from lightune.report import parts
-from lightune.report.answers import by_confidence, rows_table
+from lightune.report.answers import by_confidence, by_most, rows_table
 from lightune.report.charts import intervals
 from lightune.report.measured import heading
 from lightune.report.page import render, without_folders
 from lightune.report.parts import Block, Cell, Figure, Row, Section, Text, number, p_value, scored, table
+from lightune.report.screen import units_in
 
 Runs = tuple[FinishedRun, FinishedRun]
 
@@ -33,7 +35,9 @@ def versus_page(one: FinishedRun, other: FinishedRun) -> str:
         Section("settings", "Settings that differ", _settings((one, other), shown)),
     ]
     if compared:
-        sections.append(Section("rows", "Rows that one of them alone has right", _rows(one, other)))
+        is_nearer = one.predictions.are_numbers
+        heading = "Rows that one of them is nearer on" if is_nearer else "Rows that one of them alone has right"
+        sections.append(Section("rows", heading, _rows(one, other)))
     return render(f"{one.name} against {other.name}", "Report of two runs", sections)
 
 
@@ -44,7 +48,9 @@ def compare_runs(one: FinishedRun, other: FinishedRun) -> tuple[Comparison | Non
     mine, its = one.predictions.in_order(), other.predictions.in_order()
     labels, task = one.results["labels"], one.results.get("task", "single_label")
     answers = (mine.label, mine.after, its.after)
-    y_true, ours, theirs = (as_numbers(Names.of(names.tolist()), labels, task) for names in answers)
+    y_true, ours, theirs = (
+        each if mine.are_numbers else as_numbers(Names.of(each.tolist()), labels, task) for each in answers
+    )
     found = compare(y_true, ours, {"other": theirs}, seed=one.results["recipe"]["seed"])
     return found["other"], ""
 
@@ -58,7 +64,7 @@ def _why_not(one: FinishedRun, other: FinishedRun) -> str:
     if not common == len(mine.rows) == len(its.rows):
         return f"of {len(mine.rows):,} and {len(its.rows):,} test rows, {common:,} are the same"
     if one.results.get("task") != other.results.get("task"):
-        return "one of them gives several labels a row"
+        return "their labels are of different kinds"
     if set(one.results["labels"]) != set(other.results["labels"]):
         return "they tell other classes apart"
     return "the same rows have other labels" if (mine.label != its.label).any() else ""
@@ -93,11 +99,11 @@ def _verdict(runs: Runs, compared: Comparison | None, why_not: str) -> list[Bloc
 def _paired(runs: Runs, compared: Comparison) -> list[Block]:
     one, other = (run.name for run in runs)
     n_rows = len(runs[0].predictions.rows)
-    gain = {"value": 100 * compared.gain.value, "low": 100 * compared.gain.low, "high": 100 * compared.gain.high}
+    value, low, high = (amount(compared.measure, end) for end in astuple(compared.gain))
     row: Row = [
         f"{one} against {other}",
         n_rows,
-        Cell(parts.decimal(gain["value"], 1), parts.interval(gain, 1), is_number=True),
+        Cell(value.replace("-", parts.MINUS), f"{low} to {high}".replace("-", parts.MINUS), is_number=True),
         compared.fixed,
         compared.broken,
         number(p_value(compared.p_value)),
@@ -105,26 +111,40 @@ def _paired(runs: Runs, compared: Comparison) -> list[Block]:
     columns = ["pair", "test rows", "gain in points", "the first alone right", "the second alone right", "p"]
     caption = "Accuracy on the same test rows, with a 95 % interval and McNemar's exact test"
     if compared.measure == "f1_micro":
-        columns[3:5] = ["rows the first has more right of", "rows the second has more right of"]
+        columns[3:5] = ["rows with fewer wrong labels of the first", "of the second"]
         caption = "F1 micro on the same test rows, with a 95 % interval and a permutation test"
+    elif compared.measure == "mae":
+        columns[2:5] = [
+            "mean absolute error smaller by",
+            "rows the first is nearer on",
+            "rows the second is nearer on",
+        ]
+        caption = "Mean absolute error on the same test rows, with a 95 % interval and a permutation test"
     return [Text(f"{one} is {in_words(other, compared, n_rows)}.", "verdict"), table(caption, columns, [row])]
 
 
 def _scores(runs: Runs) -> list[Block]:
     """The headline metrics of both after tuning."""
     found = [(run.name, look, run.results["after"]) for run, look in zip(runs, ("after", "other"), strict=True)]
-    task = runs[0].results.get("task", "single_label")
-    names = [name for name in headline_of(task) if any(name in scores for *_, scores in found)]
+    task, other = (run.results.get("task", "single_label") for run in runs)
+    units = units_in(runs[0].results)
+    same = [name for name in headline_of(task) if TABLES[task][name] is TABLES[other].get(name)]
+    names = [name for name in same if any(name in scores for *_, scores in found)]
+    if not names:
+        return [Text("They share no score: their labels are of different kinds.")]
     drawn = [
         intervals(
             f"score-{name}",
             heading(name, TABLES[task]).text,
             [(run, look, scores[name]) for run, look, scores in found],
+            in_units=name in units,
         )
         for name in names
         if all(name in scores for *_, scores in found)
     ]
-    rows = [[Cell(run), *(scored(scores.get(name)) for name in names)] for run, _, scores in found]
+    rows = [
+        [Cell(run), *(scored(scores.get(name), in_units=name in units) for name in names)] for run, _, scores in found
+    ]
     caption = "Scores after tuning, each on the run's own test rows, with 95 % intervals"
     figures: list[Block] = [Figure(caption, drawn)] if drawn else []
     return [*figures, table(caption, [Cell("run"), *(heading(name, TABLES[task]) for name in names)], rows)]
@@ -142,7 +162,7 @@ def _settings(runs: Runs, shown: Runs) -> list[Block]:
 
 
 def _rows(one: FinishedRun, other: FinishedRun) -> list[Block]:
-    """The rows that one alone has right, most confident first."""
+    """The rows that one alone has right, most confident first; of numbers, is nearer on, by most first."""
     mine, its = one.predictions.in_order(), other.predictions.in_order()
     return [
         _alone(one.name, mine, its, {one.name: mine, other.name: its}, one.texts),
@@ -153,6 +173,9 @@ def _rows(one: FinishedRun, other: FinishedRun) -> list[Block]:
 def _alone(
     name: str, right: Predictions, wrong: Predictions, both: dict[str, Predictions], texts: Mapping[int, str]
 ) -> Block:
-    places = by_confidence(right, right.right() & ~wrong.right())
     answers = {run: predictions.after for run, predictions in both.items()}
+    if right.are_numbers:
+        nearer_by = wrong.errors() - right.errors()
+        return rows_table(f"{name} is nearer", right, by_most(nearer_by, nearer_by > 0), answers, texts)
+    places = by_confidence(right, right.right() & ~wrong.right())
     return rows_table(f"{name} alone is right", right, places, answers, texts)

@@ -1,7 +1,7 @@
 """LOSSES: what a training minimises, and how classes of unequal size count in it.
 
 To add a loss, write one function `loss(logits (B, C), labels) -> (B,)` and one row in LOSSES. labels: class ids (B,)
-or, of several a row, (B, C) of 0 and 1.
+or, of several a row, (B, C) of 0 and 1; a loss OF_NUMBERS takes logits (B, 1) and numbers (B,).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightune.errors import UserError
 from lightune.model.anatomy import inside
 
 if TYPE_CHECKING:
@@ -53,7 +54,35 @@ def _each_surprise(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "focal": focal}
+def squared_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The squared distance of each answer from its number."""
+    return (logits[:, 0] - labels) ** 2
+
+
+def absolute_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The distance of each answer from its number: those that are far off count less than squared."""
+    return (logits[:, 0] - labels).abs()
+
+
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": cross_entropy,
+    "focal": focal,
+    "squared_error": squared_error,
+    "absolute_error": absolute_error,
+}
+OF_NUMBERS = ("squared_error", "absolute_error")
+
+
+def find_loss(name: str, labels: NDArray[np.generic]) -> Loss:
+    """The row of LOSSES, or for "auto" what these labels mostly take. UserError for one that does not suit them."""
+    is_numbers = labels.dtype.kind == "f"
+    if name == "auto":
+        return squared_error if is_numbers else cross_entropy
+    if (name in OF_NUMBERS) != is_numbers:
+        suited = [each for each in LOSSES if (each in OF_NUMBERS) == is_numbers]
+        what = "numbers" if is_numbers else "classes"
+        raise UserError(f"train.loss = {name!r}: not for labels that are {what}. There are {', '.join(suited)}.")
+    return LOSSES[name]
 
 
 def start_from_shares(model: nn.Module, head_modules: Sequence[str], labels: Ints) -> None:

@@ -18,16 +18,26 @@ import numpy as np
 
 from lightune.data.batching import Encoder, Labelled, Tokens, epoch_steps, within_budget
 from lightune.errors import GateError, UserError
-from lightune.evidence.decisions import best_thresholds, decide, f1_micro, probabilities, softmax, task_of
+from lightune.evidence.decisions import (
+    best_thresholds,
+    decide,
+    f1_micro,
+    in_units,
+    on_scale,
+    probabilities,
+    scale_of,
+    softmax,
+)
 from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import Hardware, to_device
 from lightune.journal import Journal
+from lightune.legible import figures
 from lightune.model.adapters import adapter_dropout_modules
 from lightune.model.anatomy import inside
 from lightune.model.engine import is_written_out
 from lightune.recipe import TrainRecipe
-from lightune.records import History, Plan
-from lightune.training.losses import LOSSES, balanced_draw, class_weights
+from lightune.records import History, Plan, Scale
+from lightune.training.losses import balanced_draw, class_weights, find_loss
 from lightune.training.recorded import Recorded, recording_pays
 
 if TYPE_CHECKING:
@@ -67,7 +77,7 @@ def train(
     n_early = n_steps - whole_steps(train_rows, recipe, n_steps)
     history = History(np.empty((len(dev_rows), 0)), n_steps=n_steps)
     loop = Loop(model, encoder, train_rows, recipe, plan, hardware, n_steps, head_modules)
-    best, clock = Best(model), Clock(plan.seconds)
+    best, clock, scale = Best(model), Clock(plan.seconds), scale_of(train_rows.y)
     log_every = max(1, n_steps // CURVE_POINTS)
     evaluate_every = max(1, round(n_steps / max(1.0, plan.epochs * recipe.evaluations)))
     losses: list[torch.Tensor] = []
@@ -95,12 +105,12 @@ def train(
             if (step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2) or is_last:
                 with clock.paused():
                     logits = predict_logits(model, encoder, dev_rows.tokens, hardware)
-                point = where | score_dev(logits, dev_rows)
+                point = where | score_dev(logits, dev_rows, scale)
                 is_last = is_last or clock.share >= 1
                 history.dev_curve.append(point)
                 journal.event("dev", **point)
                 on_log({f"dev_{name}": value for name, value in point.items() if name not in where}, step)
-                told = ", ".join(f"{name} {value:.3f}" for name, value in point.items() if name not in where)
+                told = ", ".join(f"{name} {figures(value)}" for name, value in point.items() if name not in where)
                 journal.say(f"  step {step}: dev {told}")
                 has_read_whole = reads_whole or n_early == n_steps
                 if best.offer(point, logits, counts=has_read_whole) >= recipe.patience and not is_last:
@@ -183,13 +193,9 @@ class Loop:
         self.scheduler, self.n_steps = get_scheduler(schedule, optimizer, warmup, n_steps), n_steps
         self.scaler = torch.amp.GradScaler(hardware.device, enabled=hardware.precision == "fp16")
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.y, self.loss = rows.y, LOSSES[recipe.loss]
+        self.y, self.loss = on_scale(rows.y, scale_of(rows.y)), find_loss(recipe.loss, rows.y)
         self.weights: torch.Tensor | None = None
-        if recipe.balance != "none" and rows.y.ndim == 2:
-            raise UserError(
-                f"train.balance = {recipe.balance!r}: of several labels a row none can come alone. Leave it out; "
-                f"train.loss = 'focal' gives rare labels more weight, thresholds of their own they have in any case."
-            )
+        _check_balance(recipe.balance, rows.y)
         if recipe.balance == "weights":
             self.weights = to_device(class_weights(rows.y), hardware.device)  # (C,)
         self.recorded: Recorded | None = None
@@ -260,8 +266,24 @@ class Loop:
         return (mine, world) if len(mine) else (rows[:1], 0)
 
 
+def _check_balance(balance: str, labels: NDArray[np.generic]) -> None:
+    """UserError if classes are to count alike where there are none, or where a row has several."""
+    if balance == "none":
+        return
+    if labels.ndim == 2:
+        raise UserError(
+            f"train.balance = {balance!r}: of several labels a row none can come alone. Leave it out; "
+            f"train.loss = 'focal' gives rare labels more weight, thresholds of their own they have in any case."
+        )
+    if labels.dtype.kind == "f":
+        raise UserError(f"train.balance = {balance!r}: numbers have no classes that could count alike. Leave it out.")
+
+
 class Best:
-    """The trainable parameters at the best evaluation so far: highest dev accuracy or F1, then lowest dev loss."""
+    """The trainable parameters at the best evaluation so far.
+
+    That is the one of highest dev accuracy or F1, or lowest mean error of numbers; then of lowest dev loss.
+    """
 
     def __init__(self, model: nn.Module):
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -275,7 +297,8 @@ class Best:
 
         dev_logits (N, C): of the dev rows. Returns the evaluations since the best that count.
         """
-        rank = (point.get("accuracy", point.get("f1_micro", 0.0)), -point["loss"])
+        first = -point["mae"] if "mae" in point else point.get("accuracy", point.get("f1_micro", 0.0))
+        rank = (first, -point["loss"])
         if self.rank is None or rank > self.rank:
             self.rank, self.step, self.waited, self.dev_logits = rank, int(point["step"]), 0, dev_logits
             self.state = [p.detach().clone() for p in self.parameters]
@@ -378,13 +401,17 @@ def modules_in_training(model: nn.Module, checkpointing: bool) -> list[nn.Module
     return found
 
 
-def score_dev(logits: Floats, rows: Labelled) -> dict[str, float]:
+def score_dev(logits: Floats, rows: Labelled, scale: Scale) -> dict[str, float]:
     """Accuracy and mean cross-entropy of the logits (N, C) of the dev rows.
 
-    Of several labels a row, F1 of all labels together with the thresholds that are best here.
+    Of several labels a row, F1 of all labels together with the thresholds that are best here. Of numbers, which the
+    logits tell on a scale, the mean absolute error, and on that scale the mean squared one.
     """
+    if rows.y.dtype.kind == "f":
+        errors = np.abs(in_units(logits[:, 0], scale) - rows.y)
+        return {"mae": float(errors.mean()), "loss": float(((errors / scale.deviation) ** 2).mean())}
     if rows.y.ndim == 2:
-        proba = probabilities(logits, task_of(rows.y))
+        proba = probabilities(logits, "multi_label")
         f1 = f1_micro(rows.y, decide(proba, "multi_label", best_thresholds(rows.y, proba)))
         surprise = np.logaddexp(0, np.where(rows.y == 1, -logits, logits))
         return {"f1_micro": f1, "loss": float(surprise.mean())}

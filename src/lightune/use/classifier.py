@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from lightune.data.framing import SEPARATOR, join_pair
 from lightune.errors import GateError, UserError, near_match
 from lightune.evidence.attribution import attribute, weigh_words
 from lightune.evidence.calibration import is_answered, label_sets
-from lightune.evidence.decisions import decide, probabilities
 from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import Hardware, choose_hardware, in_fp32
 from lightune.libraries import settle_libraries
@@ -46,10 +45,22 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Explanation(Attribution):
-    """How much each word of a text spoke for `label`, beside what the classifier answers."""
+class NumberPrediction:
+    """What a classifier that was trained on numbers answers.
 
-    prediction: Prediction
+    low, high: the interval that holds the true number as often as the contract says; None without one.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation(Attribution):
+    """How much each word of a text spoke for `label`, or for a larger number, beside what the classifier answers."""
+
+    prediction: Prediction | NumberPrediction
 
 
 class Classifier:
@@ -96,15 +107,17 @@ class Classifier:
             hardware = choose_hardware(device, "fp32")  # the check refused what can be written out: merged, but exact
         return cls(loaded, hardware)
 
-    def predict(self, texts: Inputs) -> list[Prediction]:
-        """One prediction per text or pair, in order.
+    def predict(self, texts: Inputs) -> list[Any]:
+        """One Prediction per text or pair, in order; a NumberPrediction where labels are numbers.
 
         UserError if `texts` is one string, or holds what this classifier does not read: it was trained on texts or
         on pairs of them.
         """
-        return self._answers(self.predict_proba(texts))
+        return [*self._answers(self._proba(_checked(texts, "predict", self.encoder.frame.n_texts)))]
 
-    def _answers(self, proba: NDArray[np.float64]) -> list[Prediction]:
+    def _answers(self, proba: NDArray[np.float64]) -> Sequence[Prediction | NumberPrediction]:
+        if self.contract.task == "regression":
+            return [self._number(value) for value in proba[:, 0].tolist()]
         if self.contract.task == "multi_label":
             return self._several(proba)
         best, abstention = proba.argmax(axis=1), self.contract.abstention
@@ -119,8 +132,14 @@ class Classifier:
             for i, sure, row in zip(best, answered, proba, strict=True)
         ]
 
+    def _number(self, value: float) -> NumberPrediction:
+        interval = self.contract.interval
+        if interval is None:
+            return NumberPrediction(value)
+        return NumberPrediction(value, value - interval.half_width, value + interval.half_width)
+
     def _several(self, proba: NDArray[np.float64]) -> list[Prediction]:
-        given = decide(proba, "multi_label", self.contract.thresholds or ())
+        given = self.contract.readout.answers(proba)
         found = []
         for row, flags in zip(proba, given, strict=True):
             members = np.flatnonzero(flags)
@@ -142,24 +161,25 @@ class Classifier:
             raise UserError(f"label {label!r}: unknown.{near_match(label, self.labels)} It knows {known}.")
         if not given:
             return []
-        predictions, spans = self._answers(self._proba(given)), self.encoder.spans(given)
-        tokens = self.encoder.tokenise(given)
-        chosen = [label or max(each.probabilities, key=each.probabilities.__getitem__) for each in predictions]
-        ids = [self.labels.index(name) for name in chosen]
-        task, temperature = self.contract.task, self.contract.temperature
-        found = attribute(self.model, self.encoder, tokens, ids, self.hardware, task=task, temperature=temperature)
+        proba, spans = self._proba(given), self.encoder.spans(given)
+        predictions, tokens = self._answers(proba), self.encoder.tokenise(given)
+        ids = proba.argmax(axis=1).tolist() if label is None else [self.labels.index(label)] * len(given)
+        readout = self.contract.readout
+        found = attribute(self.model, self.encoder, tokens, ids, self.hardware, readout)
+        deviation = readout.scale.deviation if readout.task == "regression" else 0.0
         return [
             Explanation(
                 text.replace(SEPARATOR, "|"),
-                name,
+                self.labels[i],
                 weigh_words(text, where, each.weights),
                 each.log_odds,
                 each.blank,
                 each.gap,
                 each.n_steps,
-                prediction,
+                deviation,
+                prediction=prediction,
             )
-            for text, name, where, each, prediction in zip(given, chosen, spans, found, predictions, strict=True)
+            for text, i, where, each, prediction in zip(given, ids, spans, found, predictions, strict=True)
         ]
 
     def _label_set(self, proba: NDArray[np.float64]) -> list[str] | None:
@@ -171,8 +191,11 @@ class Classifier:
     def predict_proba(self, texts: Inputs) -> NDArray[np.float64]:
         """Probabilities (N, C), columns in the order of `labels`; rows sum to 1 unless a text can have several.
 
-        GateError if an answer is no number, as where numbers of 16 bits are too short for a network.
+        UserError where labels are numbers, which have none; GateError if an answer is no number, as where those of 16
+        bits are too short for a network.
         """
+        if self.contract.task == "regression":
+            raise UserError("this classifier answers in numbers, which have no probabilities. Use predict.")
         return self._proba(_checked(texts, "predict", self.encoder.frame.n_texts))
 
     def _proba(self, given: list[str]) -> NDArray[np.float64]:
@@ -183,7 +206,7 @@ class Classifier:
         if not np.isfinite(logits).all():
             precision = self.hardware.precision
             raise GateError(f"the classifier's answers in {precision} are no numbers. Ask for precision fp32.")
-        return probabilities(logits / self.contract.temperature, self.contract.task)
+        return self.contract.readout.probabilities(logits)
 
 
 def _checked(texts: Inputs, caller: str, n_texts: int) -> list[str]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from lightune.data.framing import SEPARATOR
 from lightune.data.sources import Options
 from lightune.journal import Journal
+from lightune.legible import figures
 from lightune.libraries import is_offline
 from lightune.report.marks import Piece, balance, pieces, told
-from lightune.use.classifier import Classifier, Explanation
+from lightune.use.classifier import Classifier, Explanation, NumberPrediction, Prediction
 from lightune.use.files import load_alone, text_columns, words_of_options
 from lightune.use.inputs import open_input
 
@@ -79,10 +80,19 @@ def show(journal: Journal, found: Explanation) -> None:
     """The label, the text with its words marked, the strongest words in figures, and how exact that is."""
     console, answer = journal.console, found.prediction
     is_coloured = console.color_system is not None and not console.no_color
-    journal.say(f"{answer.label or 'no label'} {answer.score:.3f}")
+    journal.say(_in_words(answer))
     journal.show(marked(pieces(found), is_coloured=is_coloured))
     journal.say(f"  {told(found, '-')}")
     journal.say(f"  {balance(found, '-')}")
+
+
+def _in_words(answer: Prediction | NumberPrediction) -> str:
+    if isinstance(answer, Prediction):
+        return f"{answer.label or 'no label'} {answer.score:.3f}"
+    around = (
+        "" if answer.low is None or answer.high is None else f" ({figures(answer.low)} to {figures(answer.high)})"
+    )
+    return f"{figures(answer.value)}{around}"
 
 
 def marked(parts: Sequence[Piece], *, is_coloured: bool) -> Text:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from lightune.data.batching import Labelled
 from lightune.data.columns import TextColumns, choose_columns
 from lightune.data.examples import examples
 from lightune.data.framing import split_pair
-from lightune.data.label_sets import as_numbers, classes_in
 from lightune.data.sources import Options, read, training_split
+from lightune.data.targets import as_numbers, classes_in
 from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.evidence.evaluate import evaluate
@@ -20,8 +21,8 @@ from lightune.evidence.score import headline_of
 from lightune.hardware import choose_hardware, tune_process
 from lightune.journal import Journal
 from lightune.libraries import is_offline
-from lightune.report.screen import show_scores
-from lightune.use.classifier import Classifier, Prediction
+from lightune.report.screen import show_scores, units_in
+from lightune.use.classifier import Classifier, NumberPrediction, Prediction
 from lightune.use.inputs import Row, open_input, scored_split
 from lightune.use.outputs import added_columns, check_output, ending_of, free_names, open_output
 
@@ -74,13 +75,12 @@ def evaluate_file(
             labelled,
             classifier.hardware,
             seed=seed,
-            temperature=classifier.contract.temperature,
-            thresholds=classifier.contract.thresholds or (),
+            readout=classifier.contract.readout,
             advance=progress.advance,
         )
     scores = {n: {"value": s.value, "low": s.low, "high": s.high} for n, s in found.scores.items()}
     journal.say(f"\n{len(rows):,} rows of {data}\n")
-    show_scores(journal, {"score": scores}, headline_of(task))
+    show_scores(journal, {"score": scores}, headline_of(task), units_in({"task": task}))
     return {
         "data": {"source": data, "digest": corpus.digest, "split": name, "text": text, "pair": pair, "label": label},
         "task": task,
@@ -161,7 +161,9 @@ def words_of_options() -> Iterator[None]:
         raise UserError(message) from None
 
 
-def _answer(prediction: Prediction) -> Row:
+def _answer(prediction: Prediction | NumberPrediction) -> Row:
+    if isinstance(prediction, NumberPrediction):
+        return {name: value for name, value in asdict(prediction).items() if value is not None}
     probabilities = {f"p_{name}": round(p, 6) for name, p in prediction.probabilities.items()}
     sets = {} if prediction.label_set is None else {"label_set": prediction.label_set}
     return {"label": prediction.label, "score": round(prediction.score, 6)} | sets | probabilities
@@ -170,7 +172,8 @@ def _answer(prediction: Prediction) -> Row:
 def _true_label(data: str, classifier: Classifier, columns: Sequence[str]) -> str | None:
     """The column that held the class in training, if it is here; never the one that `predict` wrote."""
     label, answers = classifier.contract.label, set(added_columns(classifier))
-    answered = answers <= set(columns)
+    # a column of numbers may be called as the one that `predict` writes, where it writes no other
+    answered = answers <= set(columns) and (len(answers) > 1 or f"input_{label}" in columns)
     if answered and label in answers:
         label = f"input_{label}"
         if label not in columns:

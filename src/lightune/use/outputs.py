@@ -83,6 +83,8 @@ def _standard_output() -> Iterator[Any]:
 def added_columns(classifier: Classifier) -> list[str]:
     """What `predict` writes beside the input's own columns."""
     contract = classifier.contract
+    if contract.task == "regression":
+        return ["value"] if contract.interval is None else ["value", "low", "high"]
     sets = ["label_set"] if contract.conformal is not None or contract.task == "multi_label" else []
     return ["label", "score", *sets, *(f"p_{name}" for name in classifier.labels)]
 

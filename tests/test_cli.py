@@ -13,7 +13,9 @@ import sys
 import pytest
 
 from lightune import cli
+from lightune.journal import Journal
 from lightune.recipe import shipped_recipes
+from lightune.records import Decision
 from tests.conftest import TINY_SETTINGS
 
 
@@ -247,3 +249,16 @@ def test_a_prediction_that_is_told_to_end_leaves_nothing(tiny_run, tmp_path):
         process.terminate()
         assert process.wait(60) == 143
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_that_steers_a_terminal_reaches_it(capsys):
+    told = io.StringIO()
+    journal = Journal(told)
+    journal.say("red \x1b[31m and \u202eback\twith a tab\nand a line")
+    journal.decide(Decision("column", "\x1b[31mcol", "\u202e"))
+    journal.warn("\x07")
+    assert not set(told.getvalue()) & set("\x1b\x07\u202e")
+    assert "red \\x1b[31m and \\u202eback" in told.getvalue()
+    assert "\nand a line" in told.getvalue()
+    assert cli.main(["predict", "nope\x1b[31m", "x.csv"]) == 2
+    assert "\x1b" not in capsys.readouterr().err

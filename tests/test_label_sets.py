@@ -77,6 +77,18 @@ def test_a_row_without_any_flag_is_not_labelled():
     assert list(read_sets(pa.table(flags), "a,b", None)) == ["a", "", "", NOTHING]
 
 
+def test_empty_cells_beside_others_are_told_of():
+    flags = {"text": ["a text", "two", "three", "four"], "a": ["1", "", "1", "0"], "b": ["0", "1", None, None]}
+    _, notes = examples(pa.table(flags), text="text", label="a,b")
+    (told,) = [each for each in notes if each.what == "empty cells"]
+    assert told.why.startswith("3 cells of columns of 0 and 1")
+
+
+def test_one_column_of_0_and_1_is_no_label_set():
+    with pytest.raises(UserError, match="holds yes and no, and so one label"):
+        read_sets(pa.table({"a": ["1", "0", "1"]}), "a", None)
+
+
 @pytest.mark.parametrize("mark", ["|", ";", ","])
 def test_label_sets_are_read_from_cells_of_text_where_that_is_asked_for(mark):
     cells = [f"b {mark} a", "a", "", "b"]
@@ -379,8 +391,9 @@ def test_dev_rows_choose_temperature_and_thresholds(rng):
     logits = 3 * np.log(proba / (1 - proba))  # three times too sure, but for the noise
     found = calibrate(y_true, logits, EvidenceRecipe())
     assert found.temperature > 1.5
-    assert len(found.thresholds) == 3
+    assert (len(found.given_from), found.thresholds) == (3, ())
     precise = calibrate(y_true, logits, EvidenceRecipe(goal="precision >= 0.9"))
+    assert precise.given_from == found.given_from  # a goal holds answers back, and changes no verdict
     tempered = 1 / (1 + np.exp(-logits / precise.temperature))
     for c, threshold in enumerate(precise.thresholds):
         if threshold is not None:

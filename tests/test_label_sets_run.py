@@ -16,6 +16,7 @@ from matplotlib.text import Text
 
 import lightune
 from lightune.artifact.contract import read_contract
+from lightune.artifact.finished import read_finished
 from lightune.doctor.examine import examine
 from lightune.doctor.patient import admit
 from lightune.errors import UserError
@@ -146,6 +147,15 @@ def test_the_report_and_the_picture_show_each_label(several):
     assert (Path(several.folder) / "results.png").stat().st_size > 10_000
 
 
+def test_an_answer_is_as_sure_as_its_least_sure_label(several):
+    predictions = read_finished(several.folder).predictions
+    table = pq.read_table(Path(several.folder) / "predictions.parquet").to_pandas()
+    for place in (0, 1, 2):
+        row = table.iloc[place]
+        sure = [row[f"p_{name}"] if name in row["after"] else 1 - row[f"p_{name}"] for name in ("bad", "good")]
+        assert predictions.confidence[place] == pytest.approx(min(sure))
+
+
 def test_the_picture_holds_the_baselines_against_f1(several):
     results = copy.deepcopy(several.results)
     scores = results["baselines"]["tfidf"]["scores"]
@@ -182,8 +192,14 @@ def test_a_goal_of_precision_sets_the_threshold_of_each_label(rows, tiny_bert, t
     found = train(rows, tiny_bert, tmp_path / "run", 'evidence.goal="precision >= 0.95"', no_baselines=True)
     goal = found.results["calibration"]["goal"]
     assert goal["what"] == "precision >= 0.95"
-    assert list(goal["thresholds"].values()) == read_contract(tmp_path / "run" / "adapter").thresholds
+    assert list(goal["thresholds"].values()) == read_contract(tmp_path / "run" / "adapter").abstention.thresholds
     assert all(score is None or score["high"] >= 0.95 for score in goal["reached"].values())
+    assert found.results["after"]["f1_micro"]["value"] > 0.9  # scores and verdict are without it
+    classifier = lightune.Classifier.load(found.folder)
+    least = classifier.contract.abstention.thresholds
+    for each in classifier.predict(["the lamp is awful here", "a useful kettle , i think again"]):
+        told = zip(each.probabilities.items(), least, strict=True)
+        assert sorted(each.label_set) == [name for (name, p), t in told if t is not None and p >= t]
 
 
 def test_several_columns_of_0_and_1_are_labels(rows, tiny_bert, tmp_path):

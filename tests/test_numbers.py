@@ -65,6 +65,34 @@ def test_a_column_of_measured_numbers_can_be_the_label_by_its_name():
     assert not is_measured([])
 
 
+def test_under_regression_a_column_of_numbers_is_found_and_a_wrong_cell_named(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "\n".join(["text,score,shop", *(f"a text of {i},{i * 7},web" for i in range(60)), "more,inf,web"])
+    )
+    with pytest.raises(UserError, match="column 'score': holds what is no number to learn: 'inf' in 1 rows"):
+        prepare(DataRecipe(source=str(path), task="regression"))
+    path.write_text("\n".join(["text,low,shop", *(f"a text of {i},{i * 7},web" for i in range(60))]))
+    assert prepare(DataRecipe(source=str(path), task="regression")).label == "low"
+    path.write_text("\n".join(["text,low,high", *(f"a text of {i},{i * 7},{i}" for i in range(60))]))
+    with pytest.raises(UserError, match=r"could be any of \['low', 'high'\]"):
+        prepare(DataRecipe(source=str(path), task="regression"))
+
+
+def test_numbers_without_a_task_are_told_of_it():
+    cells = [str(i * 7) for i in range(60)]
+    found, _ = examples(column(cells), text="text", label="score")
+    with pytest.raises(UserError, match="To predict them as numbers: --task regression"):
+        split(found, None, seed=0)
+
+
+def test_few_rows_are_split_whatever_their_numbers():
+    cells = [f"{i / 3:.3f}" for i in range(12)]
+    found, _ = examples(column(cells), text="text", label="score", task="regression")
+    made = split(found, None, seed=0, train_rows=3, dev_rows=2, test_rows=2, task="regression")
+    assert (len(made.train), len(made.dev), len(made.test)) == (3, 2, 2)
+
+
 def test_numbers_are_one_label_however_they_are_written():
     found, notes = examples(column(["4", "4.0", "04", "2.50", "-0"]), text="text", label="score", task="regression")
     assert found.labels == ["4", "4", "4", "2.5", "0"]
@@ -76,12 +104,14 @@ def test_numbers_are_one_label_however_they_are_written():
 @pytest.mark.parametrize(
     ("cells", "task", "message"),
     [
-        (["1.5", "2,5", "3.5"], "regression", r"'2,5' \(1 rows\)\. A decimal comma has to be a point\."),
+        (["1.5", "2,5", "3.5"], "regression", r"'2,5' in 1 rows\. Write a point for a decimal comma"),
+        (["1", "2e200", "3"], "regression", r"'2e200' in 1 rows\. Give them in another unit"),
+        (["1", "2e-30", "3"], "regression", "Give them in another unit"),
         (["1", "nan", "2"], "regression", "'nan'"),
         (["1", "1e999", "2"], "regression", "'1e999'"),
         (["1", "1_000", "2"], "regression", "'1_000'"),
         (["low", "high", "low"], "ordinal", "'low'"),
-        (["2", "2.0", "2"], "regression", "has a single class"),
+        (["2", "2.0", "2"], "regression", "has a single number: '2' in all 3 rows"),
     ],
 )
 def test_what_is_no_number_is_named(cells, task, message):
@@ -449,6 +479,22 @@ def test_the_doctor_does_not_look_for_classes_among_numbers(tmp_path):
     assert not {"rare_classes", "label_twins", "giveaway_token"} & {each.check for each in diagnosis.findings}
     for name in ("rare_classes", "label_twins", "label_errors", "giveaway_column"):
         assert diagnosis.left_out[name] == "labels are numbers"
+
+
+def test_the_doctor_finds_labels_that_are_no_numbers_and_those_far_from_all_others(tmp_path):
+    path, other = tmp_path / "rows.csv", tmp_path / "test.csv"
+    lines = [f"a text about the number {i} of things,{i / 7:.3f}" for i in range(200)]
+    lines[3], lines[50], lines[60] = "one text,NaN", "two texts,1e15", "three texts,99999"
+    path.write_text("\n".join(["text,score", *lines]))
+    other.write_text("text,score\nanother text altogether,good\n")
+    diagnosis = check(path, test=other, task="regression", model=None)
+    found = {each.check: each for each in diagnosis.findings}
+    assert (found["not_numbers"].severity, found["not_numbers"].count) == ("error", 3)
+    assert found["not_numbers"].rows == {"train": [3, 50], "test": [0]}
+    assert found["far_numbers"].rows == {"train": [60]}
+    assert "98 % lie in" in found["far_numbers"].what
+    as_classes = check(path, label="score", model=None, task="single_label")
+    assert not {"not_numbers", "far_numbers"} & {each.check for each in as_classes.findings}
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,18 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jsonschema
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import lightune
 from lightune.artifact.contract import read_contract
+from lightune.cli import main
 from lightune.errors import UserError
 from lightune.journal import Journal
 from lightune.report.pictures import figure
@@ -115,7 +118,9 @@ def test_words_are_weighed_in_the_labels_unit(priced):
     explain_texts(priced.folder, ["the lamp is awful here"], journal=Journal(told))
     assert "for less: awful -" in told.getvalue()
     assert "log-odds" not in told.getvalue()
-    with pytest.raises(UserError, match="label 'positive': unknown"):
+    with pytest.raises(UserError, match="label 3: this classifier answers in numbers"):
+        classifier.explain(["the lamp"], 3)
+    with pytest.raises(UserError, match="label 'positive': this classifier answers in numbers"):
         classifier.explain(["the lamp"], "positive")
 
 
@@ -212,6 +217,47 @@ def test_a_metric_of_another_task_is_refused_before_the_work(rows, tiny_bert, tm
         with pytest.raises(UserError, match=f"metrics: '{name}' is no metric of a"):
             lightune.run(str(rows), label=label, settings=settings, output=str(tmp_path / "a"), journal=Journal(told))
         assert "Loading the model" not in told.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda table: table.slice(0, 5), r"holds 5 rows, results\.json tells of \d+"),
+        (lambda table: table.drop_columns(["row"]), r"lacks the columns \['row'\]"),
+        (
+            lambda table: table.set_column(3, "after", pa.array([float("nan")] * len(table))),
+            "answers that are no numbers",
+        ),
+    ],
+)
+def test_damaged_answers_are_refused(damage, message, priced, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(priced.folder, copy)
+    pq.write_table(damage(pq.read_table(copy / "predictions.parquet")), copy / "predictions.parquet")
+    with pytest.raises(UserError, match=message):
+        make_report(copy)
+
+
+def test_texts_and_a_second_run_may_come_after_options(priced, capsys, tmp_path):
+    assert main(["explain", priced.folder, "--device", "cpu", "the lamp is awful here"]) == 0
+    assert "for less: awful" in capsys.readouterr().out
+    page = str(tmp_path / "both.html")
+    assert main(["report", priced.folder, "-o", page, priced.folder]) == 0
+    assert "(second)" in Path(page).read_text()
+    with pytest.raises(SystemExit):
+        main(["evaluate", priced.folder, "--data", "a.csv", "more.csv"])
+    with pytest.raises(SystemExit):
+        main(["report", priced.folder, "-o", page, priced.folder, priced.folder])
+
+
+def test_labels_of_another_kind_are_named(priced, tmp_path):
+    path = tmp_path / "words.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"a text {i}", "price": "good"}) for i in range(9)))
+    with pytest.raises(UserError, match="holds what is no number to learn: 'good' in 9 rows"):
+        evaluate_file(priced.folder, str(path), journal=Journal(io.StringIO()))
+    path.write_text("\n".join(json.dumps({"text": f"a text {i}", "price": ["good"]}) for i in range(9)))
+    with pytest.raises(UserError, match="holds several labels a row; this classifier was trained on one each"):
+        evaluate_file(priced.folder, str(path), journal=Journal(io.StringIO()))
 
 
 def test_grades_and_numbers_share_no_error(priced, rows, tiny_bert, tmp_path):

@@ -778,3 +778,11 @@ def test_a_forked_process_tokenises_alone(monkeypatch):
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reader, 10) == b"false"
+
+
+def test_names_in_a_card_stay_text():
+    from lightune.report.card import _plain
+
+    assert (
+        _plain("<script> [x](y) `a` *b* |c| \u202ed") == "&lt;script> \\[x\\](y) \\`a\\` \\*b\\* \\|c\\| \\\\u202ed"
+    )

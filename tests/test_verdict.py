@@ -188,7 +188,7 @@ def test_worse_is_said_plainly():
 def test_what_cannot_be_told_apart_says_what_could_have_been():
     words = in_words("TF-IDF", comparison(0.005, 22, 20, 0.874), 400)
     assert words == (
-        "not distinguishable from TF-IDF on 400 rows (+0.5 points, 95 % CI -0.7 to +1.7, p = 0.87); "
+        "not distinguishable from TF-IDF on 400 rows (+0.5 points, 95 % CI -0.7 to +1.7, adjusted p = 0.87); "
         "the smallest gain that you could have seen, four times in five, is 3.8 points"
     )
     assert in_words("x", comparison(0, 0, 0, 1.0), 9).endswith("; both have the same rows right")

@@ -96,7 +96,8 @@ def check(
     if fix and target is not None:
         changes = repair.repair(patient, symptoms, target, checks=names)
         told = ", ".join(f"{count:,} rows {change}" for change, count in changes.items())
-        journal.say(f"{target}: {told or 'nothing had to be changed'}; each change is in {target.name}.changes.jsonl")
+        said = f"{told}; each change is in {target.name}.changes.jsonl" if told else "nothing had to be changed"
+        journal.say(f"{target}: {said}")
     elif target is not None:
         with written(target) as (part,):
             write_json(part, diagnosis.model_dump())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from lightune import __version__
 from lightune.errors import GateError, LightuneError, UserError, near_match
+from lightune.legible import printable
 
 if TYPE_CHECKING:
     from lightune.journal import Journal
@@ -37,6 +38,17 @@ class Parser(argparse.ArgumentParser):
         words = message.split() if unknown else []
         wrong = next((word.strip("':") for word in words if word.startswith(("--", "'"))), "")
         self.exit(2, f"{self.prog}: {message}.{near_match(wrong, self._words())} See {self.prog} --help\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but what may be left out, such as texts, may also come after options."""
+        parsed, rest = self.parse_known_args(args, namespace)
+        late, many = getattr(parsed, "late", ("", False))
+        is_free = late and not getattr(parsed, late) and (many or len(rest) == 1)
+        if rest and is_free and not any(word.startswith("-") for word in rest):
+            setattr(parsed, late, rest if many else rest[0])
+        elif rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return parsed
 
     def _words(self) -> set[str]:
         """Every command and option, those of the commands included."""
@@ -90,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.call(arguments)
     except LightuneError as error:
-        print(f"lightune: {error}", file=sys.stderr)
+        print(f"lightune: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("lightune: interrupted; no run was published and no file replaced", file=sys.stderr)
@@ -182,7 +194,9 @@ def _add_predict(commands: Any) -> None:
 
 def _add_explain(commands: Any) -> None:
     summary = "show how much each word of a text spoke for its label"
-    add = _command(commands, "explain", _explain, summary).add_argument
+    command = _command(commands, "explain", _explain, summary)
+    command.set_defaults(late=("texts", True))
+    add = command.add_argument
     add("run", metavar="RUN", help="folder of a run, or its adapter folder")
     add("texts", nargs="*", metavar="TEXT", help="a text each; without one standard input, one text a line")
     add("--label", metavar="LABEL", help="what the words speak for or against (default: the predicted label)")
@@ -191,7 +205,9 @@ def _add_explain(commands: Any) -> None:
 
 def _add_report(commands: Any) -> None:
     summary = "make the page of a finished run again, or one that compares two runs"
-    add = _command(commands, "report", _report, summary).add_argument
+    command = _command(commands, "report", _report, summary)
+    command.set_defaults(late=("other", False))
+    add = command.add_argument
     add("run", metavar="RUN", help="folder of a run")
     add("other", nargs="?", metavar="RUN_B", help="another run, to compare the first one with")
     add("-o", "--output", metavar="FILE", help="default: RUN/report.html; of two runs report-vs-RUN_B.html here")

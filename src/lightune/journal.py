@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lightune.legible import printable
 from lightune.records import Decision
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Journal:
 
     def say(self, text: str = "") -> None:
         """A line for the reader; not markup, whatever it contains."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
 
     def show(self, renderable: Any) -> None:
         """A rich table or rule."""
@@ -99,16 +100,17 @@ class Journal:
     def warn(self, text: str) -> None:
         """Something the user should look at; the run goes on."""
         self.event("warning", text=text)
-        self.console.print(f"warning: {text}", style="yellow", markup=False)
+        self.console.print(f"warning: {printable(text)}", style="yellow", markup=False)
 
     def decide(self, *decisions: Decision) -> None:
         """Prints and keeps choices that were made for the user."""
         for decision in decisions:
             self.decisions.append(decision)
             self.event("decision", what=decision.what, choice=decision.choice, why=decision.why)
-            self.console.print(f"  {decision.what}: ", markup=False, end="")
-            self.console.print(decision.choice, markup=False, style="bold", end="")
-            self.console.print(f"  ({decision.why})" if decision.why else "", markup=False, style="dim")
+            what, choice, why = map(printable, (decision.what, decision.choice, decision.why))
+            self.console.print(f"  {what}: ", markup=False, end="")
+            self.console.print(choice, markup=False, style="bold", end="")
+            self.console.print(f"  ({why})" if why else "", markup=False, style="dim")
 
     @contextmanager
     def phase(self, name: str, title: str) -> Iterator[None]:

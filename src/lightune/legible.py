@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # the Unicode categories of what has no letter of its own
@@ -14,6 +15,11 @@ def visible(text: str) -> str:
         character.encode("unicode_escape").decode() if unicodedata.category(character) in UNSEEN else character
         for character in text
     )
+
+
+def printable(text: str) -> str:
+    """The same for a terminal, where lines may end and tabs may be."""
+    return "".join(part if part in "\n\t" else visible(part) for part in re.split(r"([\n\t])", text))
 
 
 def in_a_line(text: str, most: int) -> str:

@@ -99,7 +99,7 @@ class Contract(BaseModel):
         1.0, description="logits are divided by it before the softmax or sigmoid", gt=0, allow_inf_nan=False
     )
     thresholds: list[float | None] | None = Field(
-        None, description="multi_label: lowest probability with which each label is given; null: never"
+        None, description="multi_label: lowest probability with which each label is given, where there is no goal"
     )
     abstention: Abstention | None = Field(None, description="without it every text gets a label")
     conformal: Conformal | None = Field(None, description="without it no sets are given")
@@ -177,8 +177,8 @@ def make_contract(
         if calibration.half_width is not None:
             values["interval"] = Interval(level=calibration.level, half_width=calibration.half_width)
     elif task == "multi_label":
-        values["thresholds"] = list(calibration.thresholds)
-    elif calibration.goal:
+        values["thresholds"] = list(calibration.given_from)
+    if calibration.goal:
         values["abstention"] = Abstention(goal=str(calibration.goal), thresholds=list(calibration.thresholds))
     if calibration.level is not None and calibration.set_threshold is not None:
         values["conformal"] = Conformal(level=calibration.level, threshold=calibration.set_threshold)

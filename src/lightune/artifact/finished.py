@@ -122,8 +122,11 @@ def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
     import pyarrow.parquet as pq
 
     others = list(results["baselines"])
+    wanted = ["row", "label", "before", "after", *others]
     try:
-        table = pq.read_table(path, columns=["row", "label", "before", "after", *others])
+        if lacking := [name for name in wanted if name not in pq.read_schema(path).names]:
+            raise LookupError(f"lacks the columns {lacking}")
+        table = pq.read_table(path, columns=wanted)
         is_numbers, are_sets = (results.get("task") == task for task in ("regression", "multi_label"))
         kind = np.float64 if is_numbers else object
         names = {key: np.array(table.column(key).to_pylist(), dtype=kind) for key in table.column_names[1:]}
@@ -136,6 +139,10 @@ def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
             else:
                 confidence = np.maximum(confidence, p)
         rows = table.column("row").to_numpy()
+        if len(rows) != results["n_test"]:
+            raise LookupError(f"holds {len(rows):,} rows, {RESULTS} tells of {results['n_test']:,}")
+        if is_numbers and not all(np.isfinite(each).all() for each in names.values()):
+            raise LookupError("holds answers that are no numbers")
     except (OSError, pa.ArrowException, LookupError) as error:
         raise UserError(f"{path}: cannot be read ({error}). {_AGAIN}") from None
     answers = {key: names[key] for key in others}

@@ -40,7 +40,7 @@ from lightune.data.targets import as_labels
 from lightune.doctor.findings import Finding
 from lightune.evidence.baselines import Answer, title_of
 from lightune.evidence.calibration import Calibration, is_answered, label_sets, reliability, tempered
-from lightune.evidence.decisions import right_rows, task_of
+from lightune.evidence.decisions import decide, right_rows, task_of
 from lightune.evidence.gate import Given, Requirement, shortfall
 from lightune.evidence.score import TABLES, not_applicable, score_all
 from lightune.evidence.set_metrics import as_pairs
@@ -296,7 +296,7 @@ def _by_label(splits: Splits, evidence: Evidence) -> list[LabelRecord]:
             f1=_f1(*after[i]),
             f1_before=_f1(*before[i]),
         )
-        for i, (label, threshold) in enumerate(zip(splits.class_names, evidence.calibration.thresholds, strict=True))
+        for i, (label, threshold) in enumerate(zip(splits.class_names, evidence.calibration.given_from, strict=True))
         for right, wrong, missed, _ in [after[i]]
     ]
 
@@ -310,6 +310,7 @@ def _goal(found: Calibration, after: Evaluation, labels: Sequence[str]) -> GoalR
         return None
     y_true, proba, answer = after.y_true, after.proba, after.answers
     if y_true.ndim == 2:
+        answer = decide(proba, "multi_label", found.thresholds)
         given = {label: _share(y_true[answer[:, c], c].astype(bool)) for c, label in enumerate(labels)}
         return GoalRecord(
             what=str(found.goal),

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lightune.data.label_sets import is_label_lists, label_columns
-from lightune.data.targets import is_measured
+from lightune.data.targets import is_measured, is_number
 from lightune.errors import UserError, near_match
+from lightune.recipe import Task
 from lightune.records import Decision
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ PAIR_NAMES = (
 _SAMPLE_ROWS = 10_000
 _MAX_CLASSES = 300
 _MAX_LABEL_CHARS = 60  # on average; longer cells are texts
+_MOSTLY = 0.75  # numbers in a column that is to hold numbers
 _NEAR = 0.8  # a text column within 80 % of the longest is as long
 _HOW = "Set data.text and data.label (--text, --label) to the columns that hold the text and the class."
 
@@ -51,14 +53,21 @@ class _Profile:
     mean_chars: float
     example: str
     is_measured: bool  # many different numbers, some with a fraction
+    is_numeric: bool  # nearly all are numbers, and few enough are not to be mistakes
 
 
 def choose_columns(
-    table: pa.Table, *, text: str | None, label: str | None, pair: str | None = None
+    table: pa.Table,
+    *,
+    text: str | None,
+    label: str | None,
+    pair: str | None = None,
+    task: Task | Literal["auto"] = "auto",
 ) -> tuple[str, str, list[Decision], str | None]:
     """The text column (or template), the label column, the reason for each that was not given, and the second text.
 
     pair: of the second text, likewise; without it, and without a text, two columns with the names of a pair are one.
+    task: where it is regression, a label column holds numbers.
     Raises UserError if a given one is not there or cannot be used, or if the others leave no clear choice.
     """
     if text is None or label is None:
@@ -69,7 +78,7 @@ def choose_columns(
     profiles = _profiles(table)
     decisions = []
     if label is None:
-        label, decision = _pick_label(table, [p for p in profiles if p.name not in given])
+        label, decision = _pick_label(table, [p for p in profiles if p.name not in given], task)
         decisions.append(decision)
     if text is None:
         text, pair, decision = _pick_texts(table, [p for p in profiles if p.name not in (label, *given)], pair)
@@ -214,6 +223,7 @@ def _profile(name: str, column: pa.ChunkedArray) -> _Profile:
         sum(map(len, cells)) / n,
         cells[0][:60] if cells else "",
         is_measured(cells),
+        bool(cells) and sum(map(is_number, map(str.strip, cells))) >= _MOSTLY * len(cells),
     )
 
 
@@ -243,7 +253,9 @@ def _shorten(names: Iterable[str]) -> list[str]:
 # The choice
 
 
-def _pick_label(table: pa.Table, profiles: list[_Profile]) -> tuple[str, Decision]:
+def _pick_label(table: pa.Table, profiles: list[_Profile], task: str) -> tuple[str, Decision]:
+    if task == "regression":
+        return _pick_numbers(table, [p for p in profiles if p.is_numeric])
     named = sorted((p for p in profiles if _is_named_label(p)), key=lambda p: _rank(p.name, LABEL_NAMES))
     lists = [name for name in table.column_names if is_label_lists(table, name)]
     if not named and len(lists) == 1:
@@ -257,6 +269,20 @@ def _pick_label(table: pa.Table, profiles: list[_Profile]) -> tuple[str, Decisio
     why += "; named like a label" if named else "; the only column with few, short, repeated values"
     why += f"; also possible: {', '.join(also)}" if also else ""
     return best.name, Decision("label column", best.name, why)
+
+
+def _pick_numbers(table: pa.Table, profiles: list[_Profile]) -> tuple[str, Decision]:
+    """The column of numbers, the one named like a label where there are several."""
+    ranked = sorted(profiles, key=lambda p: _rank(p.name, LABEL_NAMES))
+    named = [p for p in ranked if _rank(p.name, LABEL_NAMES) < 1000]
+    if not ranked or (len(ranked) > 1 and not named):
+        what = f"the label could be any of {[p.name for p in ranked]}" if ranked else "no column holds numbers"
+        raise UserError(f"{what}. Columns: {_describe(_profiles(table))}. {_HOW}")
+    also = [p.name for p in ranked if p != ranked[0]]
+    why = "named like a label" if named else "the only column of numbers"
+    return ranked[0].name, Decision(
+        "label column", ranked[0].name, why + (f"; also: {', '.join(also)}" if also else "")
+    )
 
 
 def _is_named_label(profile: _Profile) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lightune.data.columns import check_label, check_texts, template, unusable
 from lightune.data.framing import SEPARATOR
-from lightune.data.label_sets import NOTHING, members, read_sets, written
+from lightune.data.label_sets import NOTHING, empty_flags, members, read_sets, written
 from lightune.data.scratch import CHUNK_ROWS, gathered
 from lightune.data.targets import classes_in, find_task, read_numbers
 from lightune.data.values import Names, Numbers, Texts
@@ -64,9 +64,14 @@ def examples(
     decisions += [] if pair is None else _separators(table, used)
     names, notes = READ[task](labels.take(kept), label, class_names)
     if len(names.counts() if task == "regression" else classes_in(names, task)) < fewest_classes:
+        what = "number" if task == "regression" else "class"
         raise UserError(
-            f"column {label!r} has a single class: {names[0]!r} in all {len(names):,} rows. "
-            f"Add rows of another class, or set data.label to another column."
+            f"column {label!r} has a single {what}: {names[0]!r} in all {len(names):,} rows. "
+            f"Add rows of another {what}, or set data.label to another column."
+        )
+    if n_empty := empty_flags(table, label):
+        decisions.append(
+            Decision("empty cells", "no", f"{n_empty:,} cells of columns of 0 and 1, beside others filled in")
         )
     return Examples(Texts.of_column(texts, kept), names, Numbers(kept)), decisions + notes
 

@@ -73,9 +73,23 @@ def read_sets(table: pa.Table, label: str, class_names: Sequence[str] | None) ->
         return Names.of(
             ["" if each is None else written(_name(label, value, ids) for value in each) for each in lists]
         )
+    if not {(cell or "").strip().lower() for cell in cells} - {*YES, *NO}:
+        raise UserError(
+            f"column {label!r}: holds yes and no, and so one label. Name several such columns, with commas between "
+            f"them, or leave data.task out (--task)."
+        )
     between = next((mark for mark in IN_CELLS if any(mark in (cell or "") for cell in cells)), IN_CELLS[0])
     parts = [[part.strip() for part in (cell or "").split(between)] for cell in cells]
     return Names.of([written(_name(label, part, {}) for part in each if part) for each in parts])
+
+
+def empty_flags(table: pa.Table, label: str) -> int:
+    """How many cells of several columns of 0 and 1 are missing in rows that have others."""
+    columns = label_columns(table, label)
+    if len(columns) < 2:
+        return 0
+    is_missing = np.stack([_flags(table, name) == MISSING for name in columns], axis=1)
+    return int(is_missing[~is_missing.all(axis=1)].sum())
 
 
 def _name(label: str, value: object, ids: Mapping[int, str]) -> str:

@@ -63,7 +63,9 @@ def prepare(recipe: DataRecipe) -> Prepared:
     corpus = _read(recipe.source, recipe)
     train_name = training_split(corpus)
     table = corpus.tables[train_name]
-    text, label, decisions, pair = choose_columns(table, text=recipe.text, label=recipe.label, pair=recipe.pair)
+    text, label, decisions, pair = choose_columns(
+        table, text=recipe.text, label=recipe.label, pair=recipe.pair, task=recipe.task
+    )
     rows = Decision("rows", f"{table.num_rows:,}", f"{recipe.source}, split {train_name}")
     task, given = find_task(table, label, recipe.task), corpus.class_names.get(label)
     source, dropped = examples(table, text=text, label=label, class_names=given, pair=pair, task=task)

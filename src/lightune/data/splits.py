@@ -269,7 +269,9 @@ def _take(pool: Pool, places: Places, wanted: int, key: str) -> tuple[Places, Pl
     by_class, sizes = _by_class(pool, places)
     counts = _proportions(sizes, wanted)
     if sum(counts.values()) < 1:
-        raise UserError(f"{key}: {len(places)} rows of {len(sizes)} classes are too few to split.")
+        numbers = all(NUMBER.fullmatch(name) for name in sizes)
+        hint = " To predict them as numbers: --task regression." if numbers and len(sizes) > 2 else ""
+        raise UserError(f"{key}: {len(places)} rows of {len(sizes)} classes are too few to split.{hint}")
     is_taken = np.concatenate([np.arange(size) < counts[name] for name, size in sizes.items()])
     taken, rest = by_class[is_taken], by_class[~is_taken]
     # a text under two labels can straddle the cut: its other rows go nowhere

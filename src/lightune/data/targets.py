@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 VALUE = "value"  # the one output where labels are numbers to predict
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+SMALLEST, LARGEST = 1e-12, 1e12  # sizes of numbers that are learned; beyond, squares and digits get lost
 FEWEST_OF_A_SET = 10  # rows; rarer sets are drawn together when rows are split
-N_PARTS = 10  # of equally many rows by their number, in proportion to which rows are split
+N_PARTS, PART_ROWS = 10, 20  # at most, of so many rows at least by their number; rows are split in proportion
 MOST_GRADES = 20  # different numbers with a fraction that are taken for classes all the same
 SAMPLE_ROWS = 10_000
 
@@ -52,6 +53,13 @@ def is_measured(cells: Sequence[str | None]) -> bool:
     return any(not float(cell).is_integer() for cell in found)
 
 
+def is_number(name: str) -> bool:
+    """Whether it is written as a number, and is one of a size that can be learned."""
+    if not NUMBER.fullmatch(name):
+        return False
+    return float(name) == 0 or SMALLEST <= abs(float(name)) <= LARGEST
+
+
 def as_written(value: float) -> str:
     """A number in the one way in which all like it are written: "4" for 4.0 and "04"."""
     return repr(value + 0.0).removesuffix(".0")
@@ -59,15 +67,15 @@ def as_written(value: float) -> str:
 
 def read_numbers(labels: Names, label: str) -> Names:
     """The labels, which are numbers, each in one way of writing it. UserError for one that is none."""
-    odd = {name: n for name, n in labels.counts().items() if not NUMBER.fullmatch(name) or np.isinf(float(name))}
+    odd = {name: n for name, n in labels.counts().items() if not is_number(name)}
     if odd:
-        shown = ", ".join(f"{name!r} ({n:,} rows)" for name, n in list(odd.items())[:5])
-        comma = any(NUMBER.fullmatch(name.replace(",", ".")) for name in odd)
-        hint = " A decimal comma has to be a point." if comma else ""
-        raise UserError(
-            f"column {label!r}: {len(odd):,} different labels are no numbers: {shown}.{hint} Correct them, empty "
-            f"these cells, or set data.task to single_label."
-        )
+        shown = ", ".join(f"{name[:40]!r} in {n:,} rows" for name, n in list(odd.items())[:5])
+        hint = "Correct them, or empty these cells"
+        if any("," in name and NUMBER.fullmatch(name.replace(",", ".")) for name in odd):
+            hint = "Write a point for a decimal comma, and nothing between thousands"
+        elif all(NUMBER.fullmatch(name) for name in odd):
+            hint = f"Give them in another unit: what is learned is 0, or {SMALLEST:g} to {LARGEST:g} in size"
+        raise UserError(f"column {label!r}: holds what is no number to learn: {shown}. {hint}.")
     present = set(labels.counts())
     return labels.renamed({name: as_written(float(name)) for name in labels.names if name in present})
 
@@ -110,7 +118,8 @@ def strata(labels: Names, task: Task) -> Names:
     """What rows are split in proportion by: labels; of rare label sets, that they are rare; of numbers, parts."""
     if task == "regression":
         values = _values(labels)
-        edges = np.unique(np.quantile(values, np.linspace(0, 1, N_PARTS + 1)[1:-1])) if len(values) else values
+        n_parts = max(1, min(N_PARTS, len(values) // PART_ROWS))
+        edges = np.unique(np.quantile(values, np.linspace(0, 1, n_parts + 1)[1:-1])) if len(values) else values
         return Names(np.searchsorted(edges, values).astype(np.int32), [f"part {i}" for i in range(len(edges) + 1)])
     if task != "multi_label":
         return labels

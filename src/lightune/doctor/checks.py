@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lightune.doctor import copies, giveaways, label_errors, labels, rows, truncation
+from lightune.doctor import copies, giveaways, label_errors, labels, numbers, rows, truncation
 from lightune.doctor.exam import Exam, Symptom
 from lightune.doctor.findings import Finding
 from lightune.errors import UserError, near_match
@@ -135,6 +135,18 @@ CHECKS: dict[str, Check] = {
         do="empty these cells, unless it is the name of a class",
         look=labels.missing,
         of_classes=True,
+    ),
+    "not_numbers": Check(
+        summary="Labels that are no numbers, where numbers or grades are to be predicted",
+        why="a run ends at the first of them",
+        do="correct them, or empty these cells",
+        look=numbers.unlike,
+    ),
+    "far_numbers": Check(
+        summary="Numbers to predict that are far from all others",
+        why="a few of them decide what is learned, how wide the intervals are and what the verdict is",
+        do="correct them if they are mistakes; else predict their logarithm, or leave them out and say so",
+        look=numbers.far_off,
     ),
     "single_class": Check(
         summary="Training rows of one class only, or without any label",

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from lightune.doctor.tokenised import Tokeniser
 
 ALL_ROWS, SAMPLE_ROWS = 2000, 1000  # of data that a run looks at as a whole, and of a split of more
-BY_LABEL = ("label_twins", "missing_labels", "single_class", "rare_classes", "absent_classes")  # need no text
+BY_LABEL = (
+    "label_twins",
+    "missing_labels",
+    "far_numbers",
+    "single_class",
+    "rare_classes",
+    "absent_classes",
+)  # need no text
 TOLD_BY_SPLITS = ("empty", "duplicates", "leaks", "contradictions")  # when rows are chosen and split
 NO_GLANCE = {  # what a run does not look for -> why
     **dict.fromkeys(TOLD_BY_SPLITS, "a run says what it keeps of such rows; `lightune check` names them"),

@@ -120,7 +120,7 @@ def admit(
     """
     corpus, guessed = _read(source, encoding, delimiter, offline)
     table = corpus.tables[training_split(corpus)]
-    chosen, its_label, _, second = choose_columns(table, text=text, label=label, pair=pair)
+    chosen, its_label, _, second = choose_columns(table, text=text, label=label, pair=pair, task=task)
     other = None if test is None else _read(test, encoding, delimiter, offline)[0]
     return of_corpus(corpus, other, chosen, its_label, guessed, second, task)
 

@@ -274,14 +274,16 @@ def label_sets(proba: Floats, threshold: float) -> Flags:
 class Calibration:
     """What dev rows said, of how many of them: a temperature; thresholds if there is a goal; a level of sets.
 
-    Of several labels a row there are thresholds in any case, from which on each is given. Of numbers there is a scale
-    that the logits are on, by the training rows, and half_width of the interval around an answer.
+    Of several labels a row there are also given_from, thresholds from which on each is given without a goal. Of
+    numbers there is a scale that the logits are on, by the training rows, and half_width of the interval around an
+    answer.
     """
 
     temperature: float = 1.0
     n_dev: int = 0
     goal: Goal | None = None
     thresholds: tuple[float | None, ...] = ()
+    given_from: tuple[float, ...] = ()
     level: float | None = None
     set_threshold: float | None = None
     scale: Scale = UNSCALED
@@ -289,8 +291,7 @@ class Calibration:
 
     def readout(self, task: Task) -> Readout:
         """How logits are read so; goals hold answers back later."""
-        thresholds = self.thresholds if task == "multi_label" else ()
-        return Readout(task, self.temperature, thresholds, self.scale)
+        return Readout(task, self.temperature, self.given_from, self.scale)
 
 
 def check_goals(recipe: EvidenceRecipe, task: Task) -> None:
@@ -320,11 +321,13 @@ def calibrate(
     temperature = _temperature(y_true, logits) if recipe.calibrate else 1.0
     proba = probabilities(logits / temperature, task)
     if task == "multi_label":
-        found = _label_thresholds(goal, y_true, proba) if goal else best_thresholds(y_true, proba)
-        return Calibration(temperature, len(y_true), goal, tuple(found))
+        reaching = _label_thresholds(goal, y_true, proba) if goal else []
+        return Calibration(
+            temperature, len(y_true), goal, tuple(reaching), given_from=tuple(best_thresholds(y_true, proba))
+        )
     thresholds = tuple(find_thresholds(goal, y_true, proba)) if goal else ()
     threshold = None if level is None else conformal_threshold(y_true, proba, level)
-    return Calibration(temperature, len(y_true), goal, thresholds, level, threshold)
+    return Calibration(temperature, len(y_true), goal, thresholds, level=level, set_threshold=threshold)
 
 
 def _temperature(y_true: Ints, logits: Floats) -> float:

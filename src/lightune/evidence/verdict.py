@@ -120,7 +120,9 @@ def in_words(title: str, comparison: Comparison, n_rows: int) -> str:
     if comparison.outcome == "not distinguishable":
         value, low, high = _signed(measure, asdict(gain))
         seen = f"{value}{OF[measure]}, 95 % CI {low} to {high}"
-        found = f"not distinguishable from {title} on {n_rows:,} rows ({seen}, p = {comparison.p_adjusted:.2f})"
+        found = (
+            f"not distinguishable from {title} on {n_rows:,} rows ({seen}, adjusted p = {comparison.p_adjusted:.2f})"
+        )
         return f"{found}; {_smallest(comparison)}"
     ends = sorted([gain.low, gain.high] if gain.value > 0 else [-gain.low, -gain.high])
     found = f"{comparison.outcome} than {title} by {amount(measure, abs(gain.value))}{OF[measure]}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import PureWindowsPath
 from typing import Any
 
 from lightune.artifact.contract import Contract
-from lightune.legible import figures
+from lightune.legible import figures, visible
 from lightune.report.screen import headline_in, measure_in, trust_in_words, units_in
 
 # of a base whose own head has another size, too
@@ -99,7 +100,12 @@ def _comparisons(results: dict[str, Any]) -> str:
     ]
     head = [f"| on the same rows | {measure} | training rows | the tuned one is |", "|---|---|---|---|"]
     table = [*head, *rows, ""] if rows else []
-    return "\n".join([*table, f"Verdict: {results['verdict']}."])
+    return "\n".join([*table, f"Verdict: {_plain(results['verdict'])}."])
+
+
+def _plain(text: str) -> str:
+    """Somebody's names in a line of Markdown that stay text: neither markup nor invisible."""
+    return re.sub(r"([\[\]`*|\\])", r"\\\1", visible(text)).replace("<", "&lt;")
 
 
 def _trust(results: dict[str, Any]) -> str:
@@ -107,7 +113,7 @@ def _trust(results: dict[str, Any]) -> str:
     lines = trust_in_words(results)
     if results["worst_slice"]:
         lines.append(f"worst slice: {results['worst_slice']}")
-    return "\n".join(f"- {line[:1].upper()}{line[1:]}." for line in lines)
+    return "\n".join(f"- {_plain(line[:1].upper() + line[1:])}." for line in lines)
 
 
 def public_name(source: str, revision: str | None = None, **_: Any) -> str:
@@ -143,7 +149,7 @@ by head only, and knows neither temperature nor thresholds.
 def _outputs(contract: Contract) -> str:
     """What the numbers mean that the network puts out."""
     if contract.scale is None:
-        return f"Labels, in the order of the logits: {json.dumps(contract.labels, ensure_ascii=False)}."
+        return f"Labels, in the order of the logits: {_plain(json.dumps(contract.labels, ensure_ascii=False))}."
     scale = f"{contract.scale.mean!r} + {contract.scale.deviation!r} * score"
     return f"The network, and so a pipeline's score, is on a scale of its own: the number is {scale}."
 

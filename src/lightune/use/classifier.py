@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +139,8 @@ class Classifier:
         return NumberPrediction(value, value - interval.half_width, value + interval.half_width)
 
     def _several(self, proba: NDArray[np.float64]) -> list[Prediction]:
-        given = self.contract.readout.answers(proba)
+        goal, readout = self.contract.abstention, self.contract.readout
+        given = (replace(readout, thresholds=goal.thresholds) if goal else readout).answers(proba)
         found = []
         for row, flags in zip(proba, given, strict=True):
             members = np.flatnonzero(flags)
@@ -156,9 +157,13 @@ class Classifier:
         for a label that is none, a tokenizer that does not tell where its tokens stand, and what `predict` refuses.
         """
         given = _checked(texts, "explain", self.encoder.frame.n_texts)
+        if label is not None and self.contract.task == "regression":
+            raise UserError(
+                f"label {label!r}: this classifier answers in numbers, which have no labels. Leave it out."
+            )
         if label is not None and label not in self.labels:
             known = ", ".join(map(repr, self.labels[:20]))
-            raise UserError(f"label {label!r}: unknown.{near_match(label, self.labels)} It knows {known}.")
+            raise UserError(f"label {label!r}: unknown.{near_match(str(label), self.labels)} It knows {known}.")
         if not given:
             return []
         proba, spans = self._proba(given), self.encoder.spans(given)

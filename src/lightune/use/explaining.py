@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightune.data.framing import SEPARATOR
 from lightune.data.sources import Options
+from lightune.errors import UserError
 from lightune.journal import Journal
-from lightune.legible import figures
+from lightune.legible import figures, in_a_line
 from lightune.libraries import is_offline
 from lightune.report.marks import Piece, balance, pieces, told
 from lightune.use.classifier import Classifier, Explanation, NumberPrediction, Prediction
@@ -61,10 +62,12 @@ def explain_texts(
 
 def _given(text: str, classifier: Classifier) -> str | tuple[str, str]:
     """The text; for a classifier of pairs the two in it, with a tab between them where they were typed."""
-    if classifier.contract.pair is None or not {SEPARATOR, "\t"} & set(text):
+    if classifier.contract.pair is None:
         return text
-    first, _, second = text.partition(SEPARATOR if SEPARATOR in text else "\t")
-    return first, second
+    parts = text.split(SEPARATOR if SEPARATOR in text else "\t")
+    if len(parts) != 2:
+        raise UserError(f"{in_a_line(text, 60)!r}: no pair. Write the first text, a tab, and the second text.")
+    return parts[0], parts[1]
 
 
 def _standard_input(classifier: Classifier, how: Options, journal: Journal, stack: ExitStack) -> Iterator[list[str]]:

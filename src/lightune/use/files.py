@@ -13,7 +13,7 @@ from lightune.data.columns import TextColumns, choose_columns
 from lightune.data.examples import examples
 from lightune.data.framing import split_pair
 from lightune.data.sources import Options, read, training_split
-from lightune.data.targets import as_numbers, classes_in
+from lightune.data.targets import as_numbers, classes_in, find_task
 from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.evidence.evaluate import evaluate
@@ -56,6 +56,8 @@ def evaluate_file(
         text, label, decisions, pair = choose_columns(table, text=wanted.text, label=label, pair=wanted.pair)
         names = corpus.class_names.get(label)
         task = classifier.contract.task
+        if task != "multi_label" and find_task(table, label, "auto") == "multi_label":
+            raise UserError(f"{data}: {label!r} holds several labels a row; this classifier was trained on one each.")
         rows, dropped = examples(
             table, text=text, label=label, pair=pair, class_names=names, fewest_classes=1, task=task
         )

@@ -200,6 +200,11 @@ def test_a_goal_of_precision_sets_the_threshold_of_each_label(rows, tiny_bert, t
     for each in classifier.predict(["the lamp is awful here", "a useful kettle , i think again"]):
         told = zip(each.probabilities.items(), least, strict=True)
         assert sorted(each.label_set) == [name for (name, p), t in told if t is not None and p >= t]
+    told = io.StringIO()
+    scored = evaluate_file(found.folder, str(rows), journal=Journal(told))
+    assert scored["goal"]["thresholds"] == goal["thresholds"]
+    assert "precision >= 0.95: " in told.getvalue()
+    assert "% of the rows get a label" in told.getvalue()
 
 
 def test_several_columns_of_0_and_1_are_labels(rows, tiny_bert, tmp_path):

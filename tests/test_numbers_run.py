@@ -158,6 +158,9 @@ def test_files_get_numbers_beside_their_rows(ending, priced, rows, tmp_path):
     errors = [abs(float(row["value"]) - float(row["price"])) for row in answers]
     scored = evaluate_file(priced.folder, str(rows), journal=Journal(io.StringIO()))
     assert scored["scores"]["mae"]["value"] == pytest.approx(np.mean(errors), abs=1e-6)
+    inside = [float(row["low"]) <= float(row["price"]) <= float(row["high"]) for row in answers]
+    assert scored["intervals"]["covered"]["value"] == pytest.approx(np.mean(inside))
+    assert scored["goal"] is None
     assert all(float(row["low"]) < float(row["value"]) < float(row["high"]) for row in answers)
 
 

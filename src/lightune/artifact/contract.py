@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lightune import __version__
 from lightune.data.batching import Encoder
 from lightune.errors import UserError
-from lightune.evidence.calibration import Calibration
+from lightune.evidence.calibration import Calibration, parse_goal
 from lightune.evidence.decisions import Readout
 from lightune.model.backbones import Base
 from lightune.model.methods import METHODS
@@ -98,7 +98,7 @@ class Contract(BaseModel):
     temperature: float = Field(
         1.0, description="logits are divided by it before the softmax or sigmoid", gt=0, allow_inf_nan=False
     )
-    thresholds: list[float | None] | None = Field(
+    thresholds: list[float] | None = Field(
         None, description="multi_label: lowest probability with which each label is given, where there is no goal"
     )
     abstention: Abstention | None = Field(None, description="without it every text gets a label")
@@ -137,10 +137,25 @@ class Contract(BaseModel):
         return self
 
     @property
+    def calibration(self) -> Calibration:
+        """What dev rows had said; not how many they were."""
+        goal, sets, interval = self.abstention, self.conformal, self.interval
+        promise = sets or interval
+        return Calibration(
+            self.temperature,
+            goal=parse_goal(goal.goal) if goal else None,
+            thresholds=tuple(goal.thresholds) if goal else (),
+            given_from=tuple(self.thresholds or ()),
+            level=promise.level if promise else None,
+            set_threshold=sets.threshold if sets else None,
+            scale=Scale(self.scale.mean, self.scale.deviation) if self.scale else UNSCALED,
+            half_width=interval.half_width if interval else None,
+        )
+
+    @property
     def readout(self) -> Readout:
-        """How the network's logits are read."""
-        scale = Scale(self.scale.mean, self.scale.deviation) if self.scale else UNSCALED
-        return Readout(self.task, self.temperature, self.thresholds or (), scale)
+        """How the network's logits are read, before a goal holds answers back."""
+        return self.calibration.readout(self.task)
 
 
 def make_contract(

@@ -14,17 +14,15 @@ import numpy as np
 from lightune import __version__
 from lightune.artifact.contract import Contract
 from lightune.artifact.folder import ENVIRONMENT, PREDICTIONS, RECIPE, RESULTS, write_json
+from lightune.artifact.promises import goal_kept, intervals_kept, sets_kept
 from lightune.artifact.results import (
     BaselineRecord,
     BinRecord,
     CalibrationRecord,
     ComparisonRecord,
-    ConformalRecord,
     DataRecord,
     DecisionRecord,
-    GoalRecord,
     GridRecord,
-    IntervalRecord,
     LabelRecord,
     ModelRecord,
     ProofRecord,
@@ -39,13 +37,12 @@ from lightune.data.prepare import Prepared
 from lightune.data.targets import as_labels
 from lightune.doctor.findings import Finding
 from lightune.evidence.baselines import Answer, title_of
-from lightune.evidence.calibration import Calibration, is_answered, label_sets, reliability, tempered
-from lightune.evidence.decisions import decide, right_rows, task_of
+from lightune.evidence.calibration import Calibration, reliability, tempered
+from lightune.evidence.decisions import right_rows, task_of
 from lightune.evidence.gate import Given, Requirement, shortfall
 from lightune.evidence.score import TABLES, not_applicable, score_all
 from lightune.evidence.set_metrics import as_pairs
 from lightune.evidence.slices import slices, worst
-from lightune.evidence.statistics import wilson
 from lightune.evidence.verdict import UNTUNED, Comparison, compare, in_words, verdict
 from lightune.hardware import Hardware, environment, git_commit, peak_memory_bytes
 from lightune.journal import Journal
@@ -116,7 +113,7 @@ def gather(
             for why in [shortfall(each, after.y_true, after, others, seed=seed)]
         ],
         calibration=None if is_numbers else _calibration(evidence.calibration, after, splits.class_names, seed),
-        intervals=_intervals(evidence.calibration, after) if is_numbers else None,
+        intervals=intervals_kept(evidence.calibration, after) if is_numbers else None,
         seeds=_seeds(evidence.by_seed) if len(evidence.by_seed) > 1 else None,
         slices=[SliceRecord(**asdict(each), outcome=each.outcome) for each in found],
         worst_slice=worst(found),
@@ -267,8 +264,8 @@ def _calibration(found: Calibration, after: Evaluation, labels: Sequence[str], s
         calibrated=_records({name: after.scores[name] for name in CALIBRATED}),
         bins_uncalibrated=[BinRecord(**asdict(each)) for each in reliability(*shown(y_true, raw))],
         bins=[BinRecord(**asdict(each)) for each in reliability(*shown(y_true, after.proba))],
-        goal=_goal(found, after, labels),
-        conformal=_conformal(found, y_true, after.proba),
+        goal=goal_kept(found, after, labels),
+        conformal=sets_kept(found, after),
     )
 
 
@@ -305,46 +302,6 @@ def _f1(right: int, wrong: int, missed: int, _: int) -> float:
     return 2 * right / (2 * right + wrong + missed) if right + wrong + missed else 0.0
 
 
-def _goal(found: Calibration, after: Evaluation, labels: Sequence[str]) -> GoalRecord | None:
-    if found.goal is None:
-        return None
-    y_true, proba, answer = after.y_true, after.proba, after.answers
-    if y_true.ndim == 2:
-        answer = decide(proba, "multi_label", found.thresholds)
-        given = {label: _share(y_true[answer[:, c], c].astype(bool)) for c, label in enumerate(labels)}
-        return GoalRecord(
-            what=str(found.goal),
-            thresholds=dict(zip(labels, found.thresholds, strict=True)),
-            answered=_share(answer.any(axis=1)) or ScoreRecord(value=0, low=0, high=0),
-            reached=given,
-        )
-    answered, right = is_answered(proba, found.thresholds), right_rows(y_true, answer)
-    reached = {label: _share(right[answered & (answer == c)]) for c, label in enumerate(labels)}
-    return GoalRecord(
-        what=str(found.goal),
-        thresholds=dict(zip(labels, found.thresholds, strict=True)),
-        answered=_share(answered) or ScoreRecord(value=0, low=0, high=0),
-        reached=reached if found.goal.what == "precision" else {"all": _share(right[answered])},
-    )
-
-
-def _conformal(found: Calibration, y_true: np.ndarray, proba: np.ndarray) -> ConformalRecord | None:
-    if found.level is None or found.set_threshold is None:
-        return None
-    members = label_sets(proba, found.set_threshold)
-    covered = _share(members[np.arange(len(y_true)), y_true])
-    assert covered is not None
-    mean_size = float(members.sum(axis=1).mean())
-    return ConformalRecord(level=found.level, threshold=found.set_threshold, covered=covered, mean_size=mean_size)
-
-
-def _intervals(found: Calibration, after: Evaluation) -> IntervalRecord:
-    assert found.level is not None
-    is_inside = np.abs(after.y_true - after.answers) <= (found.half_width or 0.0)
-    covered = None if found.half_width is None else _share(is_inside)
-    return IntervalRecord(level=found.level, half_width=found.half_width, n_dev=found.n_dev, covered=covered)
-
-
 def _grid(found: Evaluation) -> GridRecord:
     """From the smallest label to the largest, with a little air."""
     low, high = float(found.y_true.min()), float(found.y_true.max())
@@ -353,14 +310,6 @@ def _grid(found: Evaluation) -> GridRecord:
     answers, labels = (np.clip(each, edges[0], edges[-1]) for each in (found.answers, found.y_true))
     counts, *_ = np.histogram2d(answers, labels, bins=(edges, edges))
     return GridRecord(low=edges[0], high=edges[-1], counts=counts.astype(int).tolist())
-
-
-def _share(flags: Any) -> ScoreRecord | None:
-    """The share of rows that are so, with Wilson's interval; None of no rows."""
-    if not len(flags):
-        return None
-    low, high = wilson(int(flags.sum()), len(flags))
-    return ScoreRecord(value=float(flags.mean()), low=low, high=high)
 
 
 def _without_a_number(names: Sequence[str], evaluations: Mapping[str, Evaluation]) -> dict[str, str]:

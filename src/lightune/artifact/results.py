@@ -138,7 +138,7 @@ class IntervalRecord(Strict):
 
     level: float
     half_width: float | None = Field(description="null: too few dev rows for this level")
-    n_dev: int
+    n_dev: int | None = Field(description="dev rows that the width is of; null: not known any more")
     covered: ScoreRecord | None = Field(description="share of the test rows whose label is in its interval")
 
 

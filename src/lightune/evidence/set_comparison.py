@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightune.evidence.decisions import f1_counts, f1_of
-from lightune.evidence.statistics import percentile_interval, permutation_p_value, weight_draws
+from lightune.evidence.statistics import PairedGain, percentile_interval, permutation_p_value, weight_draws
 from lightune.records import Score
 
 if TYPE_CHECKING:
@@ -17,27 +16,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class SetComparison:
-    """gain: ours less the other's; better, worse: rows with fewer or more wrong labels of ours.
-
-    error: the standard error of the gain, by resampled rows.
-    """
-
-    gain: Score
-    better: int
-    worse: int
-    p_value: float
-    error: float
-
-
 def compare_sets(
     y_true: NDArray[np.integer],
     ours: NDArray[np.generic],
     theirs: NDArray[np.generic],
     n_resamples: int,
     rng: np.random.Generator,
-) -> SetComparison:
+) -> PairedGain:
     """Ours against theirs, all (N, C) of 0 and 1: the gain in F1 with its paired bootstrap interval, and a p-value.
 
     The p-value is of a permutation test: were the two equal, each row's answers might as well be the other's, so the
@@ -50,7 +35,7 @@ def compare_sets(
         [f1_of(mine.T @ each) - f1_of(its.T @ each) for each in weight_draws(len(mine), n_resamples, rng)]
     )
     wrong = [(y_true != answers.astype(int)).sum(axis=1) for answers in (ours, theirs)]
-    return SetComparison(
+    return PairedGain(
         Score(value, *percentile_interval(samples)),
         int((wrong[0] < wrong[1]).sum()),
         int((wrong[0] > wrong[1]).sum()),

@@ -24,6 +24,21 @@ class McNemar:
     p_value: float
 
 
+@dataclass(frozen=True)
+class PairedGain:
+    """How much better one is than another on the same rows.
+
+    gain: with its paired interval; better, worse: rows on which it is so; p_value: two-sided; error: the standard
+    error of the gain.
+    """
+
+    gain: Score
+    better: int
+    worse: int
+    p_value: float
+    error: float
+
+
 def require_rows(n: int) -> None:
     """Raises UserError if there is nothing to compute a number from."""
     if n == 0:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightune.evidence.statistics import bootstrap_mean, percentile_interval, permutation_p_value
+from lightune.evidence.statistics import PairedGain, bootstrap_mean, percentile_interval, permutation_p_value
 from lightune.records import Score
 
 if TYPE_CHECKING:
@@ -16,23 +15,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ValueComparison:
-    """gain: by how much our mean absolute error is smaller; nearer, further: rows on which our answer is.
-
-    error: the standard error of the gain.
-    """
-
-    gain: Score
-    nearer: int
-    further: int
-    p_value: float
-    error: float
-
-
 def compare_values(
     y_true: Floats, ours: Floats, theirs: Floats, n_resamples: int, rng: np.random.Generator
-) -> ValueComparison:
+) -> PairedGain:
     """Ours against theirs, all (N,): the gain with its paired bootstrap interval, and a p-value.
 
     The p-value is of a permutation test: were the two equal, the errors on each row might as well be exchanged, so
@@ -41,7 +26,7 @@ def compare_values(
     """
     nearer_by = np.abs(y_true - theirs) - np.abs(y_true - ours)  # (N,)
     interval = percentile_interval(bootstrap_mean(nearer_by, n_resamples, rng))
-    return ValueComparison(
+    return PairedGain(
         Score(float(nearer_by.mean()), *interval),
         int((nearer_by > 0).sum()),
         int((nearer_by < 0).sum()),

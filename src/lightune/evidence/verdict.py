@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from lightune.evidence.decisions import right_rows, task_of
-from lightune.evidence.set_comparison import SetComparison, compare_sets
-from lightune.evidence.statistics import LEAST_P, detectable_gain, holm, mcnemar, paired_difference, require_rows
-from lightune.evidence.value_comparison import ValueComparison, compare_values
+from lightune.evidence.set_comparison import compare_sets
+from lightune.evidence.statistics import (
+    LEAST_P,
+    PairedGain,
+    detectable_gain,
+    holm,
+    mcnemar,
+    paired_difference,
+    require_rows,
+)
+from lightune.evidence.value_comparison import compare_values
 from lightune.legible import figures
+from lightune.recipe import Task
 from lightune.records import Score
 
 UNTUNED = "the untuned head"
@@ -68,40 +78,44 @@ def compare(
     in mean absolute error. Raises UserError if N == 0.
     """
     require_rows(len(y_true))
-    by = {"multi_label": _compare_sets, "regression": _compare_values}.get(task_of(y_true), _compare)
+    by = BY[task_of(y_true)]
     level = 1 - LEVEL / max(1, len(others))  # Holm's, for the smallest of all
     compared = {name: by(y_true, ours, theirs, level, seed) for name, theirs in others.items()}
     adjusted = holm([each.p_value for each in compared.values()])
     return {name: replace(each, p_adjusted=p) for (name, each), p in zip(compared.items(), adjusted, strict=True)}
 
 
-def _compare_sets(y_true: np.ndarray, ours: np.ndarray, theirs: np.ndarray, level: float, seed: int) -> Comparison:
-    found = compare_sets(y_true, ours, theirs, N_RESAMPLES, np.random.default_rng(seed))
-    smallest = _detectable(found, level)
-    return Comparison(found.gain, found.better, found.worse, found.p_value, found.p_value, smallest, "f1_micro")
-
-
-def _compare_values(y_true: np.ndarray, ours: np.ndarray, theirs: np.ndarray, level: float, seed: int) -> Comparison:
-    found = compare_values(y_true, ours, theirs, N_RESAMPLES, np.random.default_rng(seed))
-    smallest = _detectable(found, level)
-    return Comparison(found.gain, found.nearer, found.further, found.p_value, found.p_value, smallest, "mae")
-
-
-def _detectable(found: SetComparison | ValueComparison, level: float) -> float:
-    """By the standard error of the gain; NaN if it has none."""
-    from scipy.stats import norm
-
-    smallest = float((norm.ppf((1 + level) / 2) + norm.ppf(POWER)) * found.error)
-    is_noise = found.error <= 1e-9 * abs(found.gain.value)  # all rows differ alike
-    return math.nan if is_noise else smallest
-
-
-def _compare(y_true: np.ndarray, ours: np.ndarray, others: np.ndarray, level: float, seed: int) -> Comparison:
+def _by_mcnemar(y_true: np.ndarray, ours: np.ndarray, others: np.ndarray, level: float, seed: int) -> Comparison:
     right, theirs = right_rows(y_true, ours), right_rows(y_true, others)
     test = mcnemar(theirs, right)
     gain = paired_difference(theirs, right, N_RESAMPLES, np.random.default_rng(seed))
     smallest = detectable_gain(len(right), (test.fixed + test.broken) / len(right), level)
     return Comparison(gain, test.fixed, test.broken, test.p_value, test.p_value, smallest)
+
+
+def _by_shuffles(
+    paired: Callable[..., PairedGain],
+    measure: str,
+    y_true: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    level: float,
+    seed: int,
+) -> Comparison:
+    from scipy.stats import norm
+
+    found = paired(y_true, ours, theirs, N_RESAMPLES, np.random.default_rng(seed))
+    smallest = float((norm.ppf((1 + level) / 2) + norm.ppf(POWER)) * found.error)
+    is_noise = found.error <= 1e-9 * abs(found.gain.value)  # all rows differ alike
+    detectable = math.nan if is_noise else smallest
+    return Comparison(found.gain, found.better, found.worse, found.p_value, found.p_value, detectable, measure)
+
+
+BY: dict[Task, Callable[..., Comparison]] = {  # how two answers to the same rows are compared
+    "single_label": _by_mcnemar,
+    "multi_label": partial(_by_shuffles, compare_sets, "f1_micro"),
+    "regression": partial(_by_shuffles, compare_values, "mae"),
+}
 
 
 def verdict(comparisons: Mapping[str, Comparison], titles: Mapping[str, str], n_rows: int) -> str:

@@ -40,16 +40,20 @@ def _metadata(results: dict[str, Any], contract: Contract, is_peft: bool) -> str
         metrics=names,
         model_name=f"{data}-{contract.method}",
         eval_results=[
-            EvalResult(**where, metric_type=name, metric_value=_rounded(results["after"][name]["value"]))
+            EvalResult(
+                **where,
+                metric_type=name,
+                metric_value=_rounded(results["after"][name]["value"], name in units_in(results)),
+            )
             for name in names
         ],
     )
     return f"---\n{values.to_yaml()}\n---"
 
 
-def _rounded(value: float) -> float:
-    """To four decimals, and to four figures what is small or large."""
-    return round(value, 4) if 0.01 <= abs(value) < 100 else float(f"{value:.4g}")
+def _rounded(value: float, in_units: bool) -> float:
+    """To four decimals; what is of any size to four figures."""
+    return float(f"{value:.4g}") if in_units else round(value, 4)
 
 
 def _facts(results: dict[str, Any]) -> str:

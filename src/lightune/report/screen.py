@@ -113,19 +113,19 @@ def headline_in(results: Mapping[str, Any]) -> tuple[str, ...]:
 
 def trust_in_words(results: Mapping[str, Any]) -> list[str]:
     """What the answers of a run are worth, by its dev rows and its test rows, a line each."""
-    if results.get("intervals"):
-        return [intervals_in_words(results["intervals"])]
-    return calibration_in_words(results["calibration"])
+    return calibration_in_words(results["calibration"]) if results["calibration"] else promises_in_words(results)
 
 
-def intervals_in_words(found: Mapping[str, Any]) -> str:
+def intervals_in_words(found: Mapping[str, Any], rows: str = "the test rows") -> str:
     """What the interval around a number is, and how often it held the label."""
     if found["half_width"] is None:
         return f"no intervals: {found['n_dev']:,} dev rows are too few for a level of {found['level']:g}"
     covered = found["covered"]
     held = f"{100 * covered['value']:.1f} % ({100 * covered['low']:.1f} to {100 * covered['high']:.1f})"
-    width = f"the answer ± {figures(found['half_width'])}, by {found['n_dev']:,} dev rows"
-    return f"intervals of level {found['level']:g}: {width}; they hold the label of {held} of the test rows"
+    width = f"the answer ± {figures(found['half_width'])}" + (
+        f", by {found['n_dev']:,} dev rows" if found["n_dev"] else ""
+    )
+    return f"intervals of level {found['level']:g}: {width}; they hold the label of {held} of {rows}"
 
 
 def calibration_in_words(calibration: dict[str, Any]) -> list[str]:
@@ -134,15 +134,22 @@ def calibration_in_words(calibration: dict[str, Any]) -> list[str]:
     fitted = f"temperature {calibration['temperature']:.2f} by {calibration['n_dev']:,} dev rows"
     error = f"{now['value']:.3f} ({now['low']:.3f} to {now['high']:.3f})"
     without = "" if calibration["temperature"] == 1 else f", {was['value']:.3f} without it"
-    lines = [f"calibration: {fitted}; expected error {error}{without}"]
-    if goal := calibration["goal"]:
+    return [f"calibration: {fitted}; expected error {error}{without}", *promises_in_words(calibration)]
+
+
+def promises_in_words(found: Mapping[str, Any], rows: str = "the test rows") -> list[str]:
+    """What came of a goal, of sets of labels and of intervals on labelled rows, a line each."""
+    lines = []
+    if goal := found.get("goal"):
         reached = [_reached(label, score) for label, score in goal["reached"].items()]
         more = [] if len(reached) <= MOST_LABELS else [f"{len(reached) - MOST_LABELS} more"]
-        share = f"{100 * goal['answered']['value']:.1f} % of the test rows get a label"
+        share = f"{100 * goal['answered']['value']:.1f} % of {rows} get a label"
         lines.append(f"{goal['what']}: {share}; {'; '.join([*reached[:MOST_LABELS], *more])}")
-    if sets := calibration["conformal"]:
-        covered = f"hold the true label of {100 * sets['covered']['value']:.1f} % of the test rows"
+    if sets := found.get("conformal"):
+        covered = f"hold the true label of {100 * sets['covered']['value']:.1f} % of {rows}"
         lines.append(f"label sets of level {sets['level']:g}: {covered}, {sets['mean_size']:.2f} labels on average")
+    if around := found.get("intervals"):
+        lines.append(intervals_in_words(around, rows))
     return lines
 
 

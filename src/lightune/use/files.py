@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from lightune.artifact.contract import Contract
+from lightune.artifact.promises import goal_kept, intervals_kept, sets_kept
 from lightune.data.batching import Labelled
 from lightune.data.columns import TextColumns, choose_columns
 from lightune.data.examples import examples
@@ -21,7 +23,8 @@ from lightune.evidence.score import headline_of
 from lightune.hardware import choose_hardware, tune_process
 from lightune.journal import Journal
 from lightune.libraries import is_offline
-from lightune.report.screen import show_scores, units_in
+from lightune.records import Evaluation
+from lightune.report.screen import promises_in_words, show_scores, units_in
 from lightune.use.classifier import Classifier, NumberPrediction, Prediction
 from lightune.use.inputs import Row, open_input, scored_split
 from lightune.use.outputs import added_columns, check_output, ending_of, free_names, open_output
@@ -83,15 +86,30 @@ def evaluate_file(
     scores = {n: {"value": s.value, "low": s.low, "high": s.high} for n, s in found.scores.items()}
     journal.say(f"\n{len(rows):,} rows of {data}\n")
     show_scores(journal, {"score": scores}, headline_of(task), units_in({"task": task}))
+    kept = _kept(classifier.contract, found)
+    for line in promises_in_words(kept, "the rows"):
+        journal.say(line)
     return {
         "data": {"source": data, "digest": corpus.digest, "split": name, "text": text, "pair": pair, "label": label},
         "task": task,
         "labels": classifier.labels,
         "n_rows": len(rows),
         "scores": scores,
+        **kept,
         "confusion": found.confusion,
         "tokens_per_second": found.tokens_per_second,
     }
+
+
+def _kept(contract: Contract, found: Evaluation) -> dict[str, Any]:
+    """What came of the contract's goal, sets of labels and intervals; None of what it does not promise."""
+    promised = contract.calibration
+    records = {
+        "goal": goal_kept(promised, found, contract.labels),
+        "conformal": sets_kept(promised, found),
+        "intervals": intervals_kept(promised, found),
+    }
+    return {name: None if record is None else record.model_dump() for name, record in records.items()}
 
 
 def predict_file(

@@ -23,7 +23,7 @@ from lightune.doctor import copies
 from lightune.doctor import examine as examine_module
 from lightune.doctor.checks import CHECKS
 from lightune.doctor.exam import share
-from lightune.doctor.examine import examine, glance
+from lightune.doctor.examine import BY_LABEL, examine, glance
 from lightune.doctor.findings import Diagnosis
 from lightune.doctor.giveaways import likeness_of_neighbours, telling_tokens
 from lightune.doctor.label_errors import by_embeddings, likely_errors, stratified_folds
@@ -722,7 +722,7 @@ def test_a_run_looks_at_all_labels_and_some_texts_of_many_rows(tmp_path, monkeyp
     assert diagnosis.left_out["personal_data"] == "on 100 of 400 rows only"
     assert diagnosis.left_out["near_duplicates"].endswith("`lightune check` does it")
     assert diagnosis.is_of_sample()
-    made_in_full = {"encoding", "label_twins", "missing_labels", "single_class", "rare_classes", "absent_classes"}
+    made_in_full = {"encoding", *BY_LABEL}
     assert set(diagnosis.left_out) == set(CHECKS) - made_in_full
 
 

@@ -50,7 +50,7 @@ every_case = pytest.mark.parametrize("case", list(CASES))
 
 
 def applicable(name, y_true, proba):
-    if name in not_applicable(y_true, proba.shape[1]):
+    if name in not_applicable(y_true, proba.shape[1], "single_label"):
         pytest.skip("does not apply")
 
 
@@ -241,8 +241,8 @@ def test_a_class_without_rows_leaves_out_roc_auc_and_says_why():
     y_true, proba = CASES["never occurs"]
     scores = score_all(y_true, proba, seed=0, n_resamples=20)
     assert set(METRICS) - set(scores) == {"roc_auc"}
-    assert not_applicable(y_true, 5) == {"roc_auc": "1 of 5 classes have no row here"}
-    assert not_applicable(*[CASES["five classes"][0], 5]) == {}
+    assert not_applicable(y_true, 5, "single_label") == {"roc_auc": "1 of 5 classes have no row here"}
+    assert not_applicable(CASES["five classes"][0], 5, "single_label") == {}
 
 
 @pytest.mark.parametrize(

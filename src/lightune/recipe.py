@@ -116,7 +116,7 @@ class EvidenceRecipe(Section):
 
     baselines: list[str] = Field(["majority", "tfidf", "probe"], description="rows of `lightune baselines`; none: []")
     doctor: bool = Field(True, description="look for faults in the data before the work")
-    calibrate: bool = Field(True, description="probabilities by a temperature, where dev rows call for one")
+    calibrate: bool = Field(True, description="probabilities by a temperature that dev rows choose")
     goal: str = Field("", description="answer only where it is met: precision >= 0.95, or accuracy >= 0.9")
     conformal: float | None = Field(
         None, description="sets of labels that hold the true one: how often; of numbers intervals, 0.9", gt=0, lt=1

@@ -53,7 +53,7 @@ class _Profile:
     mean_chars: float
     example: str
     is_measured: bool  # many different numbers, some with a fraction
-    is_numeric: bool  # nearly all are numbers, and few enough are not to be mistakes
+    is_numeric: bool  # most are numbers; the rest may be mistakes
 
 
 def choose_columns(

@@ -205,7 +205,7 @@ def _grades(labels: Names, label: str, class_names: list[str] | None) -> tuple[N
 
 
 def _numbers(labels: Names, label: str, class_names: list[str] | None) -> tuple[Names, list[Decision]]:
-    """The labels, which are numbers; those of a Hub data set are the ids of `class_names`."""
+    """The labels, which are numbers; names of classes have no say in them."""
     labels = read_numbers(labels, label)
     values = np.array([float(name) for name in labels.counts()])
     why = f"the labels are {len(values):,} different numbers from {values.min():g} to {values.max():g}"

@@ -57,11 +57,9 @@ ONE_LABEL = Readout()
 
 
 def probabilities(logits: Floats, task: Task) -> Floats:
-    """Probabilities (N, C): that sum to 1, or of each label by itself; of numbers the logits as they are."""
+    """Probabilities (N, C): that sum to 1, or of each label by itself. Not for numbers."""
     from scipy.special import expit
 
-    if task == "regression":
-        return logits
     return np.asarray(expit(logits)) if task == "multi_label" else softmax(logits)
 
 

@@ -106,7 +106,7 @@ def recipe_page() -> str:
     """The fields of a recipe with defaults, from the pydantic models."""
     from pydantic import BaseModel
 
-    from lightune.recipe import Recipe
+    from lightune.recipe import Recipe, SearchRecipe
 
     about = (
         '`"auto"` is settled by the data and the machine when a run starts, printed with its reason, and written\n'
@@ -120,6 +120,10 @@ def recipe_page() -> str:
                 lines.append(f"| `{name}.{leaf}` | `{json.dumps(inner.default)}` | {inner.description} |")
         else:
             lines.append(f"| `{name}` | `{json.dumps(field.default)}` | {field.description} |")
+    lines += ["", "The table `search` is for [`lightune tune`](search.md) alone; what is tried stands in it, too.", ""]
+    lines += ["| key | default | what |", "|---|---|---|"]
+    for leaf, inner in SearchRecipe.model_fields.items():
+        lines.append(f"| `search.{leaf}` | `{json.dumps(inner.default)}` | {inner.description} |")
     return "\n".join([*lines, ""])
 
 

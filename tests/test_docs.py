@@ -8,12 +8,14 @@ import importlib.util
 import re
 import shlex
 import shutil
+import sys
 from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 
 from lightune.cli import EXAMPLES
+from lightune.records import Proof
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,7 +84,7 @@ def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, rev
         return
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path, arguments, reviews, tiny_run.folder)
-    if arguments[0] == "run":
+    if arguments[0] in ("run", "tune"):
         sizes = [
             f"model={tiny_bert}",
             "data.max_tokens=32",
@@ -94,6 +96,16 @@ def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, rev
         on_reviews = any(argument.startswith("imdb") for argument in arguments) or len(arguments) == 1
         for setting in sizes + embedded * on_reviews:
             arguments += ["--set", setting]
+    if arguments[0] == "tune":
+        arguments += [
+            "--trials",
+            "2",
+            *("--set", "search.rows=20"),
+            *("--set", "search.fresh_seeds=1"),
+            "--no-baselines",
+        ]
+        # the proof of each run, in a fresh process, is that of `run`
+        monkeypatch.setattr(sys.modules["lightune.run"], "prove", lambda *args, **more: Proof(32, 0.0, 1e-4, True))
     if arguments[0] == "check":
         arguments += ["--model", str(tiny_bert)]
     if arguments[0] in ("evaluate", "predict", "explain"):
@@ -102,6 +114,10 @@ def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, rev
     if arguments[0] == "run" and "--dry-run" not in arguments:
         run = next((tmp_path / "runs").iterdir())
         assert (run / "results.json").is_file()
+    if arguments[0] == "tune":
+        search = next((tmp_path / "runs").iterdir())
+        assert (search / "search.json").is_file()
+        assert (search / "best.toml").is_file()
     if "-o" in arguments:
         assert (tmp_path / arguments[arguments.index("-o") + 1]).stat().st_size
 

@@ -19,9 +19,11 @@ SOURCE = Path(lightune.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"tune"},
     {"run", "checkup", "reporting"},
     {"use"},
     {"report"},
+    {"search"},
     {"training"},
     {"artifact"},
     {"doctor"},
@@ -33,7 +35,7 @@ FLOORS = [
     {"errors", "legible", "records"},
 ]
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "sklearn", "scipy", "matplotlib"}
-HEAVY |= {"pandas", "pyarrow", "huggingface_hub"}
+HEAVY |= {"pandas", "pyarrow", "huggingface_hub", "optuna", "sqlalchemy"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

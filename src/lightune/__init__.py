@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "Explanation", "GateError", "Prediction", "UserError", "check", "run"]
+__all__ = ["Classifier", "Explanation", "GateError", "Prediction", "UserError", "check", "run", "tune"]
 
 if TYPE_CHECKING:
     from lightune.checkup import check
     from lightune.errors import GateError, UserError
     from lightune.run import run
+    from lightune.tune import tune
     from lightune.use.classifier import Classifier, Explanation, Prediction
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "UserError": "lightune.errors",
     "check": "lightune.checkup",
     "run": "lightune.run",
+    "tune": "lightune.tune",
 }
 
 

@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for add in (
         _add_run,
+        _add_tune,
         _add_check,
         _add_evaluate,
         _add_predict,
@@ -125,14 +126,23 @@ def _command(commands: Any, name: str, call: Callable[[argparse.Namespace], None
     return parser
 
 
-def _add_run(commands: Any) -> None:
-    add = _command(commands, "run", _run, "evaluate before, fine-tune, evaluate after, prove and report").add_argument
+def _add_job(add: Callable[..., Any]) -> None:
+    """What says which recipe, on which data."""
     add("target", nargs="?", metavar="RECIPE|DATA", help="a recipe's name or file, or labelled data; none: IMDB")
     add("--test", metavar="FILE", help="separate test data; without it a part of DATA is held out")
     add("--text", metavar="COLUMN|TEMPLATE", help='what to classify, e.g. review or "{title}. {content}"')
     add("--pair", metavar="COLUMN|TEMPLATE", help="the second text, where two are classified together")
     add("--label", metavar="COLUMN", help="the column that holds the class, or the number")
     add("--task", metavar="TASK", help=TASK_HELP)
+    add("--preset", metavar="NAME", help="fast (two minutes), balanced or best (hours on a CPU)")
+    add("--no-baselines", action="store_true", help="nothing to compare with but the untuned head")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings", help="override the recipe")
+    add("--offline", action="store_true", help="no request leaves this machine")
+
+
+def _add_run(commands: Any) -> None:
+    add = _command(commands, "run", _run, "evaluate before, fine-tune, evaluate after, prove and report").add_argument
+    _add_job(add)
     add("--output", metavar="FOLDER", help="where the run goes (default: runs/NAME, numbered)")
     add("--overwrite", action="store_true", help="replace a finished run in FOLDER, once the new one is proved")
     add("--seed", type=int, help="of the split, the head, the adapters and the order of rows")
@@ -142,13 +152,20 @@ def _add_run(commands: Any) -> None:
         metavar="N",
         help="train so often on the same split, and tell how far apart it ends",
     )
-    add("--preset", metavar="NAME", help="fast (two minutes), balanced or best (hours on a CPU)")
     add("--time-budget", metavar="TIME", help="90s, 10m, 2h: the run ends by then, with what fits")
-    add("--no-baselines", action="store_true", help="nothing to compare with but the untuned head")
     add("--require", metavar="GATE", action="append", help='exit code 3 unless it is so, e.g. "accuracy>tfidf"')
-    add("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings", help="override the recipe")
     add("--dry-run", action="store_true", help="show the plan and its cost, and stop")
-    add("--offline", action="store_true", help="no request leaves this machine")
+
+
+def _add_tune(commands: Any) -> None:
+    summary = "search for a better recipe, and say whether it is one"
+    add = _command(commands, "tune", _tune, summary).add_argument
+    _add_job(add)
+    add("--trials", type=int, metavar="N", help="recipes to try (default: 12)")
+    add("--time-budget", metavar="TIME", help="30m, 2h: for the search and its two runs")
+    add("--seed", type=int, help="of the split and of the whole search")
+    add("--storage", metavar="URL", help="Optuna storage (default: search.db in the folder)")
+    add("--output", metavar="FOLDER", help="of the search; one that was cut off goes on (default: runs/NAME-search)")
 
 
 def _add_check(commands: Any) -> None:
@@ -294,6 +311,16 @@ def _run(arguments: argparse.Namespace) -> None:
     ]
     names += ["no_baselines", "output", "overwrite", "offline", "dry_run"]
     result = run(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
+    if arguments.json:
+        _print_json(result.results)
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    from lightune.tune import tune
+
+    names = ["target", "trials", "test", "text", "pair", "label", "task", "seed", "settings", "preset"]
+    names += ["time_budget", "no_baselines", "storage", "output", "offline"]
+    result = tune(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
     if arguments.json:
         _print_json(result.results)
 

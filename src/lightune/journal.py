@@ -62,6 +62,12 @@ class Journal:
         self._bar: Any = None
         self._task: Any = None
 
+    def another(self) -> Journal:
+        """A new one, heard in the same place."""
+        new = Journal(quiet=self.console.quiet)
+        new.console = self.console
+        return new
+
     def begin(self) -> None:
         """Forgets the run before: a journal may tell of several, one after the other."""
         self.decisions.clear()

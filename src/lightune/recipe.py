@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -153,6 +153,37 @@ class Recipe(Section):
     evidence: EvidenceRecipe = EvidenceRecipe()
 
 
+class SearchRecipe(BaseModel):
+    """How `lightune tune` looks for a better recipe. Beside these, what may be tried: any key that changes training.
+
+    A list of values, or {low = 1e-4, high = 1e-2, log = true}; nothing: a few, by the number of trials.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    trials: int = Field(12, description="recipes that are tried", ge=1, le=10_000)
+    rows: Literal["auto"] | Annotated[int, Field(ge=2)] = Field(
+        "auto", description="training rows of a trial; auto: a tenth, of few all"
+    )
+    finalists: int = Field(2, description="best trials that are trained again, beside the recipe as it is", ge=1)
+    fresh_seeds: int = Field(2, description="seeds of which each finalist is trained again", ge=1, le=100)
+    storage: str | None = Field(None, description="Optuna storage URL; default: search.db in the folder")
+
+    @property
+    def space(self) -> dict[str, Any]:
+        """Dotted key of the recipe -> what may be tried, as it was written."""
+        return _leaves(self.model_extra or {})
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """As `flatten`, but a table that says a range is a value."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        is_table = isinstance(value, Mapping) and not {"low", "high"} & set(value)
+        found |= _leaves(value, f"{prefix}{key}.") if is_table else {f"{prefix}{key}": value}
+    return found
+
+
 # what a preset sets; what is set by hand goes before it
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
@@ -183,6 +214,7 @@ class Checked:
     recipe: Recipe
     origins: dict[str, str]
     name: str
+    search: SearchRecipe = field(default_factory=SearchRecipe)
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -217,8 +249,9 @@ def load_recipe(
             values["method"].clear()  # the options belong to the method that is being replaced
         _set(values, key, value)
         origins[key] = "command line"
+    search = _check_search(values.pop("search", {}))
     recipe = check_recipe(values)
-    return Checked(recipe, {key: origins.get(key, "default") for key in flatten(recipe.model_dump())}, name)
+    return Checked(recipe, {key: origins.get(key, "default") for key in flatten(recipe.model_dump())}, name, search)
 
 
 def check_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -227,6 +260,17 @@ def check_recipe(values: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise UserError("recipe: " + "\n  ".join(_explain(error.errors()))) from None
+
+
+def _check_search(values: Any) -> SearchRecipe:
+    """The table [search] of a recipe; what may be tried is checked where it is known what a recipe takes."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"recipe: search = {values!r}: give a table, such as [search] with trials = 20.")
+    try:
+        return SearchRecipe.model_validate(values)
+    except ValidationError as error:
+        found = [f"search.{detail['loc'][0]} = {detail['input']!r}: {detail['msg']}." for detail in error.errors()]
+        raise UserError("recipe: " + "\n  ".join(found)) from None
 
 
 def _preset(name: str | None) -> dict[str, Any]:
@@ -338,6 +382,8 @@ def _full_key(key: str, values: dict[str, Any]) -> str:
     if not isinstance(method, dict):
         raise UserError(f"recipe: method = {method!r}: give its name, or a table with its name and options.")
     first, _, rest = key.partition(".")
+    if rest and first == "search":
+        return key
     if key in ("method", "method.name"):
         return "method.name"
     if rest and first not in Recipe.model_fields:

@@ -241,7 +241,7 @@ def follow(
             by_seed = {seed: after}
             for other in range(seed + 1, seed + recipe.seeds):
                 hardware.release()
-                tuned, told, _ = tune(load(seed=other), seed=other, cache=cache)
+                tuned, told, _ = tune(load(seed=other), seed=other, find_cache=lambda network: cache)
                 taught = calibrate(rows["dev"].y, told.dev_logits, recipe.evidence, scale)
                 by_seed[other] = measure(f"seed {other}", tuned, taught)
                 del tuned

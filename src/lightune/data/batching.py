@@ -315,17 +315,18 @@ def make_encoder(
 
 
 def encode(
-    encoder: Encoder, splits: Splits, training_tokens: int | str
+    encoder: Encoder, splits: Splits, training_tokens: int | str, only: Sequence[str] = ("train", "dev", "test")
 ) -> tuple[dict[str, Labelled], list[Decision]]:
     """Every split as tokens and class ids, and what the length limits cost.
 
-    training_tokens: a shorter limit for most training steps, or "auto" for none.
+    training_tokens: a shorter limit for most training steps, or "auto" for none. only: the splits that are wanted.
     """
     rows = {
         name: Labelled(
             encoder.tokenise(part.texts), as_numbers(Names.of(part.labels or []), splits.class_names, splits.task)
         )
         for name, part in splits.parts().items()
+        if name in only
     }
     limit = Decision("max tokens", str(encoder.max_tokens), "special tokens included")
     decisions = [limit, describe_cut("longer texts", rows["train"].tokens, encoder)]

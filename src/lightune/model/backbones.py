@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,22 @@ def load_base(
         most_tokens,
         (Decision("base model", what, why),),
     )
+
+
+def copy_of(base: Base, *, seed: int) -> Base:
+    """The same base once more, with a head that is drawn anew. `base` must not have been adapted."""
+    import torch
+
+    model: Any = copy.deepcopy(base.model)
+    seed_everything(seed)
+    owners = {key.rpartition(".")[0] for key in base.missing_keys}
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if name in owners:
+                for parameter in module.parameters(recurse=False):
+                    parameter._is_hf_initialized = False  # transformers leaves those alone that it made itself
+                model._init_weights(module)
+    return replace(base, model=model)
 
 
 def longest_input(model: nn.Module, tokenizer: Any) -> int:

@@ -143,6 +143,99 @@ def scatter(name: str, title: str, about: str, points: Sequence[tuple[float, flo
     return _markup(svg)
 
 
+@dataclass(frozen=True)
+class Dots:
+    """Points (x, y) of one kind, on a line where they are joined; as stairs where each holds until the next."""
+
+    points: Sequence[tuple[float, float]]
+    look: str
+    joined: bool = False
+    stairs: bool = False
+
+
+def plot(
+    name: str, title: str, about: str, series: Sequence[Dots], across: str, *, log: bool = False, whole: bool = False
+) -> str:
+    """Dots over a quantity, which `across` names. log: on a logarithmic scale; whole: it comes in whole numbers."""
+    svg = _svg(name, title, about, HEIGHT)
+    every = [point for each in series for point in each.points]
+    y = around([y for _, y in every], HEIGHT - BOTTOM, TOP + 4)
+    at = math.log10 if log else float
+    x = around([at(x) for x, _ in every], _room(y), WIDTH - RIGHT)
+    if log:
+        _across_log(svg, x, HEIGHT - BOTTOM)
+    else:
+        _across(svg, x, TOP + 4, HEIGHT - BOTTOM, 0 if whole else decimals(x), most=5, grid=False)
+    _up(svg, y, x.start)
+    _write(svg, WIDTH - RIGHT, HEIGHT - 5, across, "end soft")
+    for each in series:
+        places = [(x.at(at(value)), y.at(up)) for value, up in each.points]
+        if each.joined and places:
+            steps = [f"H{px:.1f} V{py:.1f}" if each.stairs else f"L{px:.1f} {py:.1f}" for px, py in places[1:]]
+            start = f"M{places[0][0]:.1f} {places[0][1]:.1f}"
+            _shape(svg, "path", f"line {each.look}", d=" ".join([start, *steps]))
+        for px, py in places if not each.stairs else ():
+            _shape(svg, "circle", f"dot {each.look}", cx=px, cy=py, r=3.5)
+    return _markup(svg)
+
+
+def parallel(
+    name: str,
+    title: str,
+    about: str,
+    axes: Sequence[tuple[str, str, str]],
+    lines: Sequence[tuple[Sequence[float], str]],
+) -> str:
+    """A line for each trial over upright axes.
+
+    axes: (name, what is at the foot, what at the head); lines: the place of a trial on each axis, from 0 to 1, and
+    its look.
+    """
+    height = HEIGHT + 40
+    svg = _svg(name, title, about, height)
+    top, foot = TOP + 22, height - BOTTOM - 8
+    gap = (WIDTH - 60) / max(1, len(axes) - 1)
+    for place, (axis, low, high) in enumerate(axes):
+        x = 30 + gap * place
+        look = "soft" if place == 0 else "end soft" if place == len(axes) - 1 else "middle soft"
+        edge = {"soft": 4.0, "end soft": WIDTH - 4.0}.get(look, x)
+        _shape(svg, "line", "axis", x1=x, x2=x, y1=top, y2=foot)
+        _write(svg, edge, top - 6, high, look)
+        _write(svg, edge, foot + 13, low, look)
+        _write(svg, edge, foot + 27, axis, look)
+    for places, look in lines:
+        points = [(30 + gap * i, foot - (foot - top) * share) for i, share in enumerate(places)]
+        path = " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(points))
+        _shape(svg, "path", f"line {look}", d=path)
+    return _markup(svg)
+
+
+def bars(name: str, title: str, rows: Sequence[tuple[str, float]]) -> str:
+    """A bar for each (title, share of 1), with the share in figures."""
+    height = TOP + ROW * len(rows) + 4
+    svg = _svg(name, title, "; ".join(f"{label} {share:.0%}" for label, share in rows), height)
+    for place, (label, share) in enumerate(rows):
+        y = TOP + ROW * place + 14
+        _write(svg, 10, y, label)
+        _write(svg, WIDTH - 12, y, f"{100 * share:.0f} %", "end figure")
+        _shape(svg, "rect", "bar after", x=10, y=y + 5, width=max(1.0, (WIDTH - 22) * share), height=9.0)
+    return _markup(svg)
+
+
+def _across_log(svg: Tree.Element, x: Scale, bottom: float) -> None:
+    """The horizontal axis of a scale of powers of ten: 1, 2 and 5 times each."""
+    _shape(svg, "line", "axis", x1=x.start, x2=x.end, y1=bottom, y2=bottom)
+    powers = range(math.floor(x.low), math.ceil(x.high) + 1)
+    ticks = [times * 10.0**power for power in powers for times in (1, 2, 5)]
+    shown = [tick for tick in ticks if x.low <= math.log10(tick) <= x.high]
+    if len(shown) > 6:
+        shown = [tick for tick in shown if f"{tick:e}".startswith("1.0")] or shown
+    for tick in shown:
+        place = x.at(math.log10(tick))
+        _shape(svg, "line", "axis", x1=place, x2=place, y1=bottom + 3, y2=bottom)
+        _write(svg, place, bottom + 15, f"{tick:g}", "middle soft")
+
+
 def decimals(scale: Scale) -> int:
     """Digits after the point that tell the ticks of a scale apart."""
     ticks = scale.ticks()

@@ -19,7 +19,11 @@ from lightune.training.prefix_cache import PrefixCache, open_cache
 from lightune.training.train import train
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
+
+    Floats = NDArray[np.float64]
 
 
 def fine_tune(
@@ -33,12 +37,15 @@ def fine_tune(
     base: Base,
     *,
     seed: int,
-    cache: PrefixCache | None = None,
+    find_cache: Callable[[nn.Module], PrefixCache | None] | None = None,
     on_log: Callable[[dict[str, float], int], None] = lambda values, step: None,
+    on_dev: Callable[[Floats, int], None] = lambda logits, step: None,
 ) -> tuple[nn.Module, History, PrefixCache | None]:
     """The tuned network, on the device, in its best state on the dev rows; what happened; and what was kept.
 
-    base: is used up. seed: of the order of rows. cache: of an earlier training with the same frozen blocks.
+    base: is used up. seed: of the order of rows. find_cache: of earlier trainings with the same frozen blocks, for
+    the adapted network; None: a new one. on_dev gets the logits (N, C) of the dev rows each time they are answered,
+    and the step; what it raises ends the training.
     """
     anatomy = inspect(base.model, base.missing_keys)
     if rows["train"].y.ndim == 2:
@@ -47,7 +54,7 @@ def fine_tune(
         base.model, anatomy, recipe.method.name, options, layers=plan.layers, train_pooler=recipe.train.pooler
     )
     journal.decide(*quicken(model.to(hardware.device), hardware.precision))
-    cache = cache or open_cache(model, rows, recipe.train, plan.epochs, hardware.device)
+    cache = find_cache(model) if find_cache else open_cache(model, rows, recipe.train, plan.epochs, hardware.device)
     if cache:
         journal.decide(cache.attach(model, hardware.precision))
     history = train(
@@ -62,5 +69,6 @@ def fine_tune(
         journal=journal,
         head_modules=anatomy.head_modules + anatomy.pooler_modules,
         on_log=on_log,
+        on_dev=on_dev,
     )
     return model, history, cache

@@ -66,11 +66,13 @@ def train(
     journal: Journal,
     head_modules: Sequence[str] = (),
     on_log: Callable[[dict[str, float], int], None] = lambda values, step: None,
+    on_dev: Callable[[Floats, int], None] = lambda logits, step: None,
 ) -> History:
     """Fits the trainable parameters of `model` in place and leaves it in its best state on the dev rows.
 
     head_modules: what learns at recipe.head_rate where PEFT does not say it. on_log gets each point of the
-    curves and its step. Raises GateError if the loss stops being a number.
+    curves and its step, on_dev the logits (N, C) of the dev rows and the step. Raises GateError if the loss stops
+    being a number.
     """
     tokens = early = train_rows.short or train_rows.tokens
     n_steps = count_steps(len(train_rows), recipe.batch_size, plan.epochs)
@@ -112,6 +114,7 @@ def train(
                 on_log({f"dev_{name}": value for name, value in point.items() if name not in where}, step)
                 told = ", ".join(f"{name} {figures(value)}" for name, value in point.items() if name not in where)
                 journal.say(f"  step {step}: dev {told}")
+                on_dev(logits, step)
                 has_read_whole = reads_whole or n_early == n_steps
                 if best.offer(point, logits, counts=has_read_whole) >= recipe.patience and not is_last:
                     history.stopped_early = True

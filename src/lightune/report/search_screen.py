@@ -1,0 +1,130 @@
+"""What a search shows on the terminal: a table that lives while trials run, a line for each, and the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from lightune.journal import Journal, duration
+from lightune.legible import figures
+from lightune.search.folder import BEST, PAGE, WINNER
+from lightune.search.study import REPORTS, Attempt, Study, Trial
+from lightune.search.trials import Finalist, Losses
+
+SHOWN = 5  # of the best trials, in the table
+
+
+class Board:
+    """The best so far, what is running and the time left; off a terminal, the lines alone."""
+
+    def __init__(self, journal: Journal, study: Study):
+        from rich.live import Live
+
+        self.journal, self.study = journal, study
+        is_drawn = journal.console.is_terminal and not journal.console.quiet
+        self._live = Live(console=journal.console, transient=True, auto_refresh=False) if is_drawn else None
+
+    def __enter__(self) -> Board:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def tell(self, running: Attempt | None, over: Trial | None) -> None:
+        """A trial begins, or is over; neither: it broke off, and is tried once more."""
+        settled = self.study.settled()
+        if running is None:
+            line = "  a trial broke off; it is tried once more" if over is None else _line(over, settled, self.study)
+            self.journal.say(line)
+        if over is not None:
+            self.journal.event("trial", number=over.number, state=over.state, loss=over.loss, values=over.values)
+        if self._live:
+            self._live.update(_table(settled, running, self.study), refresh=True)
+
+    def tell_final(self, finalist: Finalist, seed: int, loss: float, scores: Mapping[str, float]) -> None:
+        """A finalist was trained with a fresh seed."""
+        self.journal.say(f"  {finalist.name}, seed {seed}: dev loss {figures(loss)}, {_scores(scores)}")
+        self.journal.event("final", number=finalist.number, seed=seed, loss=loss)
+
+
+def _line(trial: Trial, settled: Sequence[Trial], study: Study) -> str:
+    """What came of a trial."""
+    tried = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in trial.values.items())
+    head = f"  trial {trial.number + 1} of {study.n_trials}"
+    if trial.state == "failed":
+        return f"{head} failed: {trial.why}  ({tried})"
+    if trial.loss is None:
+        part, loss = max(trial.reports.items())
+        return (
+            f"{head} stopped after {part} of {REPORTS} parts: dev loss {figures(loss)}, others did better  ({tried})"
+        )
+    best = min(each.loss for each in settled if each.loss is not None)
+    mark = ", the best so far" if trial.loss == best else ""
+    return (
+        f"{head}: dev loss {figures(trial.loss)}, {_scores(trial.scores)}{mark}  ({tried}; {duration(trial.seconds)})"
+    )
+
+
+def _scores(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {figures(value)}" for name, value in scores.items() if name != "loss")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "own" if value is None else str(value)
+
+
+def _table(settled: Sequence[Trial], running: Attempt | None, study: Study) -> Any:
+    from rich.table import Table
+
+    spent = sum(trial.seconds for trial in settled)
+    left = spent / len(settled) * (study.n_trials - len(settled)) if settled else 0.0
+    states = [sum(trial.state == state for trial in settled) for state in ("complete", "stopped", "failed")]
+    counted = ", ".join(
+        f"{n} {state}" for n, state in zip(states, ("complete", "stopped", "failed"), strict=True) if n
+    )
+    title = f"{len(settled)} of {study.n_trials} trials ({counted}), about {duration(left)} left"
+    table = Table(
+        title=title if settled else f"the first of {study.n_trials} trials",
+        box=None,
+        padding=(0, 3, 0, 2),
+        header_style="bold",
+        title_justify="left",
+    )
+    for column in ("trial", "dev loss", *study.space):
+        table.add_column(column.rpartition(".")[2], justify="right")
+    complete = [(trial.loss, trial) for trial in settled if trial.loss is not None]
+    for loss, trial in sorted(complete, key=lambda pair: pair[0])[:SHOWN]:
+        table.add_row(str(trial.number + 1), figures(loss), *(_short(trial.values.get(key)) for key in study.space))
+    if running:
+        table.add_row(str(running.number + 1), "running", *(_short(running.values[key]) for key in study.space))
+    return table
+
+
+def show_finals(
+    journal: Journal, finalists: Sequence[Finalist], losses: Losses, winner: Finalist, luck: float
+) -> None:
+    """The finalists by their mean, the winner, and how much better the best trial would look by luck."""
+    means = {finalist.number: float(np.mean(list(losses[finalist.number].values()))) for finalist in finalists}
+    for finalist in sorted(finalists, key=lambda each: means[each.number]):
+        mark = ", the winner" if finalist is winner else ""
+        journal.say(f"  {finalist.name}: dev loss {figures(means[finalist.number])} on average{mark}")
+    if luck:
+        journal.say(f"  luck alone makes the best of the trials look better by {figures(luck)}; fresh seeds do not")
+
+
+def show_outcome(journal: Journal, results: Mapping[str, Any], folder: Path) -> None:
+    """The verdict and where everything is."""
+    found = results["winner"]["values"]
+    journal.say("\n" + ("\n".join(f"  {key} = {value}" for key, value in found.items()) or "  no other values"))
+    journal.say(f"\nverdict: {results['verdict']}")
+    journal.say(f"{duration(results['seconds']['total'])} in all")
+    journal.say(f"the recipe: {folder / BEST}   (read {folder / PAGE})")
+    journal.say(f"use it: lightune predict {folder / WINNER} FILE")

@@ -1,0 +1,1 @@
+"""Many short trainings to find the settings of a long one."""

@@ -1,0 +1,225 @@
+"""What all trials of a search share, from the data to what leaves the frozen blocks; and one training."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from lightune.data.batching import Encoder, Labelled, encode, make_encoder
+from lightune.data.prepare import Prepared, split_prepared
+from lightune.evidence.calibration import calibrate
+from lightune.evidence.decisions import scale_of, task_of
+from lightune.hardware import Hardware, in_fp32
+from lightune.journal import Journal
+from lightune.model import methods
+from lightune.model.anatomy import hidden_size, inspect
+from lightune.model.backbones import Base, copy_of, load_base, locate
+from lightune.model.engine import bytes_of_a_number, can_compute
+from lightune.model.methods import METHODS
+from lightune.recipe import EvidenceRecipe, Recipe
+from lightune.records import Plan, Scale, Splits
+from lightune.search.study import REPORTS
+from lightune.training.fine_tune import fine_tune
+from lightune.training.plan import Cost, make_plan
+from lightune.training.prefix_cache import PrefixCache, frozen_blocks
+from lightune.training.rehearsal import measure
+from lightune.training.train import count_steps, reading, score_dev, training_tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Floats = NDArray[np.float64]
+
+T = TypeVar("T")
+KEPT = 3  # of each shared thing, the latest
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How a training went: its dev logits (N, C), their lack of fit, and what people read."""
+
+    logits: Floats
+    loss: float
+    scores: dict[str, float]
+    seconds: float
+    trained: int
+
+
+class Stopped(Exception):
+    """A trial that others have left behind."""
+
+
+def lack_of_fit(y: NDArray[Any], logits: Floats, scale: Scale) -> float:
+    """What trials are compared by: the mean surprise at the labels of dev rows, at the temperature that suits best.
+
+    Of numbers, their mean absolute error. Hundreds of rows tell classifiers apart by it that have as many of them
+    right, and the temperature leaves out what a run mends afterwards anyway. Lower is better.
+    """
+    task = task_of(y)
+    proba = calibrate(y, logits, EvidenceRecipe(), scale).readout(task).probabilities(logits)
+    if task == "regression":
+        return float(np.abs(proba[:, 0] - y).mean())
+    least = np.finfo(np.float64).tiny
+    if task == "multi_label":
+        return float(-np.log(np.maximum(np.where(y == 1, proba, 1 - proba), least)).mean())
+    return float(-np.log(np.maximum(proba[np.arange(len(y)), y], least)).mean())
+
+
+class Bench:
+    """Trains recipes on parts of the training rows and scores them on the dev rows; never reads the test rows."""
+
+    def __init__(self, data: Prepared, recipe: Recipe, splits: Splits, hardware: Hardware):
+        self.data, self.recipe, self.splits, self.hardware = data, recipe, splits, hardware
+        self._kept: dict[str, dict[Any, Any]] = {}
+        base = self.base(recipe.model)
+        self.decisions = list(base.decisions)
+        model = copy_of(base, seed=recipe.seed).model.to(hardware.device)
+        if refused := can_compute(model, hardware.precision):
+            self.hardware = in_fp32(hardware, recipe.hardware.precision, refused)
+            self.decisions.append(self.hardware.decisions[-1])
+
+    def base(self, model: str) -> Base:
+        """The base model of this name, loaded once; a copy of it is for use."""
+        names, task = self.splits.class_names, self.splits.task
+        return self._once("bases", model, lambda: load_base(locate(model), names, seed=self.recipe.seed, task=task))
+
+    def part(self, n_rows: int) -> Splits:
+        """The splits with so many training rows: those that a run would take with data.train_rows = n_rows."""
+        if n_rows >= len(self.splits.train):
+            return self.splits
+        given = self.recipe.data.model_copy(update={"train_rows": n_rows})
+        made = lambda: split_prepared(self.data, given, seed=self.recipe.seed, device=self.hardware.device)  # noqa: E731
+        return self._once("parts", n_rows, made)
+
+    def rows(self, recipe: Recipe, n_rows: int) -> tuple[Encoder, dict[str, Labelled]]:
+        """The encoder of a recipe, and the training and dev rows as it reads them."""
+        base, method = self.base(recipe.model), recipe.method
+        limit = base.max_tokens - methods.extra_tokens(method.name, method.options)
+
+        def made() -> tuple[Encoder, dict[str, Labelled]]:
+            is_pair = self.data.pair is not None
+            encoder = make_encoder(
+                base.tokenizer, recipe.data.max_tokens, recipe.data.truncation, limit, pair=is_pair
+            )
+            return encoder, encode(encoder, self.part(n_rows), recipe.train.max_tokens, only=("train", "dev"))[0]
+
+        return self._once("rows", _reading_of(recipe, limit, n_rows), made)
+
+    def plan(self, recipe: Recipe, n_rows: int) -> Plan:
+        """The plan of a recipe on so many rows, with the epochs that it would have on all of them."""
+        encoder, rows = self.rows(recipe, n_rows)
+        anatomy = inspect(self.base(recipe.model).model, self.base(recipe.model).missing_keys)
+        tokens = training_tokens(rows["train"], recipe.train, 1.0) * len(self.splits.train) / len(rows["train"])
+        plan, _ = make_plan(
+            recipe.train,
+            self.hardware,
+            learning_rate=METHODS[recipe.method.name].rate_for(anatomy.hidden_size),
+            train_tokens=round(tokens),
+            max_tokens=encoder.max_tokens,
+            hidden_size=anatomy.hidden_size,
+            n_layers=anatomy.n_layers,
+        )
+        return plan
+
+    def seconds(self, recipe: Recipe, n_rows: int) -> float:
+        """About how long a training on so many rows takes, by a few passes."""
+        encoder, rows = self.rows(recipe, n_rows)
+        base, plan = copy_of(self.base(recipe.model), seed=recipe.seed), self.plan(recipe, n_rows)
+        anatomy = inspect(base.model, base.missing_keys)
+        method, train = recipe.method, recipe.train
+        options = methods.check_options(method.name, method.options)
+        model, _ = methods.apply(
+            base.model, anatomy, method.name, options, layers=plan.layers, train_pooler=train.pooler
+        )
+        timed = {**rows, "test": rows["dev"]}
+        cost: Cost = measure(
+            model.to(self.hardware.device), anatomy, encoder, timed, train, plan, self.hardware, recipe.seed
+        )
+        tokens = training_tokens(rows["train"], train, plan.epochs)
+        return tokens * cost.step + REPORTS * rows["dev"].n_tokens * cost.forward
+
+    def train(
+        self, recipe: Recipe, n_rows: int, *, seed: int, on_stage: Callable[[int, float], bool] | None = None
+    ) -> Tried:
+        """Trains a recipe on so many rows.
+
+        on_stage gets how much of it is over, of REPORTS, and how good it is; says whether to stop, by Stopped.
+        """
+        started = time.monotonic()
+        encoder, rows = self.rows(recipe, n_rows)
+        plan = self.plan(recipe, n_rows)
+        looks = max(1, math.ceil(REPORTS / max(plan.epochs, 1e-9)))
+        looked_at = recipe.model_copy(update={"train": recipe.train.model_copy(update={"evaluations": looks})})
+        n_steps = count_steps(len(rows["train"]), recipe.train.batch_size, plan.epochs)
+        scale, y = scale_of(rows["train"].y), rows["dev"].y
+        reached = 0
+
+        def look(logits: Floats, step: int) -> None:
+            nonlocal reached
+            stage = REPORTS * step // n_steps
+            if on_stage and stage > reached:
+                reached = stage
+                if on_stage(stage, lack_of_fit(y, logits, scale)):
+                    raise Stopped
+
+        self.hardware.release()
+        base = copy_of(self.base(recipe.model), seed=seed)
+        options = methods.check_options(recipe.method.name, recipe.method.options)
+        quiet = Journal(io.StringIO(), quiet=True)
+        model, history, _ = fine_tune(
+            looked_at,
+            plan,
+            options,
+            encoder,
+            rows,
+            self.hardware,
+            quiet,
+            base,
+            seed=seed,
+            find_cache=lambda network: self._cache(network, recipe, n_rows),
+            on_dev=look,
+        )
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        logits = history.dev_logits
+        scores = score_dev(logits, rows["dev"], scale)
+        return Tried(logits, lack_of_fit(y, logits, scale), scores, time.monotonic() - started, trained)
+
+    def _cache(self, model: nn.Module, recipe: Recipe, n_rows: int) -> PrefixCache | None:
+        """What leaves the blocks below those that this network trains, of all the trials that train no others."""
+        n_blocks = frozen_blocks(model)
+        if not recipe.train.cache or self.hardware.device != "cpu" or not n_blocks:
+            return None
+        _, rows = self.rows(recipe, n_rows)
+        again = [rows["dev"].tokens, *(tokens for tokens, _ in reading(rows["train"], recipe.train))]
+        n_bytes = bytes_of_a_number(model) * hidden_size(model)
+        method = recipe.method
+        limit = self.base(recipe.model).max_tokens - methods.extra_tokens(method.name, method.options)
+        key = (_reading_of(recipe, limit, n_rows), n_blocks)
+        return self._once("caches", key, lambda: PrefixCache(n_blocks, again, n_bytes))
+
+    def _once(self, kind: str, key: Any, make: Callable[[], T]) -> T:
+        """What was made for this key, or is made now; the latest few of a kind are kept."""
+        kept = self._kept.setdefault(kind, {})
+        found = kept.pop(key) if key in kept else make()
+        kept[key] = found
+        while len(kept) > KEPT:
+            kept.pop(next(iter(kept)))
+        return found  # type: ignore[no-any-return]
+
+
+def _reading_of(recipe: Recipe, limit: int, n_rows: int) -> tuple[Any, ...]:
+    """What decides which tokens a recipe reads."""
+    return recipe.model, recipe.data.max_tokens, recipe.data.truncation, limit, recipe.train.max_tokens, n_rows
+
+
+def with_plan(recipe: Recipe, plan: Plan) -> Recipe:
+    """The recipe with the epochs and the layers that a plan found for it."""
+    chosen = {"epochs": plan.epochs, "layers": plan.layers}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=chosen)})

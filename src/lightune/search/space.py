@@ -1,0 +1,257 @@
+"""What a search may try: the table [search] of a recipe, checked, and the values that a trial takes from it.
+
+[search]
+train.learning_rate = {low = 1e-4, high = 3e-3, log = true}
+train.layers = ["all", 2, 4]
+method.rank = [4, 8, 16]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightune.errors import UserError, near_match
+from lightune.model import methods
+from lightune.recipe import Recipe, check_recipe, flatten
+from lightune.records import Plan
+
+if TYPE_CHECKING:
+    import optuna
+
+TRIALS_A_KEY = 4  # of the default space so many keys are tried as there are trials for
+FEWEST_KEYS = 2
+SPAN = 8.0  # the default space's learning rates: from the method's own over SPAN to the method's own times SPAN
+DATA_KEYS = ("data.max_tokens", "data.truncation")
+SAME_ANSWERS = ("train.memory_tokens", "train.cache", "train.gradient_checkpointing")  # change time and memory only
+LOOKS = ("train.evaluations", "train.patience")  # when dev rows are looked at, which in a trial the search says
+TABLES = ("model", "method", "train", "data")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of some values."""
+
+    values: tuple[Any, ...]
+
+    def suggest(self, trial: optuna.Trial, key: str) -> Any:
+        """The value that the sampler wants."""
+        by_name = {_name(value): value for value in self.values}
+        return by_name[trial.suggest_categorical(key, list(by_name))]
+
+    def as_parameter(self, value: Any) -> Any:
+        """What Optuna knows the value as."""
+        return _name(value)
+
+    def as_value(self, parameter: Any) -> Any:
+        """The value that Optuna knows as this."""
+        return next(value for value in self.values if _name(value) == parameter)
+
+    def in_words(self) -> str:
+        """As it would be written."""
+        return ", ".join("the method's own" if value is None else str(value) for value in self.values)
+
+    def __contains__(self, value: Any) -> bool:
+        return _name(value) in map(_name, self.values)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from low to high, both included; on a logarithmic scale, or in whole steps."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    whole: bool = False
+
+    def suggest(self, trial: optuna.Trial, key: str) -> Any:
+        """The value that the sampler wants."""
+        if self.whole:
+            return trial.suggest_int(key, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
+        return self.as_value(trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log))
+
+    def as_parameter(self, value: Any) -> Any:
+        """What Optuna knows the value as."""
+        return value
+
+    def as_value(self, parameter: Any) -> Any:
+        """The value that Optuna knows as this: with as many digits as one would type."""
+        return parameter if self.whole or self.step else float(f"{parameter:.3g}")
+
+    def in_words(self) -> str:
+        """As it would be written."""
+        steps = " on a logarithmic scale" if self.log else f" in steps of {self.step:g}" if self.step else ""
+        return f"{self.low:g} to {self.high:g}{steps}"
+
+    def __contains__(self, value: Any) -> bool:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        on_grid = is_number and (not self.step or abs((value - self.low) / self.step % 1) < 1e-9)
+        return is_number and on_grid and self.low <= value <= self.high
+
+
+Space = dict[str, Choices | Range]
+
+
+def _name(value: Any) -> Any:
+    """A value as Optuna can hold it: lists as JSON."""
+    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
+def read_space(written: Mapping[str, Any], recipe: Recipe) -> Space:
+    """What [search] says, each value of it checked against what a recipe takes.
+
+    UserError for a key that a recipe lacks or that changes no answer, an empty range, a value out of range, and a
+    method that does not take a searched option.
+    """
+    space = {key: _domain(key, value) for key, value in written.items()}
+    names = space["method.name"].values if isinstance(space.get("method.name"), Choices) else (recipe.method.name,)  # type: ignore[union-attr]
+    for key in space:
+        _check_key(key, names)
+    for key, domain in space.items():
+        for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
+            _check_value(key, value, recipe, names)
+    return {key: _as_its_kind(key, domain, recipe) for key, domain in space.items()}
+
+
+def _domain(key: str, written: Any) -> Choices | Range:
+    if isinstance(written, list):
+        if len(written) < 2 or len({json.dumps(value) for value in written}) < len(written):
+            raise UserError(f"search.{key} = {written!r}: give two different values or more.")
+        return Choices(tuple(written))
+    if not isinstance(written, Mapping):
+        raise UserError(
+            f"search.{key} = {written!r}: give a list of values, or a range such as "
+            f"{{low = 1e-4, high = 1e-2, log = true}}."
+        )
+    if unknown := set(written) - {"low", "high", "log", "step"}:
+        raise UserError(f"search.{key}: a range has low, high, log and step, not {sorted(unknown)}.")
+    low, high, log, step = (written.get(name) for name in ("low", "high", "log", "step"))
+    ends = [end for end in (low, high) if isinstance(end, int | float) and not isinstance(end, bool)]
+    if len(ends) < 2 or not ends[0] < ends[1]:
+        raise UserError(f"search.{key}: low = {low!r}, high = {high!r}: an empty range. Low must be less than high.")
+    if not isinstance(log, bool | None) or (log and (ends[0] <= 0 or step is not None)):
+        raise UserError(f"search.{key}: log = {log!r}: true or false; true needs low above 0, and no step.")
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or not step > 0):
+        raise UserError(f"search.{key}: step = {step!r}: give a number above 0.")
+    if step is not None and step > ends[1] - ends[0]:
+        raise UserError(f"search.{key}: step = {step!r} is more than high less low: that is one value only.")
+    return Range(ends[0], ends[1], bool(log), step)
+
+
+def _check_key(key: str, names: Sequence[Any]) -> None:
+    """UserError for a key that cannot be tried."""
+    table = key.split(".")[0]
+    known = searchable(names)
+    if key in known:
+        return
+    if table == "method" and key.count(".") == 1:
+        option = key.removeprefix("method.")
+        lacking = next(name for name in names if option not in methods.options(str(name)))
+        methods.check_options(str(lacking), {option: None})  # says so
+    if key in SAME_ANSWERS:
+        raise UserError(f"search.{key}: it changes time and memory, and no answer: there is nothing to find.")
+    if key in LOOKS:
+        raise UserError(f"search.{key}: in a trial dev rows are looked at as the search says. Set it in the recipe.")
+    if key in flatten(Recipe().model_dump()) or table not in TABLES:
+        hint = near_match(key, known)
+        raise UserError(f"search.{key}: cannot be searched.{hint} What can: {', '.join(known)}.")
+    raise UserError(f"search.{key}: no such key in a recipe.{near_match(key, known)} Known: {', '.join(known)}.")
+
+
+def searchable(names: Sequence[Any]) -> list[str]:
+    """The keys that may be tried where these are the methods: of options, those that all of them have."""
+    train = [key for key in flatten(Recipe().model_dump()) if key.startswith("train.")]
+    options = [set(methods.options(str(name))) for name in names]
+    shared = [f"method.{name}" for name in methods.options(str(names[0])) if all(name in each for each in options)]
+    changing = [key for key in train if key not in (*SAME_ANSWERS, *LOOKS)]
+    return ["model", "method.name", *shared, *changing, *DATA_KEYS]
+
+
+def _check_value(key: str, value: Any, recipe: Recipe, names: Sequence[Any]) -> None:
+    """UserError for a value that a recipe would not take."""
+    if key == "method.name":
+        methods.options(str(value))
+        return
+    if key.startswith("method."):
+        for name in names:
+            methods.check_options(str(name), {key.removeprefix("method."): value})
+        return
+    check_recipe(nested(flatten(recipe.model_dump()) | {key: _number(value)}))
+
+
+def _number(value: Any) -> Any:
+    """1.0 as 1, as a range's ends may be written for either."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) >= 1 else value
+
+
+def _as_its_kind(key: str, domain: Choices | Range, recipe: Recipe) -> Choices | Range:
+    """A range of whole numbers where the recipe takes no others."""
+    if isinstance(domain, Choices):
+        return domain
+    half = domain.low + (domain.high - domain.low) / 2 + 1e-3
+    try:
+        _check_value(key, half, recipe, [recipe.method.name])
+        return domain
+    except UserError:
+        parts = domain.low, domain.high, 1.0 if domain.step is None else domain.step
+        if not all(float(part).is_integer() for part in parts):
+            raise UserError(f"search.{key}: takes whole numbers; low, high and step must be some.") from None
+        return Range(domain.low, domain.high, domain.log, domain.step, whole=True)
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"train.epochs": 2} as {"train": {"epochs": 2}}."""
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        *tables, leaf = key.split(".")
+        inner = values
+        for table in tables:
+            inner = inner.setdefault(table, {})
+        inner[leaf] = value
+    return values
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with some keys set; another method starts from its own options and learning rate."""
+    flat = flatten(recipe.model_dump())
+    if values.get("method.name", recipe.method.name) != recipe.method.name:
+        flat = {key: value for key, value in flat.items() if not key.startswith("method.")}
+        flat["train.learning_rate"] = "auto"
+    return check_recipe(nested(flat | dict(values)))
+
+
+def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_trials: int, task: str) -> Space:
+    """A few keys, the more important ones first: as many as there are trials for.
+
+    plan: of the recipe as it is; rate: the method's own learning rate in this network, of n_layers blocks.
+    """
+    name, train = recipe.method.name, recipe.train
+    options = methods.check_options(name, recipe.method.options)
+    low, high = (sorted((rate * SPAN**sign, plan.learning_rate))[place] for sign, place in ((-1, 0), (1, 1)))
+    space: Space = {"train.learning_rate": Range(float(f"{low:.2g}"), float(f"{high:.2g}"), log=True)}
+    if methods.METHODS[name].by_layers and name != "head":
+        depths = [k for k in (n_layers // 3, n_layers // 2, n_layers * 2 // 3) if 0 < k < n_layers]
+        space["train.layers"] = _around(plan.layers, ["all", *reversed(depths)])
+    if "rank" in options:
+        space["method.rank"] = _around(options["rank"], [options["rank"] // 2 or 1, options["rank"] * 2])
+    if "alpha" in options:
+        space["method.alpha"] = _around(options["alpha"], [None, float(options["rank"]), 4.0 * options["rank"]])
+    if "targets" in options:
+        space["method.targets"] = _around(options["targets"], ["all", "attention", "qv"])
+    space["train.batch_size"] = _around(train.batch_size, [8, 16, 32])
+    space["train.epochs"] = Choices((plan.epochs, float(f"{2 * plan.epochs:.4g}")))
+    space["train.warmup"] = _around(train.warmup, [0.0, 0.06, 0.2])
+    space["data.truncation"] = _around(recipe.data.truncation, ["head", "head+tail"])
+    space["train.head_rate"] = _around(train.head_rate, [0.3, 1.0, 3.0])
+    if task in ("single_label", "ordinal"):
+        space["train.balance"] = _around(train.balance, ["none", "weights"])
+    n_keys = max(FEWEST_KEYS, n_trials // TRIALS_A_KEY)
+    return dict(list(space.items())[:n_keys])
+
+
+def _around(own: Any, others: Sequence[Any]) -> Choices:
+    """The recipe's own value and the others."""
+    return Choices(tuple({_name(value): value for value in [own, *others]}.values()))

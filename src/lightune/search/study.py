@@ -1,0 +1,352 @@
+"""The search's memory: an Optuna study that outlives its processes, and that several of them may share.
+
+A trial of ours has a number of its own. Whatever number Optuna gives to an attempt at it, its values and its seed
+follow from ours: after a kill the same number is tried again, and the search goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lightune.errors import UserError, first_line
+from lightune.search.space import Space
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+DATABASE, WORKERS, QUEUE, LAST = "search.db", "workers", "queue.lock", "last.lock"
+NAME, FINALS = "trials", "finals"  # the two studies
+NUMBER, WORKER, SETTLED = "number", "worker", "settled"  # what is noted at an attempt
+REPORTS = 3  # evaluations of a trial, at equal distances
+REDUCTION = 2  # of the trials that came as far as this one, half may go on
+ATTEMPTS = 2  # at a trial that fails
+FEWEST_TO_WEIGH = 5  # trials, for a word on which keys matter
+SQLITE_SECONDS = 120.0  # that one process waits for another
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that follows from what it is for, and from nothing else; below 2**31."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big") >> 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that is over.
+
+    values: what it set; loss: at its end, None where it did not come there; scores: of the dev rows, as people read
+    them; reports: part of it, of REPORTS -> the loss then; trained: parameters; why: it failed.
+    """
+
+    number: int
+    values: dict[str, Any]
+    state: Literal["complete", "stopped", "failed"]
+    loss: float | None
+    scores: dict[str, float]
+    reports: dict[int, float]
+    seconds: float
+    trained: int | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A trial that is ours to run: its number, what it tries, and whether it may be pruned."""
+
+    number: int
+    values: dict[str, Any]
+    may_stop: bool
+    trial: optuna.Trial
+
+
+class Study:
+    """The trials of a search in `folder`, of which other processes may run some.
+
+    starts: what the first trials try, each some keys of the space; they are never pruned.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        storage: str | None,
+        space: Space,
+        n_trials: int,
+        starts: Sequence[Mapping[str, Any]],
+        seed: int,
+    ):
+        self.folder, self.space, self.n_trials, self.seed = folder, space, n_trials, seed
+        self.starts = list(starts)[:n_trials]
+        (folder / WORKERS).mkdir(parents=True, exist_ok=True)
+        self._me = uuid.uuid4().hex
+        self._held = _locked(folder / WORKERS / self._me)  # until this process ends, however it ends
+        url = storage or f"sqlite:///{folder / DATABASE}"
+        with self._alone(), quiet_optuna():
+            self._trials = _open(url, NAME if storage is None else f"{folder.name}-{NAME}")
+            self._finals = _open(url, FINALS if storage is None else f"{folder.name}-{FINALS}")
+
+    def close(self) -> None:
+        """Lets go of the database and of this process's mark."""
+        with suppress(OSError):
+            (self.folder / WORKERS / self._me).unlink()
+        os.close(self._held)
+
+    def next(self) -> Attempt | None:
+        """The next trial, begun; None if all are settled or in the hands of other processes."""
+        import optuna
+
+        with self._alone(), quiet_optuna():
+            self._bury()
+            taken = {number_of(t) for t in self._trials.get_trials(deepcopy=False) if _is_taken(t)}
+            number = next(n for n in range(len(taken) + 1) if n not in taken)
+            if number >= self.n_trials:
+                return None
+            sampler: Any = optuna.samplers.TPESampler(
+                seed=seed_of(self.seed, "sampler", number),
+                n_startup_trials=max(3, self.n_trials // 4),
+                multivariate=True,
+            )
+            start = self.starts[number] if number < len(self.starts) else {}
+            fixed = {key: self.space[key].as_parameter(value) for key, value in start.items()}
+            self._trials.sampler = optuna.samplers.PartialFixedSampler(fixed, sampler) if fixed else sampler
+            trial = self._trials.ask()
+            trial.set_user_attr(NUMBER, number)
+            trial.set_user_attr(WORKER, self._me)
+            values = {key: domain.suggest(trial, key) for key, domain in self.space.items()}
+        return Attempt(number, values, number >= len(self.starts), trial)
+
+    def report(self, attempt: Attempt, step: int, value: float) -> bool:
+        """Notes how good a trial is after `step` of REPORTS; whether it should stop, as others did better."""
+        with quiet_optuna():
+            attempt.trial.report(value, step)
+            return attempt.may_stop and step < REPORTS and attempt.trial.should_prune()
+
+    def finish(self, attempt: Attempt, loss: float | None, notes: Mapping[str, Any]) -> None:
+        """Settles a trial: its loss, None where it was stopped; and what else is known of it."""
+        from optuna.trial import TrialState
+
+        with self._alone(), quiet_optuna():
+            for key, value in notes.items():
+                attempt.trial.set_user_attr(key, value)
+            if loss is None:
+                self._trials.tell(attempt.trial, state=TrialState.PRUNED)
+            else:
+                self._trials.tell(attempt.trial, loss)
+
+    def fail(self, attempt: Attempt, why: str, *, again: bool) -> None:
+        """A trial that broke off: it is tried once more if `again`, else that settles it."""
+        from optuna.trial import TrialState
+
+        with self._alone(), quiet_optuna():
+            before = [t for t in self._trials.get_trials(deepcopy=False) if number_of(t) == attempt.number]
+            n_failed = sum("failure" in t.user_attrs for t in before) + 1
+            attempt.trial.set_user_attr("failure", why)
+            attempt.trial.set_user_attr(SETTLED, not again or n_failed >= ATTEMPTS)
+            self._trials.tell(attempt.trial, state=TrialState.FAIL)
+
+    def settled(self) -> list[Trial]:
+        """The trials that are over, by number."""
+        with quiet_optuna():
+            over = [t for t in self._trials.get_trials(deepcopy=False) if _is_settled(t)]
+        return sorted(map(self._told, over), key=lambda trial: trial.number)
+
+    def _told(self, trial: FrozenTrial) -> Trial:
+        noted = trial.user_attrs
+        state: Any = {"COMPLETE": "complete", "PRUNED": "stopped"}.get(trial.state.name, "failed")
+        return Trial(
+            number_of(trial),
+            {key: self.space[key].as_value(given) for key, given in trial.params.items()},
+            state,
+            trial.value if state == "complete" else None,
+            noted.get("scores", {}),
+            dict(trial.intermediate_values),
+            noted.get("seconds", 0.0),
+            noted.get("trained"),
+            noted.get("failure", ""),
+        )
+
+    def importances(self) -> dict[str, float]:
+        """Key -> the share of what made good trials good, by the trials that came to their end; nothing of a few.
+
+        Source: Watanabe et al. 2023, arXiv:2304.10255 (PED-ANOVA).
+        """
+        import optuna
+        from optuna.trial import TrialState
+
+        with quiet_optuna(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            complete = self._trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if len(complete) < FEWEST_TO_WEIGH:
+                return {}
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            found = optuna.importance.get_param_importances(self._trials, evaluator=evaluator)
+        return {key: float(share) for key, share in found.items() if np.isfinite(share)}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every trial is settled."""
+        return len(self.settled()) >= self.n_trials
+
+    # ---- finals
+
+    @contextmanager
+    def final(self, number: int, seed: int) -> Iterator[bool]:
+        """Whether the training of a finalist with this seed is ours to do; another process may be at it."""
+        place = self.folder / FINALS
+        place.mkdir(exist_ok=True)
+        try:
+            lock = _locked(place / f"{number}-{seed}.lock")
+        except OSError:
+            yield False
+            return
+        try:
+            yield (number, seed) not in self.finals()
+        finally:
+            os.close(lock)
+
+    def finish_final(self, number: int, seed: int, value: float, notes: Mapping[str, Any]) -> None:
+        """Keeps how good a finalist was with a seed."""
+        from optuna.trial import create_trial
+
+        with self._alone(), quiet_optuna():
+            self._finals.add_trial(create_trial(value=value, user_attrs={NUMBER: number, "seed": seed, **notes}))
+
+    def finals(self) -> dict[tuple[int, int], float]:
+        """(number, seed) -> the loss that was found."""
+        with quiet_optuna():
+            found = self._finals.get_trials(deepcopy=False)
+        return {(t.user_attrs[NUMBER], t.user_attrs["seed"]): float(t.value or 0.0) for t in found}
+
+    @contextmanager
+    def last(self) -> Iterator[None]:
+        """One process after the other."""
+        lock = _locked(self.folder / LAST, wait=True)
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+    # ---- inside
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process of this search changes anything meanwhile."""
+        lock = _locked(self.folder / QUEUE, wait=True)
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+    def _bury(self) -> None:
+        """Attempts of processes that died are failed ones; their trials are free again."""
+        from optuna.trial import TrialState
+
+        for trial in self._trials.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if not self._is_alive(trial.user_attrs.get(WORKER)):
+                self._trials.tell(trial.number, state=TrialState.FAIL)
+
+    def _is_alive(self, worker: str | None) -> bool:
+        if worker == self._me:
+            return True
+        if worker is None or not (self.folder / WORKERS / worker).exists():
+            return False
+        try:
+            os.close(_locked(self.folder / WORKERS / worker))
+        except OSError:
+            return True
+        return False
+
+
+def number_of(trial: FrozenTrial) -> int:
+    """Our number of an attempt; -1 where it was not noted before a kill."""
+    return int(trial.user_attrs.get(NUMBER, -1))
+
+
+def _is_settled(trial: FrozenTrial) -> bool:
+    from optuna.trial import TrialState
+
+    is_over = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return number_of(trial) >= 0 and (is_over or bool(trial.user_attrs.get(SETTLED)))
+
+
+def _is_taken(trial: FrozenTrial) -> bool:
+    """Settled or running: the dead are buried before it is asked."""
+    from optuna.trial import TrialState
+
+    return _is_settled(trial) or (number_of(trial) >= 0 and trial.state == TrialState.RUNNING)
+
+
+def _open(url: str, name: str) -> optuna.Study:
+    """The study of this name, made if there is none. UserError where the storage cannot be used."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        is_file = url.startswith("sqlite")
+        options = {"connect_args": {"timeout": SQLITE_SECONDS}} if is_file else {}
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=options) if "://" in url else url
+        return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, pruner=_halving())
+    except (SQLAlchemyError, ImportError, ValueError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"search.storage = {url!r}: cannot be opened ({first_line(error)}). Leave it out for a file."
+        ) from None
+
+
+def _halving() -> Any:
+    """Successive halving that does not count the attempts of dead processes twice."""
+    import optuna
+    from optuna.trial import TrialState
+
+    class Counted:
+        """A study without its failed trials."""
+
+        def __init__(self, study: optuna.Study):
+            self._study, self._storage, self.direction = study, study._storage, study.direction
+
+        def get_trials(self, deepcopy: bool = False) -> list[FrozenTrial]:
+            return [t for t in self._study.get_trials(deepcopy=deepcopy) if t.state != TrialState.FAIL]
+
+    class Halving(optuna.pruners.SuccessiveHalvingPruner):
+        """As its base, on such a study."""
+
+        def prune(self, study: Any, trial: FrozenTrial) -> bool:
+            return super().prune(Counted(study), trial)  # type: ignore[arg-type]
+
+    return Halving(min_resource=1, reduction_factor=REDUCTION, min_early_stopping_rate=0)
+
+
+def _locked(path: Path, *, wait: bool = False) -> int:
+    """A descriptor that keeps others out of `path` until it is closed or its process dies. OSError if one has it."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Optuna says nothing of its own, neither lines nor warnings about what is experimental in it."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,159 @@
+"""The trials and the finals: who trains what, and what is kept of it. Other processes may train some."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightune.errors import GateError, UserError
+from lightune.evidence.calibration import calibrate
+from lightune.evidence.decisions import scale_of
+from lightune.recipe import Recipe
+from lightune.search.bench import Bench, Stopped
+from lightune.search.outcome import Between, between_seeds
+from lightune.search.space import with_values
+from lightune.search.study import FINALS, Attempt, Study, Trial, seed_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+BASE = -1  # the number of the recipe as it is, where no trial is that
+POLL_SECONDS = 0.5  # between looks at what other processes do
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A recipe that is trained again with fresh seeds. values: what it sets; nothing: the recipe as it is."""
+
+    number: int
+    values: dict[str, Any]
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"trial {self.number + 1}" if self.values else "the recipe as it is"
+
+
+Losses = dict[int, dict[int, float]]  # number of a finalist -> seed -> its loss
+
+
+def try_all(
+    study: Study,
+    bench: Bench,
+    recipe: Recipe,
+    n_rows: int,
+    deadline: float | None,
+    tell: Callable[[Attempt | None, Trial | None], None],
+) -> None:
+    """Runs trials until all are settled, here or in other processes, or the deadline, in monotonic time, is over.
+
+    tell gets each trial when it begins, and when it is over what came of it, None where it is tried once more.
+    """
+    while not study.is_over:
+        if deadline is not None and time.monotonic() > deadline and study.settled():
+            return
+        attempt = study.next()
+        if attempt is None:
+            time.sleep(POLL_SECONDS)  # another process is at the last ones
+            continue
+        tell(attempt, None)
+        _try(study, attempt, bench, recipe, n_rows)
+        tell(None, next((t for t in study.settled() if t.number == attempt.number), None))
+
+
+def _try(study: Study, attempt: Attempt, bench: Bench, recipe: Recipe, n_rows: int) -> None:
+    """One trial, to its end or as far as it gets."""
+    started = time.monotonic()
+    try:
+        tried = bench.train(
+            with_values(recipe, attempt.values),
+            n_rows,
+            seed=seed_of(recipe.seed, "trial", attempt.number),
+            on_stage=lambda stage, loss: study.report(attempt, stage, loss),
+        )
+    except Stopped:
+        study.finish(attempt, None, {"seconds": time.monotonic() - started})
+    except (UserError, GateError) as error:  # what this recipe cannot do, it cannot do again
+        study.fail(attempt, str(error), again=False)
+    except (RuntimeError, MemoryError, OSError, ValueError) as error:
+        study.fail(attempt, f"{type(error).__name__}: {error}", again=True)
+    else:
+        study.finish(
+            attempt, tried.loss, {"seconds": tried.seconds, "scores": tried.scores, "trained": tried.trained}
+        )
+
+
+def choose_finalists(study: Study, recipe: Recipe, n_best: int) -> list[Finalist]:
+    """The recipe as it is, and the best trials. GateError if no trial came to its end."""
+    complete = [trial for trial in study.settled() if trial.loss is not None]
+    if not complete:
+        failures = sorted({trial.why for trial in study.settled()})
+        raise GateError(f"no trial came to its end: {'; '.join(failures)[:500]}")
+    base = Finalist(0 if study.starts else BASE, {}, recipe)
+    best = sorted(complete, key=lambda trial: (trial.loss, trial.number))
+    others = [Finalist(t.number, t.values, with_values(recipe, t.values)) for t in best if t.number != base.number]
+    return [base, *others[:n_best]]
+
+
+def train_finalists(
+    study: Study,
+    bench: Bench,
+    finalists: Sequence[Finalist],
+    seeds: Sequence[int],
+    n_rows: int,
+    tell: Callable[[Finalist, int, float, Mapping[str, float]], None],
+) -> Losses:
+    """The loss of every finalist with every seed, trained in any process; tell gets those that this one trains."""
+    wanted = [(finalist, seed) for seed in seeds for finalist in finalists]
+    while missing := [pair for pair in wanted if (pair[0].number, pair[1]) not in study.finals()]:
+        is_idle = True
+        for finalist, seed in missing:
+            with study.final(finalist.number, seed) as is_ours:
+                if is_ours:
+                    tried = bench.train(finalist.recipe, n_rows, seed=seed)
+                    _keep(_place(study, finalist, seed), tried.logits)
+                    notes = {"scores": tried.scores, "seconds": tried.seconds}
+                    study.finish_final(finalist.number, seed, tried.loss, notes)
+                    tell(finalist, seed, tried.loss, tried.scores)
+                    is_idle = False
+        if is_idle:
+            time.sleep(POLL_SECONDS)
+    found = study.finals()
+    return {each.number: {seed: found[each.number, seed] for seed in seeds} for each in finalists}
+
+
+def seeds_apart(
+    study: Study, bench: Bench, finalists: Sequence[Finalist], seeds: Sequence[int], n_rows: int
+) -> Between:
+    """How far apart the seeds of a finalist are, in what verdicts are told in."""
+    answers = {}
+    for finalist in finalists:
+        _, rows = bench.rows(finalist.recipe, n_rows)
+        y, scale = rows["dev"].y, scale_of(rows["train"].y)
+        several = [np.load(_place(study, finalist, seed), allow_pickle=False) for seed in seeds]
+        answers[finalist.number] = [_answers(y, logits, finalist.recipe, bench, scale) for logits in several]
+    return between_seeds(y, answers, bench.recipe.seed)
+
+
+def _answers(y: NDArray[Any], logits: NDArray[np.float64], recipe: Recipe, bench: Bench, scale: Any) -> NDArray[Any]:
+    readout = calibrate(y, logits, recipe.evidence, scale).readout(bench.splits.task)
+    return readout.answers(readout.probabilities(logits))
+
+
+def _place(study: Study, finalist: Finalist, seed: int) -> Path:
+    return study.folder / FINALS / f"{finalist.number}-{seed}.npy"
+
+
+def _keep(path: Path, logits: NDArray[np.float64]) -> None:
+    """Writes the logits in one step: a kill leaves nothing half done under their name."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.save(file, logits, allow_pickle=False)
+    part.replace(path)

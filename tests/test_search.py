@@ -1,0 +1,412 @@
+"""What may be tried, the study that outlives its processes, and what is said of a winner."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightune.errors import UserError
+from lightune.evidence.verdict import compare
+from lightune.model import methods
+from lightune.recipe import Recipe, SearchRecipe, check_recipe, load_recipe
+from lightune.records import Plan, Score
+from lightune.search import outcome
+from lightune.search.bench import lack_of_fit
+from lightune.search.outcome import Between, best_by_mean, between_seeds, expected_luck, gain_of_recipes
+from lightune.search.space import Choices, Range, default_space, read_space, with_values
+from lightune.search.study import ATTEMPTS, Study, quiet_optuna, seed_of
+
+SPACE = {"train.learning_rate": Range(1e-4, 1e-2, log=True), "method.rank": Choices((4, 8, 16))}
+
+
+# ---- what may be tried
+
+
+def test_a_search_table_is_read_from_a_recipe_and_from_the_command_line(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[search]\ntrials = 5\n"train.layers" = ["all", 2]\n'
+        "train.learning_rate = {low = 1e-4, high = 1e-2, log = true}\n"
+    )
+    search = load_recipe(str(path), None, ["search.method.rank=[2, 4]", "search.fresh_seeds=3"]).search
+    assert (search.trials, search.fresh_seeds, search.finalists) == (5, 3, SearchRecipe().finalists)
+    assert search.space == {
+        "train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "train.layers": ["all", 2],
+        "method.rank": [2, 4],
+    }
+    space = read_space(search.space, Recipe())
+    assert space["train.learning_rate"] == Range(1e-4, 1e-2, log=True)
+    assert space["train.layers"].values == ("all", 2)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (
+            {"train.learning_rte": [1, 2]},
+            r"search.train.learning_rte: no such key in a recipe. Did you mean 'train.lear",
+        ),
+        ({"seed": [1, 2]}, r"search.seed: cannot be searched.* What can: model, method.name"),
+        ({"train.cache": [True, False]}, "it changes time and memory, and no answer: there is nothing to find"),
+        ({"train.patience": [1, 2]}, "in a trial dev rows are looked at as the search says"),
+        ({"train.epochs": [1.0]}, r"search.train.epochs = \[1.0\]: give two different values or more"),
+        ({"train.epochs": 2}, "give a list of values, or a range such as"),
+        ({"train.epochs": {"low": 2, "high": 2}}, "low = 2, high = 2: an empty range"),
+        ({"train.epochs": {"low": 3, "high": 2}}, "an empty range. Low must be less than high"),
+        ({"train.epochs": {"low": 1}}, "low = 1, high = None: an empty range"),
+        ({"train.epochs": {"low": 0, "high": 2, "log": True}}, "true needs low above 0"),
+        ({"train.epochs": {"low": 1, "high": 2, "step": 5}}, "that is one value only"),
+        ({"train.epochs": {"low": 1, "high": 2, "lgo": True}}, r"a range has low, high, log and step, not \['lgo'\]"),
+        ({"train.learning_rate": {"low": 0.1, "high": 7}}, r"train.learning_rate = 7.*less than or equal to 1"),
+        ({"train.schedule": ["linear", "wavy"]}, "train.schedule = 'wavy'"),
+        ({"train.batch_size": {"low": 8.5, "high": 16}}, "train.batch_size = 8.5: should be a valid integer"),
+        ({"train.batch_size": {"low": 8, "high": 16, "step": 0.5}}, "takes whole numbers"),
+        ({"method.rank": [0, 4]}, r"method.rank = 0"),
+        ({"method.name": ["lora", "lra"]}, r"no such method. Did you mean 'lora'"),
+        ({"method.name": ["lora", "ia3"], "method.rank": [4, 8]}, "method.rank: ia3 has no such option"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_message(written, message):
+    with pytest.raises(UserError, match=message):
+        read_space(written, Recipe())
+
+
+def test_a_mistake_in_the_table_is_told_before_the_work(capsys, tmp_path, monkeypatch):
+    from lightune.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", "--set", "search.train.epochs=[]"]) == 2
+    assert "give two different values or more" in capsys.readouterr().err
+    assert main(["tune", "--trials", "0"]) == 2
+    assert "search.trials = 0" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_numbers_stay_whole():
+    space = read_space(
+        {"train.batch_size": {"low": 8, "high": 64, "log": True}, "train.head_rate": [0.5, 2]}, Recipe()
+    )
+    assert space["train.batch_size"].whole
+    with quiet_optuna():
+        import optuna
+
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(5):
+            value = space["train.batch_size"].suggest(study.ask(), "train.batch_size")
+            assert isinstance(value, int)
+            assert with_values(Recipe(), {"train.batch_size": value}).train.batch_size == value
+
+
+def test_every_value_of_every_kind_survives_optuna():
+    import optuna
+
+    choices = Choices((None, True, 3, 2.5, "all", ["query", "value"]))
+    trial = optuna.trial.FixedTrial({"method.targets": choices.as_parameter(["query", "value"])})
+    assert choices.suggest(trial, "method.targets") == ["query", "value"]
+    assert [choices.as_value(choices.as_parameter(value)) for value in choices.values] == list(choices.values)
+    assert ["query", "value"] in choices
+    assert ["key"] not in choices
+    numbers = Range(0.0, 1.0, step=0.25)
+    assert 0.75 in numbers
+    assert 0.7 not in numbers
+    assert True not in numbers
+
+
+def test_another_method_starts_from_its_own_options_and_rate():
+    recipe = check_recipe({"method": {"name": "lora", "rank": 64}, "train": {"learning_rate": 2e-5}})
+    other = with_values(recipe, {"method.name": "ia3"})
+    assert (other.method.options, other.train.learning_rate) == ({}, "auto")
+    same = with_values(recipe, {"method.name": "lora"})
+    assert (same.method.options["rank"], same.train.learning_rate) == (64, 2e-5)
+
+
+@pytest.mark.parametrize("name", list(methods.METHODS))
+@pytest.mark.parametrize("n_trials", [1, 12, 30, 100])
+def test_the_own_space_is_one_that_a_recipe_takes(name, n_trials):
+    recipe = check_recipe({"method": {"name": name}})
+    plan = Plan(2.0, 2e-5, 1024, False)
+    space = default_space(recipe, plan, 5e-4, 6, n_trials, "single_label")
+    assert next(iter(space)) == "train.learning_rate"
+    assert 2e-5 in space["train.learning_rate"]  # where it starts is inside
+    assert len(space) >= 2
+    written = {
+        key: list(domain.values) if isinstance(domain, Choices) else {"low": domain.low, "high": domain.high}
+        for key, domain in space.items()
+    }
+    assert set(read_space(written, recipe)) == set(space)
+
+
+def test_more_trials_try_more_keys():
+    sizes = [
+        len(default_space(Recipe(), Plan(1.0, 1e-3, 1024, False), 1e-3, 6, n, "single_label")) for n in (4, 12, 100)
+    ]
+    assert sizes == [2, 3, 11]
+
+
+# ---- the study
+
+
+def make_study(folder: Path, n_trials: int = 8, seed: int = 0, **more: Any) -> Study:
+    return Study(folder, None, SPACE, n_trials, [{"train.learning_rate": 1e-3, "method.rank": 8}], seed, **more)
+
+
+def quality(values: dict[str, Any], seed: int) -> float:
+    """A made-up loss: best at a rate of 3e-3 and a rank of 16."""
+    noise = np.random.default_rng(seed).normal() * 0.01
+    return float(abs(np.log10(values["train.learning_rate"] / 3e-3)) + 0.1 * (values["method.rank"] != 16) + noise)
+
+
+def run_trials(study: Study, pause: float = 0.0) -> None:
+    while (attempt := study.next()) is not None:
+        loss = quality(attempt.values, seed_of("quality", attempt.number))
+        for stage in (1, 2, 3):
+            time.sleep(pause)
+            if study.report(attempt, stage, loss + 0.1 / stage):
+                study.finish(attempt, None, {"seconds": 1.0})
+                break
+        else:
+            study.finish(attempt, loss, {"seconds": 1.0, "scores": {"accuracy": 0.9}})
+
+
+def told(study: Study) -> list[tuple[Any, ...]]:
+    return [(t.number, t.values, t.state, t.loss, t.reports) for t in study.settled()]
+
+
+def test_trials_start_with_the_recipe_as_it_is_and_some_are_stopped(tmp_path):
+    study = make_study(tmp_path, 16)
+    run_trials(study)
+    trials = study.settled()
+    assert study.is_over
+    assert [trial.number for trial in trials] == list(range(16))
+    assert trials[0].values == {"train.learning_rate": 1e-3, "method.rank": 8}
+    assert trials[0].state == "complete"
+    assert {trial.state for trial in trials} == {"complete", "stopped"}
+    assert min(t.loss for t in trials if t.loss is not None) < trials[0].loss
+    assert set(study.importances()) == set(SPACE)
+    study.close()
+    assert list((tmp_path / "workers").iterdir()) == []
+
+
+def test_a_search_goes_on_as_if_it_had_not_been_cut_off(tmp_path):
+    whole = make_study(tmp_path / "whole")
+    run_trials(whole)
+    for cut in range(8):
+        study = make_study(tmp_path / "cut")
+        attempt = study.next()
+        assert attempt is not None
+        assert attempt.number == cut
+        study.report(attempt, 1, -5.0)  # a report that would stop all others, were it counted
+        os.close(study._held)  # as at the end of a process that was killed
+        again = make_study(tmp_path / "cut")
+        attempt = again.next()
+        assert attempt is not None
+        assert attempt.number == cut
+        loss = quality(attempt.values, seed_of("quality", attempt.number))
+        stopped = next((s for s in (1, 2, 3) if again.report(attempt, s, loss + 0.1 / s)), None)
+        again.finish(attempt, None if stopped else loss, {"seconds": 1.0})
+        os.close(again._held)
+    last = make_study(tmp_path / "cut")
+    assert last.next() is None
+    assert told(last) == told(whole)
+    with quiet_optuna():
+        assert not [t for t in last._trials.get_trials() if t.state.name in ("RUNNING", "WAITING")]
+
+
+def test_another_seed_is_another_search(tmp_path):
+    studies = [make_study(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    for study in studies:
+        run_trials(study)
+    assert [t.values for t in studies[0].settled()][1:] != [t.values for t in studies[1].settled()][1:]
+
+
+def test_a_trial_that_breaks_off_is_tried_once_more(tmp_path):
+    study = make_study(tmp_path, 2)
+    values = []
+    for _ in range(ATTEMPTS):
+        assert not study.is_over
+        attempt = study.next()
+        assert attempt.number == 0
+        values.append(attempt.values)
+        study.fail(attempt, "no memory", again=True)
+    assert values[0] == values[1]
+    assert study.next().number == 1
+    (failed,) = study.settled()
+    assert (failed.number, failed.state, failed.loss, failed.why) == (0, "failed", None, "no memory")
+
+
+def test_what_a_recipe_cannot_do_is_not_tried_again(tmp_path):
+    study = make_study(tmp_path, 2)
+    study.fail(study.next(), "no such thing", again=False)
+    assert study.next().number == 1
+
+
+def test_what_another_process_trains_is_left_to_it(tmp_path):
+    one, other = make_study(tmp_path, 3), make_study(tmp_path, 3)
+    numbers = [study.next().number for study in (one, other, one)]
+    assert numbers == [0, 1, 2]
+    assert other.next() is None
+    assert not other.is_over
+    with one.final(0, 5) as ours, other.final(0, 5) as theirs:
+        assert (ours, theirs) == (True, False)
+        one.finish_final(0, 5, 0.25, {})
+    with other.final(0, 5) as theirs:
+        assert not theirs  # it is done
+    assert other.finals() == {(0, 5): 0.25}
+
+
+def _work(folder: str) -> None:
+    study = make_study(Path(folder), 24)
+    while not study.is_over:
+        run_trials(study, 0.005)
+        time.sleep(0.01)
+    study.close()
+
+
+def test_eight_processes_share_a_new_study(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_work, args=(str(tmp_path),)) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    study = make_study(tmp_path, 24)
+    assert [trial.number for trial in study.settled()] == list(range(24))
+    with quiet_optuna():
+        assert {t.state.name for t in study._trials.get_trials()} <= {"COMPLETE", "PRUNED"}
+
+
+def test_a_storage_that_cannot_be_opened_is_one_message(tmp_path):
+    with pytest.raises(UserError, match=r"search.storage = 'nosuch://x'.*Leave it out for a file"):
+        Study(tmp_path, "nosuch://x", SPACE, 3, [], 0)
+
+
+def test_the_studies_open_in_optuna(tmp_path):
+    import optuna
+
+    run_trials(make_study(tmp_path, 3))
+    names = optuna.get_all_study_names(f"sqlite:///{tmp_path / 'search.db'}")
+    assert set(names) == {"finals", "trials"}
+    trials = optuna.load_study(study_name="trials", storage=f"sqlite:///{tmp_path / 'search.db'}").trials
+    assert [t.user_attrs["number"] for t in trials] == [0, 1, 2]
+
+
+# ---- what is said of a winner
+
+
+def test_the_winner_is_the_best_on_average():
+    assert best_by_mean({0: {1: 0.3, 2: 0.3}, 4: {1: 0.1, 2: 0.4}, 2: {1: 0.35, 2: 0.2}}) == 4
+    assert best_by_mean({7: {1: 0.3}, 2: {1: 0.3}}) == 2  # of equals the earlier
+
+
+def test_expected_luck_is_that_of_equal_trials():
+    rng = np.random.default_rng(0)
+    losses = {n: {s: float(rng.normal(1, 0.05)) for s in range(50)} for n in range(3)}
+    simulated = -rng.normal(0, 0.05, (20_000, 12)).min(axis=1).mean()
+    assert expected_luck(losses, 12) == pytest.approx(simulated, rel=0.12)
+    assert expected_luck({0: {1: 0.3}}, 12) == 0.0
+    assert expected_luck(losses, 1) == 0.0
+
+
+def test_seeds_that_differ_by_chance_of_rows_alone_are_not_apart():
+    """Answers that are right with the same probability; then some that are right with another one."""
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 4000)
+
+    def answers(share: float) -> np.ndarray:
+        return np.where(rng.random(4000) < share, y, 1 - y)
+
+    same = between_seeds(y, {n: [answers(0.85), answers(0.85), answers(0.85)] for n in range(4)}, 0)
+    apart = between_seeds(y, {n: [answers(0.80), answers(0.85), answers(0.90)] for n in range(4)}, 0)
+    assert np.sqrt(same.variance) < 0.008
+    assert np.sqrt(apart.variance) > 0.03
+    alone = between_seeds(y, {0: [answers(0.85)]}, 0)  # one seed says nothing: what is known beforehand
+    assert np.sqrt(alone.variance) == pytest.approx(0.04 * 0.15, rel=0.1)
+    assert alone.degrees == pytest.approx(4)
+    assert between_seeds(y, {0: [y, y]}, 0) == Between(0.0, 0.0)  # all right, always
+
+
+def test_a_gain_of_recipes_is_less_sure_than_one_of_trainings():
+    gain = Score(0.02, 0.005, 0.035)
+    assert gain_of_recipes(gain, Between(0.0, 3)) == gain
+    wider = gain_of_recipes(gain, Between(0.01**2, 3))
+    assert wider.value == gain.value
+    assert wider.low < gain.low
+    assert wider.high > gain.high
+    # by hand: rows (0.03 / 3.92)² = 5.857e-5, seeds 2e-4, df = (2.586e-4)² / ((2e-4)² / 3) = 5.01, t = 2.57
+    assert wider.high - wider.value == pytest.approx(2.57 * np.sqrt(2.5857e-4), rel=0.01)
+
+
+MIXED = 0.75 * np.random.default_rng(0).random(100_000) + 0.25 * np.random.default_rng(1).random(100_000)
+
+
+def equal_study(rng: np.random.Generator, spread: float, n_configurations: int = 50) -> Score:
+    """The gain that is reported where all configurations are equal: seeds alone move what a training is worth."""
+    y_dev, y_test = rng.integers(0, 2, 300), rng.integers(0, 2, 2000)
+    hard_dev, hard_test = rng.random(300), rng.random(2000)
+
+    def answers(y: np.ndarray, hard: np.ndarray, worth: float) -> np.ndarray:
+        # rows are hard for all classifiers alike, for the most part; two differ on about 9 % of them
+        return np.where(0.75 * hard + 0.25 * rng.random(len(y)) < np.quantile(MIXED, worth), y, 1 - y)
+
+    def training() -> tuple[np.ndarray, np.ndarray]:
+        worth = 0.88 + spread * rng.normal()
+        return answers(y_dev, hard_dev, worth), answers(y_test, hard_test, worth)
+
+    def error(of: np.ndarray) -> float:
+        return float((of != y_dev).mean())
+
+    trials = [error(training()[0]) for _ in range(n_configurations)]
+    best = np.argsort(trials, kind="stable")[:3]
+    fresh = {int(n): [training()[0] for _ in range(2)] for n in best}
+    losses = {n: {s: error(each) for s, each in enumerate(several)} for n, several in fresh.items()}
+    assert best_by_mean(losses) in fresh
+    between = between_seeds(y_dev, fresh, 0)
+    compared = compare(y_test, training()[1], {"other": training()[1]}, seed=0)["other"]
+    return gain_of_recipes(compared.gain, between)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.005])
+def test_of_equal_configurations_none_is_said_to_be_better(spread):
+    """The winner of 50 equal ones: 0 is in the interval of its gain in 95 % of 200 searches.
+
+    spread: of what trainings are worth, by their seed; 0.005 is what is counted with beforehand.
+    """
+    rng = np.random.default_rng(5)
+    gains = [equal_study(rng, spread) for _ in range(200)]
+    assert np.mean([gain.low <= 0 <= gain.high for gain in gains]) >= 0.95
+
+
+def test_the_gain_in_words():
+    y = np.zeros(400, int)
+    ours, theirs = np.where(np.arange(400) < 20, 1, 0), np.where(np.arange(400) < 60, 1, 0)
+    compared = compare(y, ours, {"other": theirs}, seed=0)["other"]
+    assert outcome.in_words(compared, compared.gain, 12).startswith("tuning gained +10.0 points (95 % CI +")
+    assert outcome.in_words(compared, compared.gain, 12).endswith("take the recipe found")
+    unsure = replace(compared, gain=Score(0.01, -0.01, 0.03))
+    assert "that may be chance; keep the recipe" in outcome.in_words(unsure, unsure.gain, 12)
+    worse = replace(compared, gain=Score(-0.01, -0.03, 0.01))
+    assert outcome.in_words(worse, worse.gain, 12).startswith("tuning gained nothing: -1.0 points")
+    assert outcome.in_words(None, None, 12) == "none of 12 trials is better than the recipe as it is: keep it"
+
+
+def test_lack_of_fit_leaves_out_what_a_temperature_mends():
+    from lightune.records import UNSCALED
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 500)
+    logits = np.eye(3)[y] + rng.normal(size=(500, 3))
+    assert lack_of_fit(y, 3 * logits, UNSCALED) == pytest.approx(lack_of_fit(y, logits, UNSCALED), rel=0.05)
+    assert lack_of_fit(y, logits, UNSCALED) < lack_of_fit(y, rng.normal(size=(500, 3)), UNSCALED)
+    sets = rng.integers(0, 2, (500, 3))
+    assert lack_of_fit(sets, 4.0 * sets - 2, UNSCALED) < 0.2
+    numbers = rng.normal(size=500)
+    assert lack_of_fit(numbers, (numbers + 0.5)[:, None], UNSCALED) == pytest.approx(0.5)

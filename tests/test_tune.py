@@ -1,0 +1,305 @@
+"""`lightune tune` from end to end on a tiny network: every key changes something, kills change nothing."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightune
+import lightune.run
+from lightune.data.prepare import prepare, split_prepared
+from lightune.errors import GateError, UserError
+from lightune.hardware import choose_hardware
+from lightune.recipe import load_recipe
+from lightune.records import Proof
+from lightune.search.bench import Bench, Stopped
+from lightune.search.plan import pinned
+from lightune.search.space import searchable, with_values
+from tests.conftest import TINY_SETTINGS
+
+QUICK = ["evidence.doctor=false", "search.rows=24", "search.fresh_seeds=2", "train.learning_rate=1e-3"]
+KEYS = ["search.train.learning_rate={low=1e-4, high=5e-2, log=true}", "search.method.rank=[2, 8]"]
+
+
+def settings(model: Path, *more: str) -> list[str]:
+    return [f"model={model}", *TINY_SETTINGS, *QUICK, *KEYS, *more]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly_proved():
+    """The proof, in a fresh process each time, is that of runs and tested there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["lightune.run"], "prove", lambda *args, **more: Proof(32, 0.0, 1e-4, True))
+        gc.freeze()  # as a search does: what is loaded by now need not be looked through after each training
+        yield
+        gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def found(reviews, tiny_bert, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search") / "search"
+    return lightune.tune(reviews, trials=4, no_baselines=True, settings=settings(tiny_bert), output=folder)
+
+
+def test_a_search_leaves_a_recipe_two_runs_and_a_page(found, tmp_path, monkeypatch):
+    folder, results = Path(found.folder), found.results
+    assert json.loads((folder / "search.json").read_text()) == json.loads(json.dumps(results))
+    assert [trial["number"] for trial in results["trials"]] == list(range(4))
+    assert results["trials"][0]["is_as_it_is"]
+    assert results["trials"][0]["values"] == {"train.learning_rate": 1e-3, "method.rank": 8}
+    assert results["winner"]["mean"] == min(each["mean"] for each in results["finalists"])
+    assert results["winner"]["values"]["train.learning_rate"] > 1e-3  # 1e-3 teaches this network too slowly
+    assert set(results["runs"]) == {"winner", "default"}
+    best = load_recipe(str(folder / "best.toml")).recipe
+    assert best.train.learning_rate == results["winner"]["values"]["train.learning_rate"]
+    made = json.loads((folder / "winner" / "results.json").read_text())
+    assert made["recipe"]["train"]["learning_rate"] == best.train.learning_rate
+    assert "<h1>" in (folder / "search.html").read_text()
+    assert lightune.Classifier.load(folder / "winner").predict(["the lamp is lovely"])[0].label in (
+        "negative",
+        "positive",
+    )
+
+
+def test_the_recipe_found_runs_to_the_same_classifier(found, reviews, tmp_path):
+    folder = Path(found.folder)
+    again = lightune.run(folder / "best.toml", output=tmp_path / "again", no_baselines=True)
+    made = json.loads((folder / "winner" / "results.json").read_text())
+    assert again.results["after"] == made["after"]
+
+
+def test_the_winner_is_compared_with_the_recipe_as_it_is_on_the_same_rows(found):
+    runs = [json.loads((Path(found.folder) / name / "results.json").read_text()) for name in ("winner", "default")]
+    accuracy = [run["after"]["accuracy"]["value"] for run in runs]
+    assert found.results["gain"]["value"] == pytest.approx(accuracy[0] - accuracy[1])
+    assert runs[1]["recipe"]["train"]["learning_rate"] == 1e-3
+    assert found.results["verdict"].startswith("tuning gained")
+
+
+def test_trials_never_read_test_rows(found, reviews, tiny_bert):
+    recipe = load_recipe(str(reviews), None, settings(tiny_bert)).recipe
+    data = prepare(recipe.data)
+    splits = split_prepared(data, recipe.data, seed=0, device="cpu")
+    bench = Bench(data, pinned(recipe, splits), splits, choose_hardware("cpu", "fp32"))
+    _, rows = bench.rows(bench.recipe, 24)
+    assert set(rows) == {"train", "dev"}
+    part = bench.part(24)
+    assert len(part.train) == 24
+    assert part.test.texts == splits.test.texts
+    assert part.dev.texts == splits.dev.texts
+    assert not set(part.train.texts) & set(splits.test.texts)
+    assert set(part.train.texts) <= set(splits.train.texts)
+
+
+def test_what_is_over_is_not_begun_again(found, reviews, tiny_bert):
+    with pytest.raises(UserError, match="this search is over"):
+        lightune.tune(reviews, trials=4, no_baselines=True, settings=settings(tiny_bert), output=found.folder)
+
+
+def test_a_folder_of_another_search_is_left_alone(found, reviews, tiny_bert, tmp_path):
+    shutil.copytree(found.folder, tmp_path / "copy")
+    (tmp_path / "copy" / "search.json").unlink()
+    with pytest.raises(UserError, match=r"holds a search of something else \(seed = 0, not 1\)"):
+        lightune.tune(reviews, seed=1, no_baselines=True, settings=settings(tiny_bert), output=tmp_path / "copy")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else than a search"):
+        lightune.tune(reviews, settings=settings(tiny_bert), output=tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.hard
+def test_a_gate_is_kept_and_the_search_too(reviews, tiny_bert, tmp_path):
+    with pytest.raises(GateError, match="required log_loss>=5"):
+        lightune.tune(
+            reviews,
+            trials=2,
+            no_baselines=True,
+            settings=settings(tiny_bert, 'evidence.require=["log_loss>=5"]'),
+            output=tmp_path / "search",
+        )
+    assert (tmp_path / "search" / "search.json").exists()
+
+
+def test_more_rows_than_there_are(reviews, tiny_bert, tmp_path):
+    with pytest.raises(UserError, match=r"search.rows = 5000: there are \d+ training rows"):
+        lightune.tune(reviews, settings=settings(tiny_bert, "search.rows=5000"), output=tmp_path / "search")
+
+
+@pytest.mark.hard
+def test_where_the_space_leaves_out_the_recipe_as_it_is_it_is_still_a_finalist(reviews, tiny_bert, tmp_path):
+    chosen = [text for text in settings(tiny_bert) if not text.startswith("search.method")]
+    result = lightune.tune(
+        reviews,
+        trials=2,
+        no_baselines=True,
+        settings=[*chosen, "search.method.rank=[2, 4]"],
+        output=tmp_path / "search",
+    )
+    assert not any(trial["is_as_it_is"] for trial in result.results["trials"])
+    assert result.results["finalists"][0]["name"] == "the recipe as it is"
+    assert result.results["finalists"][0]["values"] == {}
+
+
+# ---- every key that may be tried changes something
+
+
+CHANGES: dict[str, list[Any]] = {
+    "method.name": ["lora", "ia3"],
+    "method.rank": [2, 8],
+    "method.alpha": [1.0, 64.0],
+    "method.dropout": [0.0, 0.5],
+    "method.targets": ["all", "qv"],
+    "method.use_rslora": [False, True],
+    "method.use_dora": [False, True],
+    "method.init": ["default", "gaussian"],
+    "train.epochs": [1.0, 3.0],
+    "train.learning_rate": [1e-3, 1e-2],
+    "train.head_rate": [0.1, 10.0],
+    "train.batch_size": [4, 8],
+    "train.max_tokens": [8, 16],
+    "train.whole_steps": [0.0, 0.9],
+    "train.layers": [1, "all"],
+    "train.pooler": [True, False],
+    "train.warmup": [0.0, 0.9],
+    "train.schedule": ["linear", "constant"],
+    "train.weight_decay": [0.0, 0.9],
+    "train.loss": ["cross_entropy", "focal"],
+    "train.balance": ["none", "sampling"],
+    "train.clip": [1e-3, 10.0],
+    "data.max_tokens": [8, 32],
+    "data.truncation": ["head", "tail"],
+}
+
+
+def test_every_key_that_may_be_tried_is_tried_here():
+    assert set(searchable(["lora"])) - {"model"} == set(CHANGES)
+
+
+@pytest.fixture(scope="module")
+def bench(reviews, tiny_bert):
+
+    more = ["train.max_tokens=8", "data.max_tokens=16", "train.whole_steps=0.5", "train.epochs=2"]
+    recipe = load_recipe(str(reviews), None, [f"model={tiny_bert}", *TINY_SETTINGS, *more]).recipe
+    data = prepare(recipe.data)
+    splits = split_prepared(data, recipe.data, seed=0, device="cpu")
+    return Bench(data, pinned(recipe, splits), splits, choose_hardware("cpu", "fp32"))
+
+
+@pytest.mark.parametrize("key", list(CHANGES))
+def test_every_key_that_may_be_tried_changes_a_trial(bench, key):
+    short = key in ("data.truncation", "data.max_tokens")  # texts of some ten tokens are cut by these
+    base = with_values(bench.recipe, {"data.max_tokens": 8, "train.max_tokens": "auto"} if short else {})
+    tried = [bench.train(with_values(base, {key: value}), 32, seed=1) for value in CHANGES[key]]
+    assert tried[0].loss != tried[1].loss
+
+
+def test_the_same_seed_trains_the_same_and_another_does_not(bench):
+    losses = [bench.train(bench.recipe, 32, seed=seed).loss for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_another_base_model_is_another_trial(bench, tmp_path):
+    from tests import tiny
+
+    other = tiny.make("distilbert", tmp_path / "tiny-distilbert")
+    tried = [
+        bench.train(with_values(bench.recipe, {"model": model}), 32, seed=1)
+        for model in (bench.recipe.model, str(other))
+    ]
+    assert tried[0].loss != tried[1].loss
+
+
+def test_what_leaves_frozen_blocks_is_shared_and_changes_nothing(bench):
+    recipe = with_values(bench.recipe, {"train.layers": 1})
+    kept = bench.train(recipe, 32, seed=1)
+    (cache,) = [cache for (reading, n), cache in bench._kept["caches"].items() if reading[-1] == 32 and n == 1][-1:]
+    bench.train(recipe, 32, seed=2)
+    assert cache.n_read >= 2 * 32  # of two epochs every text
+    plain = bench.train(with_values(recipe, {"train.cache": False}), 32, seed=1)
+    assert plain.loss == pytest.approx(kept.loss, abs=1e-5)
+
+
+def test_a_trial_can_be_stopped_at_a_third_and_at_two_thirds(bench):
+    seen: list[int] = []
+
+    def stop(stage: int, loss: float) -> bool:
+        seen.append(stage)
+        return stage == 2
+
+    with pytest.raises(Stopped):
+        bench.train(bench.recipe, 32, seed=1, on_stage=stop)
+    assert seen == [1, 2]
+    seen.clear()
+    bench.train(bench.recipe, 32, seed=1, on_stage=lambda stage, loss: bool(seen.append(stage)))
+    assert seen == [1, 2, 3]
+
+
+# ---- kills
+
+
+def command(reviews: Path, model: Path, folder: Path, n_trials: int) -> list[str]:
+    given = [word for text in settings(model) for word in ("--set", text)]
+    return [
+        *(sys.executable, "-m", "lightune", "tune", str(reviews), "--trials", str(n_trials), "--no-baselines"),
+        *("--output", str(folder), "--json", *given),
+    ]
+
+
+@pytest.mark.hard
+def test_twenty_kills_change_nothing(reviews, tiny_bert, tmp_path):
+    whole = subprocess.run(
+        command(reviews, tiny_bert, tmp_path / "whole", 8), capture_output=True, text=True, check=True
+    )
+    expected = json.loads(whole.stdout)
+    rng, kills = random.Random(0), 0
+    while kills < 20:
+        process = subprocess.Popen(
+            command(reviews, tiny_bert, tmp_path / "cut", 8), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            process.wait(rng.uniform(4, 14))  # from the first imports to the last run
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        break
+    else:
+        subprocess.run(command(reviews, tiny_bert, tmp_path / "cut", 8), capture_output=True, check=True)
+    found = json.loads((tmp_path / "cut" / "search.json").read_text())
+    keys = ("number", "values", "state", "loss", "reports")
+    assert [[t[k] for k in keys] for t in found["trials"]] == [[t[k] for k in keys] for t in expected["trials"]]
+    assert found["winner"] == expected["winner"]
+    assert found["gain"] == expected["gain"]
+    import optuna
+
+    trials = optuna.load_study(study_name="trials", storage=f"sqlite:///{tmp_path / 'cut' / 'search.db'}").trials
+    assert not [t for t in trials if t.state.name in ("RUNNING", "WAITING")]
+
+
+@pytest.mark.hard
+def test_eight_searches_started_at_once_are_one(reviews, tiny_bert, tmp_path):
+    started = [
+        subprocess.Popen(
+            command(reviews, tiny_bert, tmp_path / "search", 12),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    answers = [process.communicate(timeout=900) for process in started]
+    assert [process.returncode for process in started] == [0] * 8, [error[-500:] for _, error in answers]
+    found = [json.loads(out) for out, _ in answers]
+    assert all(each["winner"] == found[0]["winner"] for each in found)
+    assert [trial["number"] for trial in found[0]["trials"]] == list(range(12))

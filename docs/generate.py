@@ -120,7 +120,11 @@ def recipe_page() -> str:
                 lines.append(f"| `{name}.{leaf}` | `{json.dumps(inner.default)}` | {inner.description} |")
         else:
             lines.append(f"| `{name}` | `{json.dumps(field.default)}` | {field.description} |")
-    lines += ["", "The table `search` is for [`lightune tune`](search.md) alone; what is tried stands in it, too.", ""]
+    lines += [
+        "",
+        "The table `search` is for [`lightune tune`](search.md) alone; what is tried stands in it, too.",
+        "",
+    ]
     lines += ["| key | default | what |", "|---|---|---|"]
     for leaf, inner in SearchRecipe.model_fields.items():
         lines.append(f"| `search.{leaf}` | `{json.dumps(inner.default)}` | {inner.description} |")

@@ -21,7 +21,7 @@ from lightune.search import outcome
 from lightune.search.bench import lack_of_fit
 from lightune.search.outcome import Between, best_by_mean, between_seeds, expected_luck, gain_of_recipes
 from lightune.search.space import Choices, Range, default_space, read_space, with_values
-from lightune.search.study import ATTEMPTS, Study, quiet_optuna, seed_of
+from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, quiet_optuna, seed_of
 
 SPACE = {"train.learning_rate": Range(1e-4, 1e-2, log=True), "method.rank": Choices((4, 8, 16))}
 
@@ -54,6 +54,8 @@ def test_a_search_table_is_read_from_a_recipe_and_from_the_command_line(tmp_path
             {"train.learning_rte": [1, 2]},
             r"search.train.learning_rte: no such key in a recipe. Did you mean 'train.lear",
         ),
+        ({"trails": 20}, "search.trails: no such key. Did you mean 'trials'"),
+        ({"train.learning_rte": 1e-3}, "no such key in a recipe. Did you mean 'train.learning_rate'"),
         ({"seed": [1, 2]}, r"search.seed: cannot be searched.* What can: model, method.name"),
         ({"train.cache": [True, False]}, "it changes time and memory, and no answer: there is nothing to find"),
         ({"train.patience": [1, 2]}, "in a trial dev rows are looked at as the search says"),
@@ -105,6 +107,14 @@ def test_whole_numbers_stay_whole():
             assert with_values(Recipe(), {"train.batch_size": value}).train.batch_size == value
 
 
+def test_a_range_suits_all_methods_that_are_tried():
+    recipe = check_recipe({"method": {"name": "ia3"}})
+    space = read_space({"method.name": ["lora", "vera"], "method.dropout": {"low": 0.0, "high": 0.5}}, recipe)
+    assert not space["method.dropout"].whole
+    with quiet_optuna():
+        assert 0.3 in Range(0.0, 0.5, step=0.1)
+
+
 def test_every_value_of_every_kind_survives_optuna():
     import optuna
 
@@ -132,10 +142,10 @@ def test_another_method_starts_from_its_own_options_and_rate():
 @pytest.mark.parametrize("n_trials", [1, 12, 30, 100])
 def test_the_own_space_is_one_that_a_recipe_takes(name, n_trials):
     recipe = check_recipe({"method": {"name": name}})
-    plan = Plan(2.0, 2e-5, 1024, False)
+    plan = Plan(2.0, 2.36e-5, 1024, False)
     space = default_space(recipe, plan, 5e-4, 6, n_trials, "single_label")
     assert next(iter(space)) == "train.learning_rate"
-    assert 2e-5 in space["train.learning_rate"]  # where it starts is inside
+    assert 2.36e-5 in space["train.learning_rate"]  # where it starts is inside
     assert len(space) >= 2
     written = {
         key: list(domain.values) if isinstance(domain, Choices) else {"low": domain.low, "high": domain.high}
@@ -218,6 +228,29 @@ def test_a_search_goes_on_as_if_it_had_not_been_cut_off(tmp_path):
     assert told(last) == told(whole)
     with quiet_optuna():
         assert not [t for t in last._trials.get_trials() if t.state.name in ("RUNNING", "WAITING")]
+
+
+def test_the_recipe_as_it_is_counts_where_others_are_stopped(tmp_path):
+    """It is not stopped itself; one that is worse than it at a third is."""
+    study = make_study(tmp_path, 3)
+    first, second = study.next(), study.next()
+    assert not study.report(first, 1, 0.5)
+    assert study.report(second, 1, 0.9)
+    study.finish(second, None, {})
+    assert not study.report(first, 2, 9.0)
+    study.finish(first, 9.0, {})
+    assert [trial.state for trial in study.settled()] == ["complete", "stopped"]
+
+
+def test_a_trial_that_ends_its_process_is_given_up(tmp_path):
+    for _ in range(MOST_DEATHS):
+        study = make_study(tmp_path, 2)
+        assert study.next().number == 0
+        os.close(study._held)
+    study = make_study(tmp_path, 2)
+    assert study.next().number == 1
+    (trial,) = study.settled()
+    assert (trial.state, trial.why) == ("failed", f"its process ended {MOST_DEATHS} times")
 
 
 def test_another_seed_is_another_search(tmp_path):
@@ -389,12 +422,16 @@ def test_the_gain_in_words():
     y = np.zeros(400, int)
     ours, theirs = np.where(np.arange(400) < 20, 1, 0), np.where(np.arange(400) < 60, 1, 0)
     compared = compare(y, ours, {"other": theirs}, seed=0)["other"]
-    assert outcome.in_words(compared, compared.gain, 12).startswith("tuning gained +10.0 points (95 % CI +")
+    told = outcome.in_words(compared, compared.gain, 12)
+    assert told.startswith("tuning gained: +10.0 points of accuracy (95 % CI +")
+    nearer = replace(compared, measure="mae")
+    assert "gained: -0.100 of mean absolute error (95 % CI -0" in outcome.in_words(nearer, nearer.gain, 12)
+    assert "not compared with the recipe as it is: other rows" in outcome.in_words(None, None, 12, "other rows")
     assert outcome.in_words(compared, compared.gain, 12).endswith("take the recipe found")
     unsure = replace(compared, gain=Score(0.01, -0.01, 0.03))
     assert "that may be chance; keep the recipe" in outcome.in_words(unsure, unsure.gain, 12)
     worse = replace(compared, gain=Score(-0.01, -0.03, 0.01))
-    assert outcome.in_words(worse, worse.gain, 12).startswith("tuning gained nothing: -1.0 points")
+    assert outcome.in_words(worse, worse.gain, 12).startswith("tuning gained nothing: -1.0 points of accuracy")
     assert outcome.in_words(None, None, 12) == "none of 12 trials is better than the recipe as it is: keep it"
 
 

@@ -33,6 +33,7 @@ from lightune.evidence.baselines import Lesson, embed
 from lightune.evidence.calibration import Calibration, calibrate, check_goals, parse_goal
 from lightune.evidence.decisions import scale_of
 from lightune.evidence.evaluate import evaluate, predict_logits
+from lightune.evidence.gate import Requirement
 from lightune.evidence.slices import own_kinds
 from lightune.hardware import (
     choose_hardware,
@@ -48,7 +49,7 @@ from lightune.model import methods
 from lightune.model.backbones import load_base, locate, share_with_hub_cache
 from lightune.model.embeddings import embeddings_beside_logits
 from lightune.model.engine import can_compute, quicken
-from lightune.recipe import Checked, Settings, load_recipe, seconds_of
+from lightune.recipe import Checked, Recipe, Settings, Task, load_recipe, seconds_of
 from lightune.records import Evaluation, Result
 from lightune.report.card import write_card
 from lightune.report.page import run_page, write_page
@@ -126,20 +127,13 @@ def follow(
     journal.begin()
     recipe, seed = checked.recipe, checked.recipe.seed
     method, options = recipe.method.name, methods.check_options(recipe.method.name, recipe.method.options)
-    trackers.check(recipe.trackers)
-    refuse_several_processes()
-    metrics = score.check(recipe.metrics)
-    names = baselines.check(recipe.evidence.baselines)
-    requirements = gate.parse(recipe.evidence.require, ["before", *names])
-    parse_goal(recipe.evidence.goal)  # a mistake in it is told before the work
+    metrics, names, requirements = check_asked(recipe)  # a mistake in it is told before the work
     folder = choose_run_folder(output, f"{checked.name}-{method}", overwrite=overwrite)
 
     with journal.phase("read", "Reading the data"):
         data = prepare(recipe.data)
         journal.decide(*data.decisions)
-        gate.check_task(requirements, data.task)
-        score.check_task(metrics, data.task)
-        check_goals(recipe.evidence, data.task)
+        check_for_task(recipe, metrics, requirements, data.task)
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
         splits = split_prepared(data, recipe.data, seed=seed, device=hardware.device, budget=budget)
@@ -301,6 +295,23 @@ def follow(
     show_results(journal, results, folder.final)
     gate.keep(results["requirements"], folder.final)
     return Result(str(folder.final), results)
+
+
+def check_asked(recipe: Recipe) -> tuple[list[str], list[str], list[Requirement]]:
+    """The metrics, baselines and requirements of a recipe. UserError for what there is not, or cannot be."""
+    trackers.check(recipe.trackers)
+    refuse_several_processes()
+    metrics, names = score.check(recipe.metrics), baselines.check(recipe.evidence.baselines)
+    requirements = gate.parse(recipe.evidence.require, ["before", *names])
+    parse_goal(recipe.evidence.goal)
+    return metrics, names, requirements
+
+
+def check_for_task(recipe: Recipe, metrics: Sequence[str], requirements: Sequence[Requirement], task: Task) -> None:
+    """UserError for what is asked for and does not suit the kind of labels."""
+    gate.check_task(requirements, task)
+    score.check_task(metrics, task)
+    check_goals(recipe.evidence, task)
 
 
 class _CallableModule(types.ModuleType):

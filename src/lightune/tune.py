@@ -30,16 +30,29 @@ from lightune.report.page import write_page
 from lightune.report.search_page import search_page
 from lightune.report.search_screen import Board, show_finals, show_outcome
 from lightune.report.versus import compare_runs
-from lightune.run import LESS_MEMORY
+from lightune.run import LESS_MEMORY, check_asked, check_for_task
 from lightune.run import follow as run_recipe
 from lightune.search.bench import Bench
-from lightune.search.folder import AS_IT_IS, BEST, PAGE, RESULTS, WINNER, claim, find_folder, read_results
+from lightune.search.folder import (
+    AS_IT_IS,
+    BEST,
+    CLOSED,
+    PAGE,
+    PLAN,
+    RESULTS,
+    WINNER,
+    claim,
+    find_folder,
+    read_results,
+)
 from lightune.search.outcome import best_by_mean, expected_luck, gain_of_recipes
 from lightune.search.plan import FINALS_PART, TRIALS_PART, pinned, plan_search
 from lightune.search.record import Found, gather
 from lightune.search.space import read_space
 from lightune.search.study import Study, seed_of
 from lightune.search.trials import Finalist, choose_finalists, seeds_apart, train_finalists, try_all
+
+LEAST_LEFT = 0.3  # of a time budget, for the two runs: a search that took longer is not to end with nothing
 
 
 def tune(
@@ -90,13 +103,18 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     started = time.monotonic()
     journal.begin()
     recipe, search = checked.recipe, checked.search
-    written = read_space(search.space, recipe)  # a mistake in it is told before the work
+    written = read_space(search.space, recipe)  # mistakes are told before the work
+    metrics, _, requirements = check_asked(recipe)
     budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
     folder = find_folder(output, checked)
+    if (earlier := read_results(folder)) is not None:
+        journal.say(f"this search is over: read {folder / PAGE}")
+        return _ended(folder, earlier)
 
     with journal.phase("read", "Reading the data"):
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         data = prepare(recipe.data)
+        check_for_task(recipe, metrics, requirements, data.task)
         run_budget = None if budget is None else budget * (1 - TRIALS_PART - FINALS_PART) / 2
         splits = split_prepared(data, recipe.data, seed=recipe.seed, device=hardware.device, budget=run_budget)
         journal.decide(*data.decisions, *splits.decisions, *hardware.decisions, *tune_process(hardware))
@@ -105,24 +123,28 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         bench = Bench(data, pinned(recipe, splits), splits, hardware)
         journal.decide(*bench.decisions)
         plan = plan_search(search, written, bench.recipe, bench, budget)
+        digests = [corpus.digest for corpus in (data.corpus, data.other) if corpus is not None]
+        name, is_begun = claim(folder, checked, " ".join(digests))
+        plan = plan.settled_in(folder / PLAN)
         journal.decide(*plan.decisions)
 
-    is_begun = claim(folder, checked, data.corpus.digest)
     journal.say(f"\n{'Going on with the search' if is_begun else 'The search is'} in {folder}")
-    study = Study(folder, search.storage, plan.space, search.trials, plan.starts, recipe.seed)
+    study = Study(folder, search.storage, plan.space, search.trials, plan.starts, recipe.seed, name)
     gc.freeze()  # what is loaded by now stays: each training looks for what the one before has left
     try:
         title = f"Trying {search.trials} recipes on {plan.trial_rows:,} of {len(splits.train):,} training rows"
         with journal.phase("trials", title), Board(journal, study) as board:
             deadline = None if budget is None else started + budget * TRIALS_PART
-            try_all(study, bench, bench.recipe, plan.trial_rows, deadline, board.tell)
+            if not (folder / CLOSED).is_file():
+                try_all(study, bench, plan.recipe, plan.trial_rows, deadline, board.tell)
 
         title = f"The best, and the recipe as it is, with fresh seeds on {plan.final_rows:,} rows"
         with journal.phase("finals", title):
-            finalists = choose_finalists(study, bench.recipe, search.finalists)
+            finalists = choose_finalists(study, plan.recipe, search.finalists, folder / CLOSED)
             seeds = [seed_of(recipe.seed, "fresh", i) for i in range(search.fresh_seeds)]
             losses = train_finalists(study, bench, finalists, seeds, plan.final_rows, board.tell_final)
-            number, luck = best_by_mean(losses), expected_luck(losses, len(study.settled()))
+            n_tried = sum(trial.state != "failed" for trial in study.settled())
+            number, luck = best_by_mean(losses), expected_luck(losses, n_tried)
             base, winner = finalists[0], next(each for each in finalists if each.number == number)
             between = seeds_apart(study, bench, finalists, seeds, plan.final_rows)
             show_finals(journal, finalists, losses, winner, luck)
@@ -130,28 +152,46 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         with study.last():  # one process alone ends the search
             if (earlier := read_results(folder)) is not None:
                 journal.say(f"another process has ended the search: {folder}")
-                return Result(str(folder), earlier)
+                return _ended(folder, earlier)
             run = partial(_run, journal, folder, checked, _seconds_left(budget, started))
             with journal.phase("winner", f"Running {winner.name} on all rows"):
                 refused = run(WINNER, winner, 1 if winner is base else 2)
-            gain = compared = None
+            gain, compared, why_not = None, None, ""
             if winner is not base:
                 with journal.phase("default", f"Running {base.name} on all rows, to compare with"):
                     run(AS_IT_IS, base, 1)
-                compared, _ = compare_runs(read_finished(folder / WINNER), read_finished(folder / AS_IT_IS))
+                compared, why_not = compare_runs(read_finished(folder / WINNER), read_finished(folder / AS_IT_IS))
                 gain = None if compared is None else gain_of_recipes(compared.gain, between)
             weights, trials_made = study.importances(), study.settled()
-            found = Found(plan, trials_made, finalists, losses, winner, luck, between, weights, compared, gain)
+            found = Found(
+                plan,
+                trials_made,
+                finalists,
+                losses,
+                winner,
+                luck,
+                between,
+                weights,
+                compared,
+                gain,
+                why_not,
+                refused,
+            )
             results = gather(checked, splits, found, folder, journal.spent() | {"total": time.monotonic() - started})
             write_recipe(_as_checked(checked, winner), {}, folder / BEST)
             write_page(search_page(results), folder / PAGE)
-            write_json(folder / RESULTS, results)
+            write_json(folder / RESULTS, results)  # last: it says that all the others are there
     finally:
         gc.unfreeze()
         study.close()
     show_outcome(journal, results, folder)
-    if refused:
-        raise GateError(refused)
+    return _ended(folder, results)
+
+
+def _ended(folder: Path, results: dict[str, Any]) -> Result:
+    """What every process returns that takes part in a search. GateError if its winner lacks what was required."""
+    if results["refused"]:
+        raise GateError(f"{folder / WINNER}: {results['refused']}")
     return Result(str(folder), results)
 
 
@@ -170,7 +210,7 @@ def _run(
     """
     if not (folder / name / RUN_RESULTS).is_file():
         own, left = _as_checked(checked, finalist), seconds_left()
-        budget = None if left is None else f"{max(1.0, left / n_left):.0f}s"
+        budget = None if left is None else f"{left / n_left:.0f}s"
         recipe = own.recipe.model_copy(update={"time_budget": budget})
         voice = journal.another()  # a run counts its own seconds
         try:
@@ -199,7 +239,8 @@ def _as_checked(checked: Checked, finalist: Finalist) -> Checked:
 
 
 def _seconds_left(budget: float | None, started: float) -> Callable[[], float | None]:
-    return lambda: None if budget is None else budget - (time.monotonic() - started)
+    """Of a budget; not less than the runs need at least, whatever came before them."""
+    return lambda: None if budget is None else max(LEAST_LEFT * budget, budget - (time.monotonic() - started))
 
 
 class _CallableModule(types.ModuleType):

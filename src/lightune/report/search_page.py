@@ -11,10 +11,12 @@ from lightune.evidence.score import headline_of
 from lightune.evidence.verdict import OF, amount
 from lightune.journal import duration
 from lightune.legible import figures
+from lightune.records import Score
 from lightune.report.charts import Dots, bars, parallel, plot
 from lightune.report.page import render
 from lightune.report.parts import NOTHING, Block, Cell, Code, Figure, Section, Text, facts, number, p_value, table
 from lightune.report.pictures import base_name
+from lightune.search.outcome import gain_told
 
 Results = Mapping[str, Any]
 MAIN = {"single_label": "accuracy", "ordinal": "accuracy", "multi_label": "f1_micro", "regression": "mae"}
@@ -41,14 +43,14 @@ def _verdict(results: Results) -> list[Block]:
     told = results["verdict"]
     blocks: list[Block] = [Text(f"{told[0].upper()}{told[1:]}.", "verdict")]
     spread = math.sqrt(results["between_seeds"]["variance"])
-    measure = results["gain"] and results["measure"]
-    if measure:
+    measure = results["measure"]
+    if results["gain"]:
         seeds = f"{amount(measure, spread)}{OF[measure]}"
         blocks.append(
             Text(
-                f"The interval counts the choice of the {results['n_test']:,} test rows and that of a seed, which by "
-                f"the finals moves a training by about {seeds}. The test rows were read once, after everything was "
-                f"decided.",
+                f"The interval counts the choice of the {results['n_test']:,} test rows and that of a seed: by what "
+                f"is known of it and by the finals, it moves a training by about {seeds}. The test rows were read "
+                f"once, after everything was decided.",
                 "note",
             )
         )
@@ -75,18 +77,19 @@ def _found(results: Results) -> list[Block]:
     columns += ["trained", "time"]
     blocks.append(table(f"On {results['n_test']:,} test rows, with 95 % intervals", columns, rows))
     if gain:
-        ends = (amount(measure, gain[end], "+") for end in ("value", "low", "high"))
-        value, low, high = ends
+        value, _, interval = gain_told(measure, Score(gain["value"], gain["low"], gain["high"])).partition(
+            " (95 % CI "
+        )
         row = [
-            f"{value}{OF[measure]}",
-            f"{low} to {high}",
+            value,
+            interval.rstrip(")"),
             results["fixed"],
             results["broken"],
             number(p_value(results["p_value"])),
         ]
         columns = ["gain", "95 % interval", "rows better", "rows worse", "p, one seed each"]
         blocks.append(table("The winner against the recipe as it is, on the same test rows", columns, [row]))
-    blocks.append(Code("lightune run best.toml"))
+    blocks.append(Code(f"lightune run {results['folder']}/best.toml"))
     return blocks
 
 
@@ -109,9 +112,12 @@ def _finals(results: Results) -> list[Block]:
     ]
     columns = ["finalist", "mean", *(f"fresh seed {i + 1}" for i in range(n_seeds))]
     caption = f"Loss on {results['n_dev']:,} dev rows after training on {results['final_rows']:,} rows"
+    luck = results["expected_luck"]
+    known = f", by about {figures(luck)} here" if luck else ""
     why = (
         f"The best of many trials is partly lucky: had all been equal, the best would still have looked better than "
-        f"it is by about {figures(results['expected_luck'])}. With seeds that no trial had, that luck is gone."
+        f"it is{known}. Seeds that no trial had leave that out; luck of the dev rows, the same for all, is for "
+        f"the test rows to tell."
     )
     return [Text(why), table(caption, columns, rows)]
 
@@ -162,8 +168,9 @@ def _values(results: Results) -> list[Block]:
     ]
     told = f"Every line is a trial; the best one is trial {ranked[-1]['number'] + 1}."
     drawn = [parallel("parallel", "values and what came of them", told, axes, lines)]
-    if "train.learning_rate" in keys:
-        points = [(t["values"]["train.learning_rate"], t["loss"]) for t in complete]
+    if any(t["values"].get("train.learning_rate", "auto") != "auto" for t in complete):
+        rates = [(t["values"]["train.learning_rate"], t["loss"]) for t in complete]
+        points = [(rate, loss) for rate, loss in rates if rate != "auto"]
         drawn.append(
             plot("rate", "dev loss by learning rate", told, [Dots(points, "after")], "learning rate", log=True)
         )

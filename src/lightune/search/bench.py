@@ -20,7 +20,7 @@ from lightune.journal import Journal
 from lightune.model import methods
 from lightune.model.anatomy import hidden_size, inspect
 from lightune.model.backbones import Base, copy_of, load_base, locate
-from lightune.model.engine import bytes_of_a_number, can_compute
+from lightune.model.engine import bytes_of_a_number, can_compute, quicken
 from lightune.model.methods import METHODS
 from lightune.recipe import EvidenceRecipe, Recipe
 from lightune.records import Plan, Scale, Splits
@@ -139,9 +139,8 @@ class Bench:
             base.model, anatomy, method.name, options, layers=plan.layers, train_pooler=train.pooler
         )
         timed = {**rows, "test": rows["dev"]}
-        cost: Cost = measure(
-            model.to(self.hardware.device), anatomy, encoder, timed, train, plan, self.hardware, recipe.seed
-        )
+        quicken(model.to(self.hardware.device), self.hardware.precision)
+        cost: Cost = measure(model, anatomy, encoder, timed, train, plan, self.hardware, recipe.seed)
         tokens = training_tokens(rows["train"], train, plan.epochs)
         return tokens * cost.step + REPORTS * rows["dev"].n_tokens * cost.forward
 
@@ -155,26 +154,21 @@ class Bench:
         started = time.monotonic()
         encoder, rows = self.rows(recipe, n_rows)
         plan = self.plan(recipe, n_rows)
-        looks = max(1, math.ceil(REPORTS / max(plan.epochs, 1e-9)))
-        looked_at = recipe.model_copy(update={"train": recipe.train.model_copy(update={"evaluations": looks})})
         n_steps = count_steps(len(rows["train"]), recipe.train.batch_size, plan.epochs)
+        stages = {math.ceil(stage * n_steps / REPORTS): stage for stage in range(1, REPORTS + 1)}
+        train = recipe.train.model_copy(update={"patience": REPORTS})  # a trial ends as the search says
         scale, y = scale_of(rows["train"].y), rows["dev"].y
-        reached = 0
 
         def look(logits: Floats, step: int) -> None:
-            nonlocal reached
-            stage = REPORTS * step // n_steps
-            if on_stage and stage > reached:
-                reached = stage
-                if on_stage(stage, lack_of_fit(y, logits, scale)):
-                    raise Stopped
+            if on_stage and step in stages and on_stage(stages[step], lack_of_fit(y, logits, scale)):
+                raise Stopped
 
         self.hardware.release()
         base = copy_of(self.base(recipe.model), seed=seed)
         options = methods.check_options(recipe.method.name, recipe.method.options)
         quiet = Journal(io.StringIO(), quiet=True)
         model, history, _ = fine_tune(
-            looked_at,
+            recipe.model_copy(update={"train": train}),
             plan,
             options,
             encoder,
@@ -184,6 +178,7 @@ class Bench:
             base,
             seed=seed,
             find_cache=lambda network: self._cache(network, recipe, n_rows),
+            looks=stages,
             on_dev=look,
         )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightune.evidence.decisions import f1_micro, task_of
-from lightune.evidence.verdict import OF, Comparison, amount, compare
+from lightune.evidence.verdict import Comparison, compare, gain_in_words
 from lightune.records import Score
 
 if TYPE_CHECKING:
@@ -93,15 +93,26 @@ def gain_of_recipes(gain: Score, between: Between) -> Score:
     return Score(middle, min(gain.low, middle - half), max(gain.high, middle + half))
 
 
-def in_words(compared: Comparison | None, gain: Score | None, n_trials: int) -> str:
-    """What to do about it, one sentence. compared, gain: None where the recipe as it is won."""
+def in_words(compared: Comparison | None, gain: Score | None, n_trials: int, why_not: str = "") -> str:
+    """What to do about it, one sentence.
+
+    compared, gain: None where the recipe as it is won, or where the two cannot be compared, and why_not.
+    """
+    if why_not:
+        return f"a trial won, but it is not compared with the recipe as it is: {why_not}"
     if compared is None or gain is None:
         return f"none of {n_trials} trials is better than the recipe as it is: keep it"
-    measure = compared.measure
-    value, low, high = (amount(measure, end, "+") for end in (gain.value, gain.low, gain.high))
-    told = f"tuning gained {value}{OF[measure]} (95 % CI {low} to {high})"
+    told = gain_told(compared.measure, gain)
     if gain.value <= 0:
-        return f"tuning gained nothing: {value}{OF[measure]} (95 % CI {low} to {high}); keep the recipe as it is"
+        return f"tuning gained nothing: {told}; keep the recipe as it is"
+    told = f"tuning gained: {told}"
     if gain.low > 0:
-        return f"{told}: take the recipe found"
+        return f"{told}; take the recipe found"
     return f"{told}: that may be chance; keep the recipe as it is, unless more test rows tell the two apart"
+
+
+def gain_told(measure: str, gain: Score) -> str:
+    """'+0.6 points of accuracy (95 % CI -0.1 to +1.3)'; what an error fell by has a minus."""
+    what = {"accuracy": "of accuracy", "f1_micro": "of F1", "mae": "of mean absolute error"}[measure]
+    value, _, interval = gain_in_words(measure, asdict(gain)).partition(" (")
+    return f"{value} {what} ({interval}"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lightune.errors import UserError
 from lightune.model import methods
 from lightune.model.anatomy import inspect
-from lightune.recipe import Recipe, SearchRecipe
+from lightune.recipe import Recipe, SearchRecipe, check_recipe
 from lightune.records import Decision, Splits
 from lightune.search.bench import Bench
-from lightune.search.space import Space, default_space
+from lightune.search.folder import write_once
+from lightune.search.space import Space, default_space, space_as_json, space_of_json
 
 TENTH, FEWEST_ROWS = 0.1, 1000  # of the training rows, what a trial trains on; not fewer, where there are
 LEAST_ROWS = 200  # where time is short
@@ -22,13 +24,37 @@ TRIALS_PART, FINALS_PART = 0.3, 0.2  # of a time budget; the rest is for the two
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """space: what is tried; starts: what the first trials set, the recipe as it is before all; training rows."""
+    """What is tried, what the first trials set, the recipe as it is before all, on how many rows, and why.
 
+    recipe: as it is, with the epochs and layers that it comes to.
+    """
+
+    recipe: Recipe
     space: Space
     starts: list[dict[str, Any]]
     trial_rows: int
     final_rows: int
-    decisions: tuple[Decision, ...]
+    decisions: tuple[Decision, ...] = ()
+
+    def settled_in(self, path: Path) -> SearchPlan:
+        """This plan, or that of the first process: another time is measured each time, one search has one plan."""
+        mine = {
+            "recipe": self.recipe.model_dump(),
+            "space": space_as_json(self.space),
+            "starts": self.starts,
+            "trial_rows": self.trial_rows,
+            "final_rows": self.final_rows,
+        }
+        found, is_ours = write_once(path, mine)
+        if is_ours:
+            return self
+        try:
+            recipe, space = check_recipe(found["recipe"]), space_of_json(found["space"])
+            return SearchPlan(
+                recipe, space, found["starts"], found["trial_rows"], found["final_rows"], self.decisions
+            )
+        except (KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}: is no plan of a search. Choose another --output.") from None
 
 
 def pinned(recipe: Recipe, splits: Splits) -> Recipe:
@@ -47,32 +73,35 @@ def plan_search(
 
     budget: seconds for all of it. UserError if more rows are asked for than there are.
     """
-    n_rows = _trial_rows(search, bench, recipe, budget)
+    n_rows, final_rows = _rows(search, bench, recipe, budget)
     base = bench.base(recipe.model)
     anatomy = inspect(base.model, base.missing_keys)
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)
     plan, task = bench.plan(recipe, n_rows), bench.splits.task
     space = written or default_space(recipe, plan, rate, anatomy.n_layers, search.trials, task)
-    own = _values_of(recipe, space, {"train.learning_rate": plan.learning_rate, "train.epochs": plan.epochs})
+    chosen = {"epochs": plan.epochs, "layers": plan.layers}
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=chosen)})
+    own = _values_of(recipe, space, {"train.learning_rate": plan.learning_rate})
     why = "as [search] says" if written else "the first of a list by importance; [search] in the recipe says others"
-    decisions = tuple(Decision(f"tries {key}", domain.in_words(), why) for key, domain in space.items())
-    final_rows = min(FINAL_ROWS * n_rows, len(bench.splits.train))
-    return SearchPlan(space, _starts(own, space, rate), n_rows, final_rows, decisions)
+    as_it_is = Decision("the recipe as it is", f"{plan.epochs:g} epochs, layers {plan.layers}", "in trials and runs")
+    decisions = (as_it_is, *(Decision(f"tries {key}", domain.in_words(), why) for key, domain in space.items()))
+    return SearchPlan(recipe, space, _starts(own, space, rate), n_rows, final_rows, decisions)
 
 
-def _trial_rows(search: SearchRecipe, bench: Bench, recipe: Recipe, budget: float | None) -> int:
-    """Training rows of a trial: those asked for, else a tenth, of few all; fewer where time is short."""
+def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, budget: float | None) -> tuple[int, int]:
+    """Training rows of a trial and of a finalist: those asked for, else a tenth, of few all, less if time is short."""
     n_train = len(bench.splits.train)
-    if search.rows != "auto":
-        if search.rows > n_train:
-            raise UserError(f"search.rows = {search.rows}: there are {n_train:,} training rows. Ask for fewer.")
-        return search.rows
-    n_rows = min(n_train, max(FEWEST_ROWS, round(TENTH * n_train)))
+    if search.rows != "auto" and search.rows > n_train:
+        raise UserError(f"search.rows = {search.rows}: there are {n_train:,} training rows. Ask for fewer.")
+    wanted = min(n_train, max(FEWEST_ROWS, round(TENTH * n_train))) if search.rows == "auto" else search.rows
     if budget is None:
-        return n_rows
-    takes, has = bench.seconds(recipe, n_rows), TRIALS_PART * budget / search.trials
-    least = min(n_rows, max(LEAST_ROWS, 2 * len(bench.splits.class_names)))
-    return n_rows if takes <= has else max(least, int(n_rows * has / takes))
+        return wanted, min(FINAL_ROWS * wanted, n_train)
+    a_row = bench.seconds(recipe, wanted) / wanted
+    least = min(wanted, max(LEAST_ROWS, 2 * len(bench.splits.class_names)))
+    n_finals = (search.finalists + 1) * search.fresh_seeds
+    n_rows = max(least, min(wanted, int(TRIALS_PART * budget / search.trials / a_row)))
+    n_rows = n_rows if search.rows == "auto" else wanted
+    return n_rows, max(least, min(FINAL_ROWS * n_rows, n_train, int(FINALS_PART * budget / n_finals / a_row)))
 
 
 def _starts(own: Mapping[str, Any], space: Space, rate: float) -> list[dict[str, Any]]:

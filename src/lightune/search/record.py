@@ -26,7 +26,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Found:
-    """What came of a search. compared, gain: of the winner over the recipe as it is, None where that won."""
+    """What came of a search.
+
+    compared, gain: of the winner over the recipe as it is, None where that won, or why_not; refused: what a gate
+    said.
+    """
 
     plan: SearchPlan
     trials: Sequence[Trial]
@@ -38,6 +42,8 @@ class Found:
     importances: Mapping[str, float]
     compared: Comparison | None
     gain: Score | None
+    why_not: str
+    refused: str
 
 
 def gather(
@@ -72,7 +78,9 @@ def gather(
         "p_value": None if compared is None else compared.p_value,
         "fixed": None if compared is None else compared.fixed,
         "broken": None if compared is None else compared.broken,
-        "verdict": in_words(compared, found.gain, len(found.trials)),
+        "verdict": in_words(compared, found.gain, len(found.trials), found.why_not),
+        "refused": found.refused,
+        "folder": folder.name,
         "seconds": dict(seconds),
     }
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightune.errors import UserError, near_match
 from lightune.model import methods
-from lightune.recipe import Recipe, check_recipe, flatten
+from lightune.recipe import Recipe, SearchRecipe, check_recipe, flatten
 from lightune.records import Plan
 
 if TYPE_CHECKING:
@@ -88,11 +88,25 @@ class Range:
 
     def __contains__(self, value: Any) -> bool:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        on_grid = is_number and (not self.step or abs((value - self.low) / self.step % 1) < 1e-9)
+        steps = (value - self.low) / self.step if is_number and self.step else 0.0
+        on_grid = abs(steps - round(steps)) < 1e-9
         return is_number and on_grid and self.low <= value <= self.high
 
 
 Space = dict[str, Choices | Range]
+
+
+def space_as_json(space: Space) -> dict[str, Any]:
+    """A space as values of JSON."""
+    return {key: asdict(domain) for key, domain in space.items()}
+
+
+def space_of_json(written: Mapping[str, Any]) -> Space:
+    """The space that was written so."""
+    return {
+        key: Choices(tuple(domain["values"])) if "values" in domain else Range(**domain)
+        for key, domain in written.items()
+    }
 
 
 def _name(value: Any) -> Any:
@@ -106,6 +120,8 @@ def read_space(written: Mapping[str, Any], recipe: Recipe) -> Space:
     UserError for a key that a recipe lacks or that changes no answer, an empty range, a value out of range, and a
     method that does not take a searched option.
     """
+    for key in written:
+        _check_name(key)
     space = {key: _domain(key, value) for key, value in written.items()}
     names = space["method.name"].values if isinstance(space.get("method.name"), Choices) else (recipe.method.name,)  # type: ignore[union-attr]
     for key in space:
@@ -113,7 +129,19 @@ def read_space(written: Mapping[str, Any], recipe: Recipe) -> Space:
     for key, domain in space.items():
         for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
             _check_value(key, value, recipe, names)
-    return {key: _as_its_kind(key, domain, recipe) for key, domain in space.items()}
+    return {key: _as_its_kind(key, domain, recipe, names) for key, domain in space.items()}
+
+
+def _check_name(key: str) -> None:
+    """UserError for a key that is neither a field of [search] nor of a recipe."""
+    if key.split(".")[0] not in (*TABLES, *Recipe.model_fields):
+        hint = near_match(key, SearchRecipe.model_fields)
+        raise UserError(
+            f"search.{key}: no such key.{hint} Known: {', '.join(SearchRecipe.model_fields)}, and keys to try."
+        )
+    known = [*flatten(Recipe().model_dump()), "method"]
+    if key not in known and not key.startswith("method."):
+        raise UserError(f"search.{key}: no such key in a recipe.{near_match(key, known)}")
 
 
 def _domain(key: str, written: Any) -> Choices | Range:
@@ -187,13 +215,13 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) >= 1 else value
 
 
-def _as_its_kind(key: str, domain: Choices | Range, recipe: Recipe) -> Choices | Range:
-    """A range of whole numbers where the recipe takes no others."""
+def _as_its_kind(key: str, domain: Choices | Range, recipe: Recipe, names: Sequence[Any]) -> Choices | Range:
+    """A range of whole numbers where the recipe takes no others; choices as the recipe takes them."""
     if isinstance(domain, Choices):
-        return domain
+        return Choices(tuple(_number(value) for value in domain.values))
     half = domain.low + (domain.high - domain.low) / 2 + 1e-3
     try:
-        _check_value(key, half, recipe, [recipe.method.name])
+        _check_value(key, half, recipe, names)
         return domain
     except UserError:
         parts = domain.low, domain.high, 1.0 if domain.step is None else domain.step
@@ -230,19 +258,21 @@ def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_tria
     """
     name, train = recipe.method.name, recipe.train
     options = methods.check_options(name, recipe.method.options)
-    low, high = (sorted((rate * SPAN**sign, plan.learning_rate))[place] for sign, place in ((-1, 0), (1, 1)))
-    space: Space = {"train.learning_rate": Range(float(f"{low:.2g}"), float(f"{high:.2g}"), log=True)}
+    low, high = (float(f"{end:.2g}") for end in (rate / SPAN, rate * SPAN))
+    low, high = min(low, plan.learning_rate), min(1.0, max(high, plan.learning_rate))
+    space: Space = {"train.learning_rate": Range(low, high, log=True)}
     if methods.METHODS[name].by_layers and name != "head":
         depths = [k for k in (n_layers // 3, n_layers // 2, n_layers * 2 // 3) if 0 < k < n_layers]
         space["train.layers"] = _around(plan.layers, ["all", *reversed(depths)])
     if "rank" in options:
-        space["method.rank"] = _around(options["rank"], [options["rank"] // 2 or 1, options["rank"] * 2])
+        space["method.rank"] = _around(options["rank"], [options["rank"] // 2 or 1, min(1024, options["rank"] * 2)])
     if "alpha" in options:
         space["method.alpha"] = _around(options["alpha"], [None, float(options["rank"]), 4.0 * options["rank"]])
     if "targets" in options:
         space["method.targets"] = _around(options["targets"], ["all", "attention", "qv"])
     space["train.batch_size"] = _around(train.batch_size, [8, 16, 32])
-    space["train.epochs"] = Choices((plan.epochs, float(f"{2 * plan.epochs:.4g}")))
+    if plan.epochs:
+        space["train.epochs"] = Choices((plan.epochs, min(1000.0, float(f"{2 * plan.epochs:.4g}"))))
     space["train.warmup"] = _around(train.warmup, [0.0, 0.06, 0.2])
     space["data.truncation"] = _around(recipe.data.truncation, ["head", "head+tail"])
     space["train.head_rate"] = _around(train.head_rate, [0.3, 1.0, 3.0])

@@ -31,6 +31,7 @@ NUMBER, WORKER, SETTLED = "number", "worker", "settled"  # what is noted at an a
 REPORTS = 3  # evaluations of a trial, at equal distances
 REDUCTION = 2  # of the trials that came as far as this one, half may go on
 ATTEMPTS = 2  # at a trial that fails
+MOST_DEATHS = 10  # of processes at one trial
 FEWEST_TO_WEIGH = 5  # trials, for a word on which keys matter
 SQLITE_SECONDS = 120.0  # that one process waits for another
 
@@ -72,7 +73,8 @@ class Attempt:
 class Study:
     """The trials of a search in `folder`, of which other processes may run some.
 
-    starts: what the first trials try, each some keys of the space; they are never pruned.
+    starts: what the first trials try, every key of the space; they are never pruned. name: of the search in a storage
+    that others use, too.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Study:
         n_trials: int,
         starts: Sequence[Mapping[str, Any]],
         seed: int,
+        name: str = "",
     ):
         self.folder, self.space, self.n_trials, self.seed = folder, space, n_trials, seed
         self.starts = list(starts)[:n_trials]
@@ -91,8 +94,8 @@ class Study:
         self._held = _locked(folder / WORKERS / self._me)  # until this process ends, however it ends
         url = storage or f"sqlite:///{folder / DATABASE}"
         with self._alone(), quiet_optuna():
-            self._trials = _open(url, NAME if storage is None else f"{folder.name}-{NAME}")
-            self._finals = _open(url, FINALS if storage is None else f"{folder.name}-{FINALS}")
+            self._trials = _open(url, NAME if storage is None else f"{folder.name}-{name}-{NAME}")
+            self._finals = _open(url, FINALS if storage is None else f"{folder.name}-{name}-{FINALS}")
 
     def close(self) -> None:
         """Lets go of the database and of this process's mark."""
@@ -117,18 +120,20 @@ class Study:
             )
             start = self.starts[number] if number < len(self.starts) else {}
             fixed = {key: self.space[key].as_parameter(value) for key, value in start.items()}
+            fixed = fixed or self._tried_before(number)
             self._trials.sampler = optuna.samplers.PartialFixedSampler(fixed, sampler) if fixed else sampler
             trial = self._trials.ask()
             trial.set_user_attr(NUMBER, number)
             trial.set_user_attr(WORKER, self._me)
-            values = {key: domain.suggest(trial, key) for key, domain in self.space.items()}
+            values = {key: domain.suggest(trial, key) for key, domain in self.space.items()} | dict(start)
         return Attempt(number, values, number >= len(self.starts), trial)
 
     def report(self, attempt: Attempt, step: int, value: float) -> bool:
         """Notes how good a trial is after `step` of REPORTS; whether it should stop, as others did better."""
         with quiet_optuna():
             attempt.trial.report(value, step)
-            return attempt.may_stop and step < REPORTS and attempt.trial.should_prune()
+            is_behind = step < REPORTS and attempt.trial.should_prune()  # also notes it for the others
+        return is_behind and attempt.may_stop
 
     def finish(self, attempt: Attempt, loss: float | None, notes: Mapping[str, Any]) -> None:
         """Settles a trial: its loss, None where it was stopped; and what else is known of it."""
@@ -196,6 +201,11 @@ class Study:
         """Whether every trial is settled."""
         return len(self.settled()) >= self.n_trials
 
+    def _tried_before(self, number: int) -> dict[str, Any]:
+        """What an attempt at this trial was to try, as Optuna knows it; nothing if there was none."""
+        attempts = (t for t in self._trials.get_trials(deepcopy=False) if number_of(t) == number)
+        return next((dict(t.params) for t in attempts if set(t.params) == set(self.space)), {})
+
     # ---- finals
 
     @contextmanager
@@ -251,8 +261,14 @@ class Study:
         from optuna.trial import TrialState
 
         for trial in self._trials.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not self._is_alive(trial.user_attrs.get(WORKER)):
-                self._trials.tell(trial.number, state=TrialState.FAIL)
+            if self._is_alive(trial.user_attrs.get(WORKER)):
+                continue
+            same = [t for t in self._trials.get_trials(deepcopy=False) if number_of(t) == number_of(trial)]
+            if len(same) >= MOST_DEATHS:  # it ends whoever tries it: no memory, most likely
+                storage = self._trials._storage
+                storage.set_trial_user_attr(trial._trial_id, "failure", f"its process ended {len(same)} times")
+                storage.set_trial_user_attr(trial._trial_id, SETTLED, True)
+            self._trials.tell(trial.number, state=TrialState.FAIL)
 
     def _is_alive(self, worker: str | None) -> bool:
         if worker == self._me:
@@ -291,9 +307,11 @@ def _open(url: str, name: str) -> optuna.Study:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
+        waits = {"connect_args": {"timeout": SQLITE_SECONDS}}
         is_file = url.startswith("sqlite")
-        options = {"connect_args": {"timeout": SQLITE_SECONDS}} if is_file else {}
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=options) if "://" in url else url
+        storage = (
+            optuna.storages.RDBStorage(url, engine_kwargs=waits) if is_file else optuna.storages.get_storage(url)
+        )
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, pruner=_halving())
     except (SQLAlchemyError, ImportError, ValueError, RuntimeError, OSError) as error:
         raise UserError(

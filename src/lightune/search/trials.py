@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lightune.evidence.calibration import calibrate
 from lightune.evidence.decisions import scale_of
 from lightune.recipe import Recipe
 from lightune.search.bench import Bench, Stopped
+from lightune.search.folder import write_once
 from lightune.search.outcome import Between, between_seeds
 from lightune.search.space import with_values
 from lightune.search.study import FINALS, Attempt, Study, Trial, seed_of
@@ -57,7 +59,7 @@ def try_all(
     tell gets each trial when it begins, and when it is over what came of it, None where it is tried once more.
     """
     while not study.is_over:
-        if deadline is not None and time.monotonic() > deadline and study.settled():
+        if deadline is not None and time.monotonic() > deadline and any(t.loss is not None for t in study.settled()):
             return
         attempt = study.next()
         if attempt is None:
@@ -82,24 +84,35 @@ def _try(study: Study, attempt: Attempt, bench: Bench, recipe: Recipe, n_rows: i
         study.finish(attempt, None, {"seconds": time.monotonic() - started})
     except (UserError, GateError) as error:  # what this recipe cannot do, it cannot do again
         study.fail(attempt, str(error), again=False)
-    except (RuntimeError, MemoryError, OSError, ValueError) as error:
+    except Exception as error:  # whatever torch, PEFT or the memory say about one recipe, the others go on
         study.fail(attempt, f"{type(error).__name__}: {error}", again=True)
     else:
+        if not math.isfinite(tried.loss):
+            study.fail(attempt, f"its loss is {tried.loss}", again=False)
+            return
         study.finish(
             attempt, tried.loss, {"seconds": tried.seconds, "scores": tried.scores, "trained": tried.trained}
         )
 
 
-def choose_finalists(study: Study, recipe: Recipe, n_best: int) -> list[Finalist]:
-    """The recipe as it is, and the best trials. GateError if no trial came to its end."""
+def choose_finalists(study: Study, recipe: Recipe, n_best: int, closed: Path) -> list[Finalist]:
+    """The recipe as it is, and the best trials, as the file `closed` says once a process has chosen.
+
+    GateError if no trial came to its end.
+    """
     complete = [trial for trial in study.settled() if trial.loss is not None]
     if not complete:
         failures = sorted({trial.why for trial in study.settled()})
         raise GateError(f"no trial came to its end: {'; '.join(failures)[:500]}")
     base = Finalist(0 if study.starts else BASE, {}, recipe)
-    best = sorted(complete, key=lambda trial: (trial.loss, trial.number))
-    others = [Finalist(t.number, t.values, with_values(recipe, t.values)) for t in best if t.number != base.number]
-    return [base, *others[:n_best]]
+    known = study.starts[:1]  # what is the same recipe is no other finalist
+    others: list[Finalist] = []
+    for trial in sorted(complete, key=lambda trial: (trial.loss, trial.number)):
+        if trial.values not in known:
+            known = [*known, trial.values]
+            others.append(Finalist(trial.number, trial.values, with_values(recipe, trial.values)))
+    chosen, _ = write_once(closed, {"finalists": [each.number for each in others[:n_best]]})
+    return [base, *(each for each in others if each.number in chosen["finalists"])]
 
 
 def train_finalists(
@@ -117,11 +130,8 @@ def train_finalists(
         for finalist, seed in missing:
             with study.final(finalist.number, seed) as is_ours:
                 if is_ours:
-                    tried = bench.train(finalist.recipe, n_rows, seed=seed)
-                    _keep(_place(study, finalist, seed), tried.logits)
-                    notes = {"scores": tried.scores, "seconds": tried.seconds}
-                    study.finish_final(finalist.number, seed, tried.loss, notes)
-                    tell(finalist, seed, tried.loss, tried.scores)
+                    loss, scores = _final(study, bench, finalist, seed, n_rows)
+                    tell(finalist, seed, loss, scores)
                     is_idle = False
         if is_idle:
             time.sleep(POLL_SECONDS)
@@ -129,16 +139,35 @@ def train_finalists(
     return {each.number: {seed: found[each.number, seed] for seed in seeds} for each in finalists}
 
 
+def _final(
+    study: Study, bench: Bench, finalist: Finalist, seed: int, n_rows: int
+) -> tuple[float, Mapping[str, float]]:
+    """The loss and the scores of a finalist with a seed, kept; infinite where its training fails."""
+    try:
+        tried = bench.train(finalist.recipe, n_rows, seed=seed)
+        loss, scores = tried.loss if math.isfinite(tried.loss) else math.inf, tried.scores
+        _keep(_place(study, finalist, seed), tried.logits)
+    except (UserError, GateError, RuntimeError, MemoryError):  # as it would once more
+        loss, scores = math.inf, {}
+    study.finish_final(finalist.number, seed, loss, {"scores": scores})
+    return loss, scores
+
+
 def seeds_apart(
     study: Study, bench: Bench, finalists: Sequence[Finalist], seeds: Sequence[int], n_rows: int
 ) -> Between:
     """How far apart the seeds of a finalist are, in what verdicts are told in."""
     answers = {}
+    found = study.finals()
     for finalist in finalists:
+        if not all(math.isfinite(found[finalist.number, seed]) for seed in seeds):
+            continue
         _, rows = bench.rows(finalist.recipe, n_rows)
         y, scale = rows["dev"].y, scale_of(rows["train"].y)
         several = [np.load(_place(study, finalist, seed), allow_pickle=False) for seed in seeds]
         answers[finalist.number] = [_answers(y, logits, finalist.recipe, bench, scale) for logits in several]
+    if not answers:
+        raise GateError("no finalist could be trained with fresh seeds. Try lower learning rates in [search].")
     return between_seeds(y, answers, bench.recipe.seed)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightune.data.batching import Encoder, Labelled
@@ -39,13 +39,14 @@ def fine_tune(
     seed: int,
     find_cache: Callable[[nn.Module], PrefixCache | None] | None = None,
     on_log: Callable[[dict[str, float], int], None] = lambda values, step: None,
+    looks: Collection[int] | None = None,
     on_dev: Callable[[Floats, int], None] = lambda logits, step: None,
 ) -> tuple[nn.Module, History, PrefixCache | None]:
     """The tuned network, on the device, in its best state on the dev rows; what happened; and what was kept.
 
     base: is used up. seed: of the order of rows. find_cache: of earlier trainings with the same frozen blocks, for
-    the adapted network; None: a new one. on_dev gets the logits (N, C) of the dev rows each time they are answered,
-    and the step; what it raises ends the training.
+    the adapted network; None: a new one. looks: steps after which dev rows are answered, if not by the recipe. on_dev
+    gets the logits (N, C) of the dev rows each time they are answered, and the step; what it raises ends it all.
     """
     anatomy = inspect(base.model, base.missing_keys)
     if rows["train"].y.ndim == 2:
@@ -69,6 +70,7 @@ def fine_tune(
         journal=journal,
         head_modules=anatomy.head_modules + anatomy.pooler_modules,
         on_log=on_log,
+        looks=looks,
         on_dev=on_dev,
     )
     return model, history, cache

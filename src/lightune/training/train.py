@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -66,13 +66,14 @@ def train(
     journal: Journal,
     head_modules: Sequence[str] = (),
     on_log: Callable[[dict[str, float], int], None] = lambda values, step: None,
+    looks: Collection[int] | None = None,
     on_dev: Callable[[Floats, int], None] = lambda logits, step: None,
 ) -> History:
     """Fits the trainable parameters of `model` in place and leaves it in its best state on the dev rows.
 
     head_modules: what learns at recipe.head_rate where PEFT does not say it. on_log gets each point of the
-    curves and its step, on_dev the logits (N, C) of the dev rows and the step. Raises GateError if the loss stops
-    being a number.
+    curves and its step, on_dev the logits (N, C) of the dev rows and the step. looks: the steps after which the dev
+    rows are answered, in place of recipe.evaluations. Raises GateError if the loss stops being a number.
     """
     tokens = early = train_rows.short or train_rows.tokens
     n_steps = count_steps(len(train_rows), recipe.batch_size, plan.epochs)
@@ -104,7 +105,8 @@ def train(
                 losses.clear()
             note = f"loss {history.curve[-1]['train_loss']:.3f}" if history.curve else ""
             progress.advance(n_tokens, note)
-            if (step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2) or is_last:
+            is_due = step % evaluate_every == 0 and n_steps - step >= evaluate_every // 2
+            if (is_due if looks is None else step in looks) or is_last:
                 with clock.paused():
                     logits = predict_logits(model, encoder, dev_rows.tokens, hardware)
                 point = where | score_dev(logits, dev_rows, scale)

@@ -89,7 +89,7 @@ def plan_search(
 
 
 def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, budget: float | None) -> tuple[int, int]:
-    """Training rows of a trial and of a finalist: those asked for, else a tenth, of few all, less if time is short."""
+    """Training rows of a trial and of a finalist: as asked, else a tenth, of few all; less if time is short."""
     n_train = len(bench.splits.train)
     if search.rows != "auto" and search.rows > n_train:
         raise UserError(f"search.rows = {search.rows}: there are {n_train:,} training rows. Ask for fewer.")

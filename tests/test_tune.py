@@ -75,6 +75,7 @@ def test_a_search_leaves_a_recipe_two_runs_and_a_page(found, tmp_path, monkeypat
     )
 
 
+@pytest.mark.hard
 def test_the_recipe_found_runs_to_the_same_classifier(found, reviews, tmp_path):
     folder = Path(found.folder)
     again = lightune.run(folder / "best.toml", output=tmp_path / "again", no_baselines=True)
@@ -251,8 +252,7 @@ def test_a_trial_can_be_stopped_at_a_third_and_at_two_thirds(bench):
     assert seen == [1, 2, 3]
 
 
-@pytest.mark.parametrize("batch_size", [4, 5, 7, 32])
-@pytest.mark.parametrize("epochs", [1.0, 2.0, 2.5])
+@pytest.mark.parametrize(("batch_size", "epochs"), [(4, 1.0), (5, 2.0), (7, 1.0), (32, 2.5)])
 def test_reports_are_at_thirds_whatever_the_epochs(bench, batch_size, epochs, monkeypatch):
     from lightune.search import bench as module
 

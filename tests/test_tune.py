@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from lightune.records import Proof
 from lightune.search.bench import Bench, Stopped
 from lightune.search.outcome import best_by_mean
 from lightune.search.plan import SearchPlan, pinned
+from lightune.search.record import _finalist
 from lightune.search.space import Choices, Range, searchable, with_values
 from lightune.search.study import Study
 from lightune.search.trials import Finalist, seeds_apart, train_finalists
@@ -309,6 +311,8 @@ def test_a_final_that_fails_is_no_end_of_the_search(bench, tmp_path):
     assert losses[0] == {5: float("inf")}
     assert sorted(told) == [losses[-1][5], float("inf")]
     assert best_by_mean(losses) == -1
+    found = SimpleNamespace(losses=losses, winner=finalists[0])
+    assert [_finalist(each, found)["mean"] for each in finalists] == [losses[-1][5], None]  # JSON has no infinity
     assert seeds_apart(study, bench, finalists, [5], 32).variance > 0
     study.close()
 

@@ -343,6 +343,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"train.epochs": 2} as {"train": {"epochs": 2}}."""
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        _set(values, key, value)
+    return values
+
+
 def _start(target: str | None) -> tuple[str, dict[str, Any]]:
     recipes = shipped_recipes()
     name = DEFAULT_RECIPE if target is None else target

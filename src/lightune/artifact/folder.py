@@ -77,12 +77,12 @@ class RunFolder:
 
         UserError if another run writes there by now, GateError if it cannot be written or the disk is full.
         """
-        taken, lock = self._take()
+        taken, held = self._take()
         try:
             with _disk_errors(taken.partial):
                 yield taken
         finally:
-            os.close(lock)
+            os.close(held)
 
     def _take(self) -> tuple[RunFolder, int]:
         """The folder that is ours now, and the descriptor that keeps others out of it."""
@@ -90,7 +90,7 @@ class RunFolder:
             return replace(self, final=_next_free(self.numbered))._take()
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
-            lock = _lock(self.partial)
+            held = lock(self.partial)
         except BlockingIOError:
             if self.numbered is None:
                 raise UserError(_busy(self.final)) from None
@@ -104,9 +104,9 @@ class RunFolder:
                 (self.partial / MARK).write_bytes(b"")
                 _empty(self.partial)
         except BaseException:
-            os.close(lock)
+            os.close(held)
             raise
-        return self, lock
+        return self, held
 
     def _check_final(self) -> None:
         """GateError if something is in the run's place that it may not replace."""
@@ -143,7 +143,7 @@ def choose_run_folder(output: str | Path | None, name: str, *, overwrite: bool) 
             f"another --output."
         )
     folder = RunFolder(final, overwrite, numbered)
-    if _is_locked(folder.partial):
+    if is_locked(folder.partial):
         raise UserError(_busy(shown))
     _check_partial(folder.partial)
     return folder
@@ -213,13 +213,16 @@ def _check_writable(final: Path, shown: str) -> None:
         raise GateError(f"{shown}: {there} cannot be written to. Choose another --output.")
 
 
-def _lock(folder: Path) -> int:
-    """A descriptor that keeps others out until it is closed or its process dies. OSError if another has it."""
+def lock(path: Path, *, wait: bool = False) -> int:
+    """A descriptor that keeps others out until it is closed or its process dies. OSError if another has it.
+
+    path: a folder, or a file, which is made if there is none. wait: until it is free.
+    """
     import fcntl
 
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         os.close(descriptor)
         raise
@@ -237,12 +240,12 @@ def _busy(shown: str | Path) -> str:
     return f"{shown}: another run is writing there now. Choose another --output, or wait for it."
 
 
-def _is_locked(folder: Path) -> bool:
-    """Whether a living process writes a run there."""
-    if not folder.is_dir():
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds this folder or file."""
+    if not path.exists():
         return False
     try:
-        os.close(_lock(folder))
+        os.close(lock(path))
     except OSError:
         return True
     return False

@@ -19,7 +19,6 @@ from lightune.report.pictures import base_name
 from lightune.search.outcome import gain_told
 
 Results = Mapping[str, Any]
-MAIN = {"single_label": "accuracy", "ordinal": "accuracy", "multi_label": "f1_micro", "regression": "mae"}
 STATES = {"complete": "to its end", "stopped": "stopped", "failed": "failed"}
 
 
@@ -77,17 +76,13 @@ def _found(results: Results) -> list[Block]:
     columns += ["trained", "time"]
     blocks.append(table(f"On {results['n_test']:,} test rows, with 95 % intervals", columns, rows))
     if gain:
-        value, _, interval = gain_told(measure, Score(gain["value"], gain["low"], gain["high"])).partition(
-            " (95 % CI "
-        )
         row = [
-            value,
-            interval.rstrip(")"),
+            gain_told(measure, Score(**gain)),
             results["fixed"],
             results["broken"],
             number(p_value(results["p_value"])),
         ]
-        columns = ["gain", "95 % interval", "rows better", "rows worse", "p, one seed each"]
+        columns = ["gain", "rows better", "rows worse", "p, one seed each"]
         blocks.append(table("The winner against the recipe as it is, on the same test rows", columns, [row]))
     blocks.append(Code(f"lightune run {results['folder']}/best.toml"))
     return blocks
@@ -100,13 +95,12 @@ def _score(score: Mapping[str, Any] | None) -> Cell:
 
 
 def _finals(results: Results) -> list[Block]:
-    found = sorted(results["finalists"], key=lambda each: each["mean"])
+    found = sorted(results["finalists"], key=lambda each: math.inf if each["mean"] is None else each["mean"])
     n_seeds = len(found[0]["losses"])
     rows = [
         [
             Cell(each["name"], "the winner" if each["wins"] else ""),
-            number(figures(each["mean"])),
-            *(number(figures(loss)) for loss in each["losses"]),
+            *(number(NOTHING if loss is None else figures(loss)) for loss in (each["mean"], *each["losses"])),
         ]
         for each in found
     ]
@@ -202,7 +196,7 @@ def _options(results: Results, key: str, complete: Sequence[Mapping[str, Any]]) 
 
 
 def _time(results: Results) -> list[Block]:
-    name = MAIN[results["task"]]
+    name = results["measure"]
     found = [(t["seconds"], t["scores"][name]) for t in _complete(results) if name in t["scores"]]
     if len(found) < 2:
         return []
@@ -222,7 +216,7 @@ def _time(results: Results) -> list[Block]:
 
 
 def _every(results: Results) -> list[Block]:
-    name, keys = MAIN[results["task"]], list(results["space"])
+    name, keys = results["measure"], list(results["space"])
     rows = [
         [
             Cell(str(t["number"] + 1), "the recipe as it is" if t["is_as_it_is"] else ""),

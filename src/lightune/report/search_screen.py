@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -51,8 +52,9 @@ class Board:
 
     def tell_final(self, finalist: Finalist, seed: int, loss: float, scores: Mapping[str, float]) -> None:
         """A finalist was trained with a fresh seed."""
-        self.journal.say(f"  {finalist.name}, seed {seed}: dev loss {figures(loss)}, {_scores(scores)}")
-        self.journal.event("final", number=finalist.number, seed=seed, loss=loss)
+        found = f"dev loss {figures(loss)}, {_scores(scores)}" if math.isfinite(loss) else "cannot be trained"
+        self.journal.say(f"  {finalist.name}, seed {seed}: {found}")
+        self.journal.event("final", number=finalist.number, seed=seed, loss=loss if math.isfinite(loss) else None)
 
 
 def _line(trial: Trial, settled: Sequence[Trial], study: Study) -> str:
@@ -114,8 +116,9 @@ def show_finals(
     """The finalists by their mean, the winner, and how much better the best trial would look by luck."""
     means = {finalist.number: float(np.mean(list(losses[finalist.number].values()))) for finalist in finalists}
     for finalist in sorted(finalists, key=lambda each: means[each.number]):
-        mark = ", the winner" if finalist is winner else ""
-        journal.say(f"  {finalist.name}: dev loss {figures(means[finalist.number])} on average{mark}")
+        mark, mean = ", the winner" if finalist is winner else "", means[finalist.number]
+        found = f"dev loss {figures(mean)} on average{mark}" if math.isfinite(mean) else "cannot be trained"
+        journal.say(f"  {finalist.name}: {found}")
     if luck:
         journal.say(f"  luck alone makes the best of the trials look better by {figures(luck)}; fresh seeds do not")
 

@@ -100,8 +100,7 @@ class Bench:
 
     def rows(self, recipe: Recipe, n_rows: int) -> tuple[Encoder, dict[str, Labelled]]:
         """The encoder of a recipe, and the training and dev rows as it reads them."""
-        base, method = self.base(recipe.model), recipe.method
-        limit = base.max_tokens - methods.extra_tokens(method.name, method.options)
+        base, limit = self.base(recipe.model), self._limit(recipe)
 
         def made() -> tuple[Encoder, dict[str, Labelled]]:
             is_pair = self.data.pair is not None
@@ -194,10 +193,12 @@ class Bench:
         _, rows = self.rows(recipe, n_rows)
         again = [rows["dev"].tokens, *(tokens for tokens, _ in reading(rows["train"], recipe.train))]
         n_bytes = bytes_of_a_number(model) * hidden_size(model)
-        method = recipe.method
-        limit = self.base(recipe.model).max_tokens - methods.extra_tokens(method.name, method.options)
-        key = (_reading_of(recipe, limit, n_rows), n_blocks)
+        key = (_reading_of(recipe, self._limit(recipe), n_rows), n_blocks)
         return self._once("caches", key, lambda: PrefixCache(n_blocks, again, n_bytes))
+
+    def _limit(self, recipe: Recipe) -> int:
+        """The most tokens that a text may have."""
+        return self.base(recipe.model).max_tokens - methods.extra_tokens(recipe.method.name, recipe.method.options)
 
     def _once(self, kind: str, key: Any, make: Callable[[], T]) -> T:
         """What was made for this key, or is made now; the latest few of a kind are kept."""

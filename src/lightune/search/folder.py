@@ -1,8 +1,8 @@
 """The folder of a search: what is in it, and how processes that were started alike come to share it.
 
 settings.json   what is searched, by which the same command finds its search again
-    plan.json       what is tried, on how many rows: as the first process planned it
-    finals.json     the finalists, once the trials are closed
+plan.json       what is tried, on how many rows: as the first process planned it
+finals.json     the finalists, once the trials are closed
 search.db       the trials and the finals, two Optuna studies; optuna-dashboard opens it
 finals/         dev logits of each finalist and seed
 workers/        a file for each process that takes part, locked while it lives
@@ -30,12 +30,11 @@ PLAN, CLOSED = "plan.json", "finals.json"
 SETTINGS, RESULTS, PAGE, BEST = "settings.json", "search.json", "search.html", "best.toml"
 WINNER, AS_IT_IS = "winner", "default"
 DIGEST, ID = "digest", "id"  # of the data, and of the search, among the settings
-MAY_DIFFER = (ID, "search.storage")  # when a search goes on
 
 
 def settings_of(checked: Checked) -> dict[str, Any]:
-    """What is searched, flat."""
-    search = {f"search.{key}": value for key, value in checked.search.model_dump().items()}
+    """What is searched, flat; not where it is stored, which may hold a password."""
+    search = {f"search.{key}": value for key, value in checked.search.model_dump(exclude={"storage"}).items()}
     return flatten(checked.recipe.model_dump()) | search
 
 
@@ -65,7 +64,7 @@ def _why_not(path: Path, wanted: Mapping[str, Any]) -> str:
         is_being_made = all(each.name.startswith(f".{SETTINGS}") for each in path.iterdir())
         return "" if is_being_made else "holds something else than a search"
     found = _read(path / SETTINGS)
-    skipped = {*MAY_DIFFER, *({DIGEST} - set(wanted))}
+    skipped = {ID} | ({DIGEST} - set(wanted))
     other = sorted(key for key in {*wanted, *found} - skipped if found.get(key) != wanted.get(key))
     told = ", ".join(f"{key} = {found.get(key)!r}, not {wanted.get(key)!r}" for key in other[:3])
     return f"holds a search of something else ({told})" if other else ""

@@ -43,7 +43,8 @@ def expected_luck(losses: Mapping[int, Mapping[int, float]], n_tried: int) -> fl
     """
     from scipy.stats import norm
 
-    squares = [np.var(list(found.values()), ddof=1) for found in losses.values() if len(found) > 1]
+    trained = [list(found.values()) for found in losses.values() if np.isfinite(list(found.values())).all()]
+    squares = [np.var(found, ddof=1) for found in trained if len(found) > 1]
     if not squares or n_tried < 2:
         return 0.0
     return float(np.sqrt(np.mean(squares)) * norm.ppf((n_tried - 0.375) / (n_tried + 0.25)))
@@ -57,7 +58,7 @@ def between_seeds(y: NDArray[Any], answers: Mapping[int, Sequence[NDArray[Any]]]
     beforehand, SPREAD of the error, counts beside them, each by how sure it is.
     """
     prior = (SPREAD * float(np.mean([_error(y, each) for several in answers.values() for each in several]))) ** 2
-    sure, sums = SPREAD_DEGREES / (2 * prior**2) if prior else 0.0, 0.0
+    sure = SPREAD_DEGREES / (2 * prior**2) if prior else 0.0
     sums = sure * prior
     for several in answers.values():
         for one, other in combinations(several, 2):

@@ -12,7 +12,7 @@ from lightune.model import methods
 from lightune.model.anatomy import inspect
 from lightune.recipe import Recipe, SearchRecipe, check_recipe
 from lightune.records import Decision, Splits
-from lightune.search.bench import Bench
+from lightune.search.bench import Bench, with_plan
 from lightune.search.folder import write_once
 from lightune.search.space import Space, default_space, space_as_json, space_of_json
 
@@ -79,8 +79,7 @@ def plan_search(
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)
     plan, task = bench.plan(recipe, n_rows), bench.splits.task
     space = written or default_space(recipe, plan, rate, anatomy.n_layers, search.trials, task)
-    chosen = {"epochs": plan.epochs, "layers": plan.layers}
-    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=chosen)})
+    recipe = with_plan(recipe, plan)
     own = _values_of(recipe, space, {"train.learning_rate": plan.learning_rate})
     why = "as [search] says" if written else "the first of a list by importance; [search] in the recipe says others"
     as_it_is = Decision("the recipe as it is", f"{plan.epochs:g} epochs, layers {plan.layers}", "in trials and runs")

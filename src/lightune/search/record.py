@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,14 +96,20 @@ def _domain(domain: Any) -> dict[str, Any]:
 
 def _finalist(finalist: Finalist, found: Found) -> dict[str, Any]:
     losses = list(found.losses[finalist.number].values())
+    mean = float(np.mean(losses))
     return {
         "number": finalist.number,
         "name": finalist.name,
         "values": finalist.values,
-        "losses": losses,
-        "mean": float(np.mean(losses)),
+        "losses": [_finite(loss) for loss in losses],
+        "mean": _finite(mean),
         "wins": finalist is found.winner,
     }
+
+
+def _finite(loss: float) -> float | None:
+    """None for a training that failed: JSON has no infinity."""
+    return loss if math.isfinite(loss) else None
 
 
 def _run(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightune.errors import UserError, near_match
 from lightune.model import methods
-from lightune.recipe import Recipe, SearchRecipe, check_recipe, flatten
+from lightune.recipe import Recipe, SearchRecipe, check_recipe, flatten, nested
 from lightune.records import Plan
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ SPAN = 8.0  # the default space's learning rates: from the method's own over SPA
 DATA_KEYS = ("data.max_tokens", "data.truncation")
 SAME_ANSWERS = ("train.memory_tokens", "train.cache", "train.gradient_checkpointing")  # change time and memory only
 LOOKS = ("train.evaluations", "train.patience")  # when dev rows are looked at, which in a trial the search says
-TABLES = ("model", "method", "train", "data")
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,8 @@ def read_space(written: Mapping[str, Any], recipe: Recipe) -> Space:
     for key in written:
         _check_name(key)
     space = {key: _domain(key, value) for key, value in written.items()}
-    names = space["method.name"].values if isinstance(space.get("method.name"), Choices) else (recipe.method.name,)  # type: ignore[union-attr]
+    tried = space.get("method.name")
+    names = tried.values if isinstance(tried, Choices) else (recipe.method.name,)
     for key in space:
         _check_key(key, names)
     for key, domain in space.items():
@@ -134,7 +134,7 @@ def read_space(written: Mapping[str, Any], recipe: Recipe) -> Space:
 
 def _check_name(key: str) -> None:
     """UserError for a key that is neither a field of [search] nor of a recipe."""
-    if key.split(".")[0] not in (*TABLES, *Recipe.model_fields):
+    if key.split(".")[0] not in Recipe.model_fields:
         hint = near_match(key, SearchRecipe.model_fields)
         raise UserError(
             f"search.{key}: no such key.{hint} Known: {', '.join(SearchRecipe.model_fields)}, and keys to try."
@@ -171,11 +171,10 @@ def _domain(key: str, written: Any) -> Choices | Range:
 
 def _check_key(key: str, names: Sequence[Any]) -> None:
     """UserError for a key that cannot be tried."""
-    table = key.split(".")[0]
     known = searchable(names)
     if key in known:
         return
-    if table == "method" and key.count(".") == 1:
+    if key.startswith("method."):
         option = key.removeprefix("method.")
         lacking = next(name for name in names if option not in methods.options(str(name)))
         methods.check_options(str(lacking), {option: None})  # says so
@@ -183,10 +182,7 @@ def _check_key(key: str, names: Sequence[Any]) -> None:
         raise UserError(f"search.{key}: it changes time and memory, and no answer: there is nothing to find.")
     if key in LOOKS:
         raise UserError(f"search.{key}: in a trial dev rows are looked at as the search says. Set it in the recipe.")
-    if key in flatten(Recipe().model_dump()) or table not in TABLES:
-        hint = near_match(key, known)
-        raise UserError(f"search.{key}: cannot be searched.{hint} What can: {', '.join(known)}.")
-    raise UserError(f"search.{key}: no such key in a recipe.{near_match(key, known)} Known: {', '.join(known)}.")
+    raise UserError(f"search.{key}: cannot be searched.{near_match(key, known)} What can: {', '.join(known)}.")
 
 
 def searchable(names: Sequence[Any]) -> list[str]:
@@ -228,18 +224,6 @@ def _as_its_kind(key: str, domain: Choices | Range, recipe: Recipe, names: Seque
         if not all(float(part).is_integer() for part in parts):
             raise UserError(f"search.{key}: takes whole numbers; low, high and step must be some.") from None
         return Range(domain.low, domain.high, domain.log, domain.step, whole=True)
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{"train.epochs": 2} as {"train": {"epochs": 2}}."""
-    values: dict[str, Any] = {}
-    for key, value in flat.items():
-        *tables, leaf = key.split(".")
-        inner = values
-        for table in tables:
-            inner = inner.setdefault(table, {})
-        inner[leaf] = value
-    return values
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

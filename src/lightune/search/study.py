@@ -11,13 +11,14 @@ import os
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lightune.artifact.folder import is_locked, lock
 from lightune.errors import UserError, first_line
 from lightune.search.space import Space
 
@@ -91,7 +92,7 @@ class Study:
         self.starts = list(starts)[:n_trials]
         (folder / WORKERS).mkdir(parents=True, exist_ok=True)
         self._me = uuid.uuid4().hex
-        self._held = _locked(folder / WORKERS / self._me)  # until this process ends, however it ends
+        self._held = lock(folder / WORKERS / self._me)  # until this process ends, however it ends
         url = storage or f"sqlite:///{folder / DATABASE}"
         with self._alone(), quiet_optuna():
             self._trials = _open(url, NAME if storage is None else f"{folder.name}-{name}-{NAME}")
@@ -214,14 +215,14 @@ class Study:
         place = self.folder / FINALS
         place.mkdir(exist_ok=True)
         try:
-            lock = _locked(place / f"{number}-{seed}.lock")
+            held = lock(place / f"{number}-{seed}.lock")
         except OSError:
             yield False
             return
         try:
             yield (number, seed) not in self.finals()
         finally:
-            os.close(lock)
+            os.close(held)
 
     def finish_final(self, number: int, seed: int, value: float, notes: Mapping[str, Any]) -> None:
         """Keeps how good a finalist was with a seed."""
@@ -239,22 +240,23 @@ class Study:
     @contextmanager
     def last(self) -> Iterator[None]:
         """One process after the other."""
-        lock = _locked(self.folder / LAST, wait=True)
-        try:
+        with self._holding(LAST):
             yield
-        finally:
-            os.close(lock)
 
     # ---- inside
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> AbstractContextManager[None]:
         """No other process of this search changes anything meanwhile."""
-        lock = _locked(self.folder / QUEUE, wait=True)
+        return self._holding(QUEUE)
+
+    @contextmanager
+    def _holding(self, name: str) -> Iterator[None]:
+        """Inside, no other process holds this file of the folder."""
+        held = lock(self.folder / name, wait=True)
         try:
             yield
         finally:
-            os.close(lock)
+            os.close(held)
 
     def _bury(self) -> None:
         """Attempts of processes that died are failed ones; their trials are free again."""
@@ -273,13 +275,7 @@ class Study:
     def _is_alive(self, worker: str | None) -> bool:
         if worker == self._me:
             return True
-        if worker is None or not (self.folder / WORKERS / worker).exists():
-            return False
-        try:
-            os.close(_locked(self.folder / WORKERS / worker))
-        except OSError:
-            return True
-        return False
+        return worker is not None and is_locked(self.folder / WORKERS / worker)
 
 
 def number_of(trial: FrozenTrial) -> int:
@@ -340,19 +336,6 @@ def _halving() -> Any:
             return super().prune(Counted(study), trial)  # type: ignore[arg-type]
 
     return Halving(min_resource=1, reduction_factor=REDUCTION, min_early_stopping_rate=0)
-
-
-def _locked(path: Path, *, wait: bool = False) -> int:
-    """A descriptor that keeps others out of `path` until it is closed or its process dies. OSError if one has it."""
-    import fcntl
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 @contextmanager

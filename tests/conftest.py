@@ -14,6 +14,7 @@ if not os.environ.get("LIGHTUNE_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the last digits is compared on the CPU
 
 import csv
+import gc
 import io
 from pathlib import Path
 
@@ -34,6 +35,15 @@ TINY_SETTINGS = [
 ]
 
 PLACES = ("here", "there", "at home", "by the door", "upstairs", "outside", "in town", "again")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def looked_through_once():
+    """Each run looks several times for what it has left, through all that is loaded; here through what is new."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,11 @@ SOURCE = Path(lightune.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"tune"},
+    {"tune", "compare"},
     {"run", "checkup", "reporting"},
     {"use"},
     {"report"},
+    {"comparison"},
     {"search"},
     {"training"},
     {"artifact"},
@@ -32,7 +33,7 @@ FLOORS = [
     {"data"},
     {"trackers"},
     {"destination", "journal", "recipe", "hardware", "libraries"},
-    {"errors", "legible", "records"},
+    {"callable", "errors", "legible", "records"},
 ]
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "sklearn", "scipy", "matplotlib"}
 HEAVY |= {"pandas", "pyarrow", "huggingface_hub", "optuna", "sqlalchemy"}

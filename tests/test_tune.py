@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import random
 import shutil
@@ -46,9 +45,7 @@ def quickly_proved():
     """The proof, in a fresh process each time, is that of runs and tested there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["lightune.run"], "prove", lambda *args, **more: Proof(32, 0.0, 1e-4, True))
-        gc.freeze()  # as a search does: what is loaded by now need not be looked through after each training
         yield
-        gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "Explanation", "GateError", "Prediction", "UserError", "check", "run", "tune"]
+__all__ = ["Classifier", "Explanation", "GateError", "Prediction", "UserError", "check", "compare", "run", "tune"]
 
 if TYPE_CHECKING:
     from lightune.checkup import check
+    from lightune.compare import compare
     from lightune.errors import GateError, UserError
     from lightune.run import run
     from lightune.tune import tune
@@ -26,6 +27,7 @@ _HOMES = {
     "GateError": "lightune.errors",
     "UserError": "lightune.errors",
     "check": "lightune.checkup",
+    "compare": "lightune.compare",
     "run": "lightune.run",
     "tune": "lightune.tune",
 }

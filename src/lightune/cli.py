@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         _add_run,
         _add_tune,
+        _add_compare,
         _add_check,
         _add_evaluate,
         _add_predict,
@@ -143,7 +144,7 @@ def _add_job(add: Callable[..., Any]) -> None:
 def _add_run(commands: Any) -> None:
     add = _command(commands, "run", _run, "evaluate before, fine-tune, evaluate after, prove and report").add_argument
     _add_job(add)
-    add("--output", metavar="FOLDER", help="where the run goes (default: runs/NAME, numbered)")
+    add("-o", "--output", metavar="FOLDER", help="where the run goes (default: runs/NAME, numbered)")
     add("--overwrite", action="store_true", help="replace a finished run in FOLDER, once the new one is proved")
     add("--seed", type=int, help="of the split, the head, the adapters and the order of rows")
     add(
@@ -164,8 +165,36 @@ def _add_tune(commands: Any) -> None:
     add("--trials", type=int, metavar="N", help="recipes to try (default: 12)")
     add("--time-budget", metavar="TIME", help="30m, 2h: for the search and its two runs")
     add("--seed", type=int, help="of the split and of the whole search")
+    add("--no-runs", action="store_true", help="end with best.toml: no run of it, no verdict")
     add("--storage", metavar="URL", help="Optuna storage (default: search.db in the folder)")
-    add("--output", metavar="FOLDER", help="of the search; one that was cut off goes on (default: runs/NAME-search)")
+    add(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="of the search; one that was cut off goes on (default: runs/NAME-search)",
+    )
+
+
+def _add_compare(commands: Any) -> None:
+    summary = "the same job by several methods, with several models or on several numbers of rows"
+    add = _command(commands, "compare", _compare, summary).add_argument
+    _add_job(add)
+    methods = "of `lightune methods`, dora, or with options, lora:rank=4; all (default: five, or the recipe's own)"
+    add("--methods", metavar="A,B", help=methods)
+    add("--models", metavar="A,B", help="base models (default: the recipe's own)")
+    add(
+        "--sizes", metavar="N,N,all", help="numbers of training rows: what would more labelling bring? (default: all)"
+    )
+    add("--seeds", type=int, metavar="N", help="trainings of each (default: as in the recipe)")
+    add("--tune", type=int, metavar="N", help="search with N trials for each recipe first")
+    add("--time-budget", metavar="TIME", help="90s, 10m: of each run, and of each search")
+    add("--seed", type=int, help="of the split and of the first training")
+    add(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="of the comparison; one that was cut off goes on (default: runs/NAME-compare)",
+    )
 
 
 def _add_check(commands: Any) -> None:
@@ -319,8 +348,18 @@ def _tune(arguments: argparse.Namespace) -> None:
     from lightune.tune import tune
 
     names = ["target", "trials", "test", "text", "pair", "label", "task", "seed", "settings", "preset"]
-    names += ["time_budget", "no_baselines", "storage", "output", "offline"]
+    names += ["time_budget", "no_baselines", "no_runs", "storage", "output", "offline"]
     result = tune(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
+    if arguments.json:
+        _print_json(result.results)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from lightune.compare import compare
+
+    names = ["target", "methods", "models", "sizes", "seeds", "tune", "test", "text", "pair", "label", "task", "seed"]
+    names += ["settings", "preset", "time_budget", "no_baselines", "output", "offline"]
+    result = compare(journal=_journal(arguments), **{name: getattr(arguments, name) for name in names})
     if arguments.json:
         _print_json(result.results)
 

@@ -7,9 +7,7 @@ Before is the base model under the same seed, loaded afresh: measured last, it l
 
 from __future__ import annotations
 
-import sys
 import time
-import types
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -22,6 +20,7 @@ from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import DOCTOR, MARK, PAGE, PICTURE, choose_run_folder, save_adapter, write_json
 from lightune.artifact.gathering import Evidence, gather, write_run
 from lightune.artifact.proof import prove
+from lightune.callable import let_be_called
 from lightune.data.batching import encode, make_encoder
 from lightune.data.prepare import metadata, prepare, split_prepared
 from lightune.doctor.examine import glance
@@ -314,10 +313,4 @@ def check_for_task(recipe: Recipe, metrics: Sequence[str], requirements: Sequenc
     check_goals(recipe.evidence, task)
 
 
-class _CallableModule(types.ModuleType):
-    """Lets `lightune.run(…)` work although `lightune.run` is also this module, which importing it makes so."""
-
-    __call__ = staticmethod(run)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+let_be_called(__name__, run)

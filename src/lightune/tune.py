@@ -7,9 +7,7 @@ as it is → run the winner and the recipe as it is on all rows → compare them
 from __future__ import annotations
 
 import gc
-import sys
 import time
-import types
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,8 +17,10 @@ from typing import Any
 from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
 from lightune.artifact.folder import write_json
+from lightune.callable import let_be_called
 from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError
+from lightune.evidence.seeds import gain_of_recipes
 from lightune.hardware import choose_hardware, own_randomness, told_when_full, tune_process
 from lightune.journal import Journal
 from lightune.libraries import network_off
@@ -33,24 +33,21 @@ from lightune.report.versus import compare_runs
 from lightune.run import LESS_MEMORY, check_asked, check_for_task
 from lightune.run import follow as run_recipe
 from lightune.search.bench import Bench
-from lightune.search.folder import (
-    AS_IT_IS,
-    BEST,
-    CLOSED,
-    PAGE,
-    PLAN,
-    RESULTS,
-    WINNER,
-    claim,
-    find_folder,
-    read_results,
-)
-from lightune.search.outcome import best_by_mean, expected_luck, gain_of_recipes
-from lightune.search.plan import FINALS_PART, TRIALS_PART, pinned, plan_search
-from lightune.search.record import Found, gather
+from lightune.search.folder import AS_IT_IS, BEST, CLOSED, PAGE, PLAN, RESULTS, WINNER, claim_of
+from lightune.search.outcome import NO_RUNS
+from lightune.search.plan import pinned, plan_search, time_parts
+from lightune.search.record import Made, Shown, gather
 from lightune.search.space import read_space
 from lightune.search.study import Study, seed_of
-from lightune.search.trials import Finalist, choose_finalists, seeds_apart, train_finalists, try_all
+from lightune.search.trials import (
+    Chosen,
+    Finalist,
+    choose_finalists,
+    choose_winner,
+    seeds_apart,
+    train_finalists,
+    try_all,
+)
 
 LEAST_LEFT = 0.3  # of a time budget, for the two runs: a search that took longer is not to end with nothing
 
@@ -72,13 +69,15 @@ def tune(
     storage: str | None = None,
     output: str | Path | None = None,
     offline: bool = False,
+    no_runs: bool = False,
     journal: Journal | None = None,
 ) -> Result:
     """Searches for a better recipe; returns the search's folder and its search.json as a dictionary.
 
     target, test … offline: as for `run`. What may be tried is in the recipe's table [search], or in settings such as
     "search.train.learning_rate={low=1e-4, high=1e-2, log=true}". trials: recipes that are tried; time_budget: for all
-    of it. The same call goes on with a search that was cut off, and several processes may share one.
+    of it; no_runs: ends with best.toml, without a run of it and without a verdict. The same call goes on with a
+    search that was cut off, and several processes may share one.
     Raises UserError for a mistake in what was given, GateError if a check fails.
     """
     given: dict[str, Any] = {
@@ -95,10 +94,10 @@ def tune(
     }
     checked = load_recipe(None if target is None else str(target), given, settings, preset)
     with network_off(offline), own_randomness(), told_when_full(LESS_MEMORY):
-        return follow(checked, journal or Journal(), output=output)
+        return follow(checked, journal or Journal(), output=output, with_runs=not no_runs)
 
 
-def follow(checked: Checked, journal: Journal, *, output: str | Path | None = None) -> Result:
+def follow(checked: Checked, journal: Journal, *, output: str | Path | None = None, with_runs: bool = True) -> Result:
     """The journey of one checked recipe and its table [search]."""
     started = time.monotonic()
     journal.begin()
@@ -106,8 +105,9 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     written = read_space(search.space, recipe)  # mistakes are told before the work
     metrics, _, requirements = check_asked(recipe)
     budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
-    folder = find_folder(output, checked)
-    if (earlier := read_results(folder)) is not None:
+    claim = claim_of(checked, with_runs=with_runs)
+    folder = claim.find(output, f"{checked.name}-search")
+    if (earlier := claim.over(folder)) is not None:
         journal.say(f"this search is over: read {folder / PAGE}")
         return _ended(folder, earlier)
 
@@ -115,16 +115,16 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         data = prepare(recipe.data)
         check_for_task(recipe, metrics, requirements, data.task)
-        run_budget = None if budget is None else budget * (1 - TRIALS_PART - FINALS_PART) / 2
-        splits = split_prepared(data, recipe.data, seed=recipe.seed, device=hardware.device, budget=run_budget)
+        parts = time_parts(budget, with_runs=with_runs)
+        splits = split_prepared(data, recipe.data, seed=recipe.seed, device=hardware.device, budget=parts.run)
         journal.decide(*data.decisions, *splits.decisions, *hardware.decisions, *tune_process(hardware))
 
     with journal.phase("plan", "Planning the search"):
         bench = Bench(data, pinned(recipe, splits), splits, hardware)
         journal.decide(*bench.decisions)
-        plan = plan_search(search, written, bench.recipe, bench, budget)
+        plan = plan_search(search, written, bench.recipe, bench, parts)
         digests = [corpus.digest for corpus in (data.corpus, data.other) if corpus is not None]
-        name, is_begun = claim(folder, checked, " ".join(digests))
+        name, is_begun = claim.take(folder, " ".join(digests))
         plan = plan.settled_in(folder / PLAN)
         journal.decide(*plan.decisions)
 
@@ -134,7 +134,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     try:
         title = f"Trying {search.trials} recipes on {plan.trial_rows:,} of {len(splits.train):,} training rows"
         with journal.phase("trials", title), Board(journal, study) as board:
-            deadline = None if budget is None else started + budget * TRIALS_PART
+            deadline = None if parts.trials is None else started + parts.trials
             if not (folder / CLOSED).is_file():
                 try_all(study, bench, plan.recipe, plan.trial_rows, deadline, board.tell)
 
@@ -143,42 +143,20 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
             finalists = choose_finalists(study, plan.recipe, search.finalists, folder / CLOSED)
             seeds = [seed_of(recipe.seed, "fresh", i) for i in range(search.fresh_seeds)]
             losses = train_finalists(study, bench, finalists, seeds, plan.final_rows, board.tell_final)
-            n_tried = sum(trial.state != "failed" for trial in study.settled())
-            number, luck = best_by_mean(losses), expected_luck(losses, n_tried)
-            base, winner = finalists[0], next(each for each in finalists if each.number == number)
             between = seeds_apart(study, bench, finalists, seeds, plan.final_rows)
-            show_finals(journal, finalists, losses, winner, luck)
+            chosen = choose_winner(finalists, losses, between, study.settled())
+            show_finals(journal, chosen)
 
         with study.last():  # one process alone ends the search
-            if (earlier := read_results(folder)) is not None:
+            if (earlier := claim.over(folder)) is not None:
                 journal.say(f"another process has ended the search: {folder}")
                 return _ended(folder, earlier)
-            run = partial(_run, journal, folder, checked, _seconds_left(budget, started))
-            with journal.phase("winner", f"Running {winner.name} on all rows"):
-                refused = run(WINNER, winner, 1 if winner is base else 2)
-            gain, compared, why_not = None, None, ""
-            if winner is not base:
-                with journal.phase("default", f"Running {base.name} on all rows, to compare with"):
-                    run(AS_IT_IS, base, 1)
-                compared, why_not = compare_runs(read_finished(folder / WINNER), read_finished(folder / AS_IT_IS))
-                gain = None if compared is None else gain_of_recipes(compared.gain, between)
-            weights, trials_made = study.importances(), study.settled()
-            found = Found(
-                plan,
-                trials_made,
-                finalists,
-                losses,
-                winner,
-                luck,
-                between,
-                weights,
-                compared,
-                gain,
-                why_not,
-                refused,
-            )
-            results = gather(checked, splits, found, folder, journal.spent() | {"total": time.monotonic() - started})
-            write_recipe(_as_checked(checked, winner), {}, folder / BEST)
+            write_recipe(_as_checked(checked, chosen.winner), {}, folder / BEST)
+            left = _seconds_left(budget, started)
+            shown = _run_both(journal, folder, checked, chosen, left) if with_runs else Shown(why_not=NO_RUNS)
+            made = Made(plan, study.settled(), study.importances())
+            results = gather(checked, splits, made, chosen, shown, folder)
+            results["seconds"] = journal.spent() | {"total": time.monotonic() - started}
             write_page(search_page(results), folder / PAGE)
             write_json(folder / RESULTS, results)  # last: it says that all the others are there
     finally:
@@ -186,6 +164,23 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         study.close()
     show_outcome(journal, results, folder)
     return _ended(folder, results)
+
+
+def _run_both(
+    journal: Journal, folder: Path, checked: Checked, chosen: Chosen, seconds_left: Callable[[], float | None]
+) -> Shown:
+    """The runs of the winner and of the recipe as it is on all rows, and what their answers to the test rows say."""
+    run = partial(_run, journal, folder, checked, seconds_left)
+    base, winner = chosen.finalists[0], chosen.winner
+    with journal.phase("winner", f"Running {winner.name} on all rows"):
+        refused = run(WINNER, winner, 1 if winner is base else 2)
+    if winner is base:
+        return Shown(refused=refused)
+    with journal.phase("default", f"Running {base.name} on all rows, to compare with"):
+        run(AS_IT_IS, base, 1)
+    compared, why_not = compare_runs(read_finished(folder / WINNER), read_finished(folder / AS_IT_IS))
+    gain = None if compared is None else gain_of_recipes(compared.gain, chosen.between)
+    return Shown(compared, gain, why_not, refused)
 
 
 def _ended(folder: Path, results: dict[str, Any]) -> Result:
@@ -243,10 +238,4 @@ def _seconds_left(budget: float | None, started: float) -> Callable[[], float | 
     return lambda: None if budget is None else max(LEAST_LEFT * budget, budget - (time.monotonic() - started))
 
 
-class _CallableModule(types.ModuleType):
-    """Lets `lightune.tune(…)` work although `lightune.tune` is also this module, which importing it makes so."""
-
-    __call__ = staticmethod(tune)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+let_be_called(__name__, tune)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ import numpy as np
 from lightune.artifact.folder import DOCTOR, ENVIRONMENT, PREDICTIONS, RESULTS
 from lightune.artifact.results import Results
 from lightune.data.label_sets import members
+from lightune.data.targets import as_numbers
+from lightune.data.values import Names
 from lightune.errors import UserError
 from lightune.records import Attribution
 
@@ -30,7 +32,8 @@ class Predictions:
     """The answers to N test rows, of predictions.parquet.
 
     rows (N,) numbers in the source; label, before, after (N,) names of classes, or float where they are numbers;
-    others: baseline -> its answers (N,); confidence (N,): the probability of the answer `after`, 0 of numbers; of
+    others: baseline -> its answers (N,); by_seed: of each training, first
+    that of `after`; confidence (N,): the probability of the answer `after`, 0 of numbers; of
     several labels a row, that with which the least sure of them is given or not.
     """
 
@@ -39,6 +42,7 @@ class Predictions:
     before: Answers
     after: Answers
     others: dict[str, Answers]
+    by_seed: list[Answers]
     confidence: NDArray[np.float64]
     are_sets: bool = False
 
@@ -46,8 +50,9 @@ class Predictions:
         """The same answers by rising row number."""
         order = np.argsort(self.rows, kind="stable")
         others = {name: answers[order] for name, answers in self.others.items()}
+        by_seed = [answers[order] for answers in self.by_seed]
         answers = (self.label[order], self.before[order], self.after[order])
-        return Predictions(self.rows[order], *answers, others, self.confidence[order], self.are_sets)
+        return Predictions(self.rows[order], *answers, others, by_seed, self.confidence[order], self.are_sets)
 
     def answers(self, when: str = "after") -> Answers:
         """(N,) those `before`, `after` or of a baseline."""
@@ -86,6 +91,30 @@ class FinishedRun:
     unexplained: str = ""
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The answers of a run to N test rows by rising row number, as numbers that can be compared with another's.
+
+    y, by_seed and others: as `as_numbers` gives them.
+    """
+
+    rows: NDArray[np.int64]
+    y: NDArray[Any]
+    by_seed: list[NDArray[Any]]
+    others: dict[str, NDArray[Any]]
+
+
+def as_compared(run: FinishedRun, labels: Sequence[str]) -> Compared:
+    """The answers of a run; labels: the classes in the order of their ids, which may be that of another run."""
+    found, task = run.predictions.in_order(), run.results.get("task", "single_label")
+
+    def numbers(answers: Answers) -> NDArray[Any]:
+        return answers if found.are_numbers else as_numbers(Names.of(answers.tolist()), labels, task)
+
+    others = {name: numbers(answers) for name, answers in found.others.items()}
+    return Compared(found.rows, numbers(found.label), [numbers(each) for each in found.by_seed], others)
+
+
 def read_finished(folder: str | Path) -> FinishedRun:
     """The run in `folder`. Raises UserError if that is no folder of a run, or a file in it is damaged."""
     path = Path(folder)
@@ -122,11 +151,13 @@ def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
     import pyarrow.parquet as pq
 
     others = list(results["baselines"])
+    seeds = [of_seed(seed) for seed in (results.get("seeds") or {}).get("seeds", [])[1:]]
     wanted = ["row", "label", "before", "after", *others]
     try:
         if lacking := [name for name in wanted if name not in pq.read_schema(path).names]:
             raise LookupError(f"lacks the columns {lacking}")
-        table = pq.read_table(path, columns=wanted)
+        seeds = [name for name in seeds if name in pq.read_schema(path).names]  # runs of before they were kept
+        table = pq.read_table(path, columns=[*wanted, *seeds])
         is_numbers, are_sets = (results.get("task") == task for task in ("regression", "multi_label"))
         kind = np.float64 if is_numbers else object
         names = {key: np.array(table.column(key).to_pylist(), dtype=kind) for key in table.column_names[1:]}
@@ -146,4 +177,10 @@ def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
     except (OSError, pa.ArrowException, LookupError) as error:
         raise UserError(f"{path}: cannot be read ({error}). {_AGAIN}") from None
     answers = {key: names[key] for key in others}
-    return Predictions(rows, names["label"], names["before"], names["after"], answers, confidence, are_sets)
+    by_seed = [names["after"], *(names[key] for key in seeds)]
+    return Predictions(rows, names["label"], names["before"], names["after"], answers, by_seed, confidence, are_sets)
+
+
+def of_seed(seed: int) -> str:
+    """The column of predictions.parquet that holds the answers of another seed."""
+    return f"after_{seed}"

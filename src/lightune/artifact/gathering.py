@@ -13,6 +13,7 @@ import numpy as np
 
 from lightune import __version__
 from lightune.artifact.contract import Contract
+from lightune.artifact.finished import of_seed
 from lightune.artifact.folder import ENVIRONMENT, PREDICTIONS, RECIPE, RESULTS, write_json
 from lightune.artifact.promises import goal_kept, intervals_kept, sets_kept
 from lightune.artifact.results import (
@@ -179,7 +180,7 @@ def write_run(
 
 def write_predictions(path: Path, splits: Splits, evidence: Evidence) -> None:
     """One line per test row, without its text: row (in the source), label, before, after, those of the baselines,
-    p_<name> (after) of labels that are no numbers.
+    after_<seed> of other seeds, p_<name> (after) of labels that are no numbers.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -192,6 +193,7 @@ def write_predictions(path: Path, splits: Splits, evidence: Evidence) -> None:
         "before": named(before.answers),
         "after": named(after.answers),
         **{name: named(answer.answers) for name, answer in evidence.answers.items()},
+        **{of_seed(seed): named(each.answers) for seed, each in list(evidence.by_seed.items())[1:]},
     }
     for i, name in enumerate(splits.class_names if splits.task != "regression" else ()):
         columns[f"p_{name}"] = after.proba[:, i]

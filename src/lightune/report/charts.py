@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 348, 214  # of a drawing, in units that are pixels where there i
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 36  # margins of the plot in it
 ROW = 34  # height of a row of an interval chart
 LETTER = 6.3  # width of a figure on an axis
+NAME_LETTER = 5.6  # of a letter in the name of a dot
 MOST_POINTS, MOST_DOTS = 1200, 600  # of a drawn line, and of a cloud of dots
 
 
@@ -145,12 +146,18 @@ def scatter(name: str, title: str, about: str, points: Sequence[tuple[float, flo
 
 @dataclass(frozen=True)
 class Dots:
-    """Points (x, y) of one kind, on a line where they are joined; as stairs where each holds until the next."""
+    """Points (x, y) of one kind, on a line where they are joined; as stairs where each holds until the next.
+
+    bare: the line without its points. names: of the points, beside them; spreads: an interval of y for each.
+    """
 
     points: Sequence[tuple[float, float]]
     look: str
     joined: bool = False
     stairs: bool = False
+    bare: bool = False
+    names: Sequence[str] = ()
+    spreads: Sequence[tuple[float, float]] = ()
 
 
 def plot(
@@ -159,7 +166,8 @@ def plot(
     """Dots over a quantity, which `across` names. log: on a logarithmic scale; whole: it comes in whole numbers."""
     svg = _svg(name, title, about, HEIGHT)
     every = [point for each in series for point in each.points]
-    y = around([y for _, y in every], HEIGHT - BOTTOM, TOP + 4)
+    ends = [end for each in series for spread in each.spreads for end in spread]
+    y = around([*(y for _, y in every), *ends], HEIGHT - BOTTOM, TOP + 4)
     at = math.log10 if log else float
     x = around([at(x) for x, _ in every], _room(y), WIDTH - RIGHT)
     if log:
@@ -174,9 +182,50 @@ def plot(
             steps = [f"H{px:.1f} V{py:.1f}" if each.stairs else f"L{px:.1f} {py:.1f}" for px, py in places[1:]]
             start = f"M{places[0][0]:.1f} {places[0][1]:.1f}"
             _shape(svg, "path", f"line {each.look}", d=" ".join([start, *steps]))
-        for px, py in places if not each.stairs else ():
+        for (px, _), (low, high) in zip(places, each.spreads, strict=False):
+            _shape(svg, "line", "spread", x1=px, x2=px, y1=y.at(low), y2=y.at(high))
+        for px, py in places if not each.stairs and not each.bare else ():
             _shape(svg, "circle", f"dot {each.look}", cx=px, cy=py, r=3.5)
+    named = [((x.at(at(value)), y.at(up)), name) for each in series for (value, up), name in _with_names(each)]
+    for (px, py), name, look in _beside([(x.at(at(value)), y.at(up)) for value, up in every], named):
+        _write(svg, px, py, name, f"{look} name".strip())
     return _markup(svg)
+
+
+def _with_names(dots: Dots) -> list[tuple[tuple[float, float], str]]:
+    return list(zip(dots.points, dots.names, strict=True)) if dots.names else []
+
+
+def _beside(
+    dots: Sequence[tuple[float, float]], named: Sequence[tuple[tuple[float, float], str]]
+) -> list[tuple[tuple[float, float], str, str]]:
+    """A place for each name beside its dot, if there is one that no dot and no other name covers; and its look."""
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in dots]
+    found = []
+    for (x, y), name in named:
+        width = NAME_LETTER * len(name)
+        places = [(x + 7, y + 4, ""), (x - 7, y + 4, "end"), (x, y - 8, "middle"), (x, y + 16, "middle")]
+        places += [(x, y - 20, "middle"), (x, y + 28, "middle"), (x, y - 32, "middle"), (x, y + 40, "middle")]
+        places += [(x + 6, y - 6, ""), (x + 6, y + 14, ""), (x - 6, y - 6, "end"), (x - 6, y + 14, "end")]
+        boxes = [(_left(px, width, look), py - 9, _left(px, width, look) + width, py + 2) for px, py, look in places]
+        crossed = [sum(_cross(box, other) for other in taken) + 9 * _is_outside(box) for box in boxes]
+        best = crossed.index(min(crossed))
+        taken.append(boxes[best])
+        px, py, look = places[best]
+        found.append(((px, py), name, look))
+    return found
+
+
+def _left(x: float, width: float, look: str) -> float:
+    return x - width * {"": 0.0, "middle": 0.5, "end": 1.0}[look]
+
+
+def _cross(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _is_outside(box: tuple[float, float, float, float]) -> bool:
+    return box[0] < LEFT or box[2] > WIDTH or box[1] < TOP or box[3] > HEIGHT - BOTTOM
 
 
 def parallel(

@@ -61,6 +61,8 @@ def _found(results: Results) -> list[Block]:
     values = results["winner"]["values"]
     told = facts("What the winner sets", {key: _written(value) for key, value in values.items()}, ("key", "value"))
     blocks: list[Block] = [told] if values else [Text("The recipe as it is won: nothing is set.")]
+    if not runs:
+        return [*blocks, Code(f"lightune run {results['folder']}/best.toml")]
     names = {"winner": "the winner", "default": "the recipe as it is"}
     metrics = [name for name in headline_of(results["task"]) if name in next(iter(runs.values()))["after"]][:4]
     rows = [

@@ -14,7 +14,7 @@ from lightune.journal import Journal, duration
 from lightune.legible import figures
 from lightune.search.folder import BEST, PAGE, WINNER
 from lightune.search.study import REPORTS, Attempt, Study, Trial
-from lightune.search.trials import Finalist, Losses
+from lightune.search.trials import Chosen, Finalist
 
 SHOWN = 5  # of the best trials, in the table
 
@@ -110,17 +110,16 @@ def _table(settled: Sequence[Trial], running: Attempt | None, study: Study) -> A
     return table
 
 
-def show_finals(
-    journal: Journal, finalists: Sequence[Finalist], losses: Losses, winner: Finalist, luck: float
-) -> None:
+def show_finals(journal: Journal, chosen: Chosen) -> None:
     """The finalists by their mean, the winner, and how much better the best trial would look by luck."""
-    means = {finalist.number: float(np.mean(list(losses[finalist.number].values()))) for finalist in finalists}
-    for finalist in sorted(finalists, key=lambda each: means[each.number]):
-        mark, mean = ", the winner" if finalist is winner else "", means[finalist.number]
+    means = {number: float(np.mean(list(losses.values()))) for number, losses in chosen.losses.items()}
+    for finalist in sorted(chosen.finalists, key=lambda each: means[each.number]):
+        mark, mean = ", the winner" if finalist is chosen.winner else "", means[finalist.number]
         found = f"dev loss {figures(mean)} on average{mark}" if math.isfinite(mean) else "cannot be trained"
         journal.say(f"  {finalist.name}: {found}")
-    if luck:
-        journal.say(f"  luck alone makes the best of the trials look better by {figures(luck)}; fresh seeds do not")
+    if chosen.luck:
+        told = f"luck alone makes the best of the trials look better by {figures(chosen.luck)}; fresh seeds do not"
+        journal.say(f"  {told}")
 
 
 def show_outcome(journal: Journal, results: Mapping[str, Any], folder: Path) -> None:
@@ -130,4 +129,7 @@ def show_outcome(journal: Journal, results: Mapping[str, Any], folder: Path) -> 
     journal.say(f"\nverdict: {results['verdict']}")
     journal.say(f"{duration(results['seconds']['total'])} in all")
     journal.say(f"the recipe: {folder / BEST}   (read {folder / PAGE})")
-    journal.say(f"use it: lightune predict {folder / WINNER} FILE")
+    if results["runs"]:
+        journal.say(f"use it: lightune predict {folder / WINNER} FILE")
+    else:
+        journal.say(f"run it: lightune run {folder / BEST}")

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lightune.artifact.finished import FinishedRun, Predictions
-from lightune.data.targets import as_numbers
-from lightune.data.values import Names
+from lightune.artifact.finished import FinishedRun, Predictions, as_compared
 from lightune.evidence.score import TABLES, headline_of
 from lightune.evidence.verdict import Comparison, amount, compare, in_words
 from lightune.recipe import flatten
@@ -45,13 +43,8 @@ def compare_runs(one: FinishedRun, other: FinishedRun) -> tuple[Comparison | Non
     """How `one` compares with `other` on the same test rows; or None, and why they cannot be compared so."""
     if why_not := _why_not(one, other):
         return None, why_not
-    mine, its = one.predictions.in_order(), other.predictions.in_order()
-    labels, task = one.results["labels"], one.results.get("task", "single_label")
-    answers = (mine.label, mine.after, its.after)
-    y_true, ours, theirs = (
-        each if mine.are_numbers else as_numbers(Names.of(each.tolist()), labels, task) for each in answers
-    )
-    found = compare(y_true, ours, {"other": theirs}, seed=one.results["recipe"]["seed"])
+    mine, its = (as_compared(run, one.results["labels"]) for run in (one, other))
+    found = compare(mine.y, mine.by_seed[0], {"other": its.by_seed[0]}, seed=one.results["recipe"]["seed"])
     return found["other"], ""
 
 

@@ -7,19 +7,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightune.artifact.claimed import write_once
 from lightune.errors import UserError
 from lightune.model import methods
 from lightune.model.anatomy import inspect
 from lightune.recipe import Recipe, SearchRecipe, check_recipe
 from lightune.records import Decision, Splits
 from lightune.search.bench import Bench, with_plan
-from lightune.search.folder import write_once
 from lightune.search.space import Space, default_space, space_as_json, space_of_json
 
 TENTH, FEWEST_ROWS = 0.1, 1000  # of the training rows, what a trial trains on; not fewer, where there are
 LEAST_ROWS = 200  # where time is short
 FINAL_ROWS = 2  # times as many for the finalists
 TRIALS_PART, FINALS_PART = 0.3, 0.2  # of a time budget; the rest is for the two runs
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Seconds of a time budget for all trials, for all finals and for a run; None without a budget."""
+
+    trials: float | None = None
+    finals: float | None = None
+    run: float | None = None
+
+
+def time_parts(budget: float | None, *, with_runs: bool) -> Parts:
+    """How a budget in seconds is shared out; without runs all of it is for the trials and the finals."""
+    if budget is None:
+        return Parts()
+    both = TRIALS_PART + FINALS_PART
+    search = budget if with_runs else budget / both
+    return Parts(TRIALS_PART * search, FINALS_PART * search, budget * (1 - both) / 2)
 
 
 @dataclass(frozen=True)
@@ -66,14 +84,12 @@ def pinned(recipe: Recipe, splits: Splits) -> Recipe:
     return recipe.model_copy(update={"data": data, "train": train, "time_budget": None, "seeds": 1})
 
 
-def plan_search(
-    search: SearchRecipe, written: Space, recipe: Recipe, bench: Bench, budget: float | None
-) -> SearchPlan:
+def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Bench, parts: Parts) -> SearchPlan:
     """The plan of a search around a pinned recipe. written: the space that was given, else there is one of our own.
 
-    budget: seconds for all of it. UserError if more rows are asked for than there are.
+    UserError if more rows are asked for than there are.
     """
-    n_rows, final_rows = _rows(search, bench, recipe, budget)
+    n_rows, final_rows = _rows(search, bench, recipe, parts)
     base = bench.base(recipe.model)
     anatomy = inspect(base.model, base.missing_keys)
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)
@@ -87,20 +103,20 @@ def plan_search(
     return SearchPlan(recipe, space, _starts(own, space, rate), n_rows, final_rows, decisions)
 
 
-def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, budget: float | None) -> tuple[int, int]:
+def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts) -> tuple[int, int]:
     """Training rows of a trial and of a finalist: as asked, else a tenth, of few all; less if time is short."""
     n_train = len(bench.splits.train)
     if search.rows != "auto" and search.rows > n_train:
         raise UserError(f"search.rows = {search.rows}: there are {n_train:,} training rows. Ask for fewer.")
     wanted = min(n_train, max(FEWEST_ROWS, round(TENTH * n_train))) if search.rows == "auto" else search.rows
-    if budget is None:
+    if parts.trials is None or parts.finals is None:
         return wanted, min(FINAL_ROWS * wanted, n_train)
     a_row = bench.seconds(recipe, wanted) / wanted
     least = min(wanted, max(LEAST_ROWS, 2 * len(bench.splits.class_names)))
     n_finals = (search.finalists + 1) * search.fresh_seeds
-    n_rows = max(least, min(wanted, int(TRIALS_PART * budget / search.trials / a_row)))
+    n_rows = max(least, min(wanted, int(parts.trials / search.trials / a_row)))
     n_rows = n_rows if search.rows == "auto" else wanted
-    return n_rows, max(least, min(FINAL_ROWS * n_rows, n_train, int(FINALS_PART * budget / n_finals / a_row)))
+    return n_rows, max(least, min(FINAL_ROWS * n_rows, n_train, int(parts.finals / n_finals / a_row)))
 
 
 def _starts(own: Mapping[str, Any], space: Space, rate: float) -> list[dict[str, Any]]:

@@ -17,41 +17,42 @@ from lightune.evidence.verdict import Comparison
 from lightune.recipe import Checked
 from lightune.records import Score, Splits
 from lightune.search.folder import AS_IT_IS, WINNER
-from lightune.search.outcome import Between, in_words
+from lightune.search.outcome import in_words
 from lightune.search.plan import SearchPlan
 from lightune.search.study import Trial
-from lightune.search.trials import Finalist, Losses
+from lightune.search.trials import Chosen, Finalist
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came of a search.
-
-    compared, gain: of the winner over the recipe as it is, None where that won, or why_not; refused: what a gate
-    said.
-    """
+class Made:
+    """The trials of a search, and how much each key made of the differences between them."""
 
     plan: SearchPlan
     trials: Sequence[Trial]
-    finalists: Sequence[Finalist]
-    losses: Losses
-    winner: Finalist
-    luck: float
-    between: Between
     importances: Mapping[str, float]
-    compared: Comparison | None
-    gain: Score | None
-    why_not: str
-    refused: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the runs on all rows show: the winner against the recipe as it is, None where that won, or why_not.
+
+    refused: what a gate said of the winner.
+    """
+
+    compared: Comparison | None = None
+    gain: Score | None = None
+    why_not: str = ""
+    refused: str = ""
 
 
 def gather(
-    checked: Checked, splits: Splits, found: Found, folder: Path, seconds: Mapping[str, float]
+    checked: Checked, splits: Splits, made: Made, chosen: Chosen, shown: Shown, folder: Path
 ) -> dict[str, Any]:
     """The numbers of a search, and of its runs in `folder`."""
-    compared, plan = found.compared, found.plan
+    compared, plan = shown.compared, made.plan
+    why_not = "" if chosen.winner is chosen.finalists[0] else shown.why_not
     return {
         "format_version": FORMAT,
         "lightune": __version__,
@@ -68,21 +69,20 @@ def gather(
         "trial_rows": plan.trial_rows,
         "final_rows": plan.final_rows,
         "space": {key: _domain(domain) for key, domain in plan.space.items()},
-        "importances": dict(found.importances),
-        "trials": [asdict(trial) | {"is_as_it_is": bool(plan.starts) and not trial.number} for trial in found.trials],
-        "finalists": [_finalist(each, found) for each in found.finalists],
-        "winner": _finalist(found.winner, found),
-        "expected_luck": found.luck,
-        "between_seeds": asdict(found.between),
+        "importances": dict(made.importances),
+        "trials": [asdict(trial) | {"is_as_it_is": bool(plan.starts) and not trial.number} for trial in made.trials],
+        "finalists": [_finalist(each, chosen) for each in chosen.finalists],
+        "winner": _finalist(chosen.winner, chosen),
+        "expected_luck": chosen.luck,
+        "between_seeds": asdict(chosen.between),
         "runs": {name: _run(folder / name) for name in (WINNER, AS_IT_IS) if (folder / name).is_dir()},
-        "gain": None if found.gain is None else asdict(found.gain),
+        "gain": None if shown.gain is None else asdict(shown.gain),
         "p_value": None if compared is None else compared.p_value,
         "fixed": None if compared is None else compared.fixed,
         "broken": None if compared is None else compared.broken,
-        "verdict": in_words(compared, found.gain, len(found.trials), found.why_not),
-        "refused": found.refused,
+        "verdict": in_words(compared, shown.gain, len(made.trials), why_not),
+        "refused": shown.refused,
         "folder": folder.name,
-        "seconds": dict(seconds),
     }
 
 
@@ -94,8 +94,8 @@ def _domain(domain: Any) -> dict[str, Any]:
     }
 
 
-def _finalist(finalist: Finalist, found: Found) -> dict[str, Any]:
-    losses = list(found.losses[finalist.number].values())
+def _finalist(finalist: Finalist, chosen: Chosen) -> dict[str, Any]:
+    losses = list(chosen.losses[finalist.number].values())
     mean = float(np.mean(losses))
     return {
         "number": finalist.number,
@@ -103,7 +103,7 @@ def _finalist(finalist: Finalist, found: Found) -> dict[str, Any]:
         "values": finalist.values,
         "losses": [_finite(loss) for loss in losses],
         "mean": _finite(mean),
-        "wins": finalist is found.winner,
+        "wins": finalist is chosen.winner,
     }
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightune.artifact.claimed import write_once
 from lightune.errors import GateError, UserError
 from lightune.evidence.calibration import calibrate
 from lightune.evidence.decisions import scale_of
+from lightune.evidence.seeds import Between, between_seeds
 from lightune.recipe import Recipe
 from lightune.search.bench import Bench, Stopped
-from lightune.search.folder import write_once
-from lightune.search.outcome import Between, between_seeds
+from lightune.search.outcome import best_by_mean, expected_luck
 from lightune.search.space import with_values
 from lightune.search.study import FINALS, Attempt, Study, Trial, seed_of
 
@@ -113,6 +114,27 @@ def choose_finalists(study: Study, recipe: Recipe, n_best: int, closed: Path) ->
             others.append(Finalist(trial.number, trial.values, with_values(recipe, trial.values)))
     chosen, _ = write_once(closed, {"finalists": [each.number for each in others[:n_best]]})
     return [base, *(each for each in others if each.number in chosen["finalists"])]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The finals: who took part, the recipe as it is first, what each lost, who won, and how much of it is chance.
+
+    luck: by how much the best of the trials would look better than it is, had all been equal.
+    """
+
+    finalists: Sequence[Finalist]
+    losses: Losses
+    winner: Finalist
+    luck: float
+    between: Between
+
+
+def choose_winner(finalists: Sequence[Finalist], losses: Losses, between: Between, trials: Sequence[Trial]) -> Chosen:
+    """The best by the mean over fresh seeds, of those that came out of `trials`."""
+    number, n_tried = best_by_mean(losses), sum(trial.state != "failed" for trial in trials)
+    winner = next(each for each in finalists if each.number == number)
+    return Chosen(finalists, losses, winner, expected_luck(losses, n_tried), between)
 
 
 def train_finalists(

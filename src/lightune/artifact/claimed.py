@@ -1,0 +1,112 @@
+"""Folders of work that takes long: the same command finds its own again, and several processes may share one.
+
+settings.json in it says what the work is of. A folder that holds something else is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightune.errors import GateError, UserError
+
+SETTINGS = "settings.json"
+DIGEST, ID = "digest", "id"  # of the data, and of the work, among the settings
+ELSEWHERE = "Choose another --output."
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a folder is wanted for. what: in a word; settings: flat; results: the file that says that it is over."""
+
+    what: str
+    settings: Mapping[str, Any]
+    results: str
+
+    def find(self, output: str | Path | None, name: str) -> Path:
+        """Where this work goes: a new folder, or the one in which the same command has begun it. Nothing is written.
+
+        Without `output` that is the next runs/NAME, numbered, that is not over. UserError where the folder holds
+        something else.
+        """
+        if output:
+            if why := self._why_not(Path(output), self.settings):
+                raise UserError(f"{output}: {why}. {ELSEWHERE}")
+            return Path(output)
+        first = Path("runs") / name
+        numbered = (first.with_name(f"{name}-{i}") if i > 1 else first for i in range(1, 10_000))
+        return next(
+            path
+            for path in numbered
+            if not self._why_not(path, self.settings) and not (path / self.results).is_file()
+        )
+
+    def take(self, path: Path, digest: str) -> tuple[str, bool]:
+        """Makes the folder, unless the same work has one there already: the work's id, and whether it has.
+
+        digest: of the data. UserError if other work has come first, or the data is no longer the same.
+        """
+        wanted = {**self.settings, DIGEST: digest}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GateError(f"{path}: cannot be written ({error.strerror}). {ELSEWHERE}") from None
+        found, is_ours = write_once(path / SETTINGS, wanted | {ID: uuid.uuid4().hex[:12]})
+        if why := self._why_not(path, wanted):
+            raise UserError(f"{path}: {why}. {ELSEWHERE}")
+        return str(found.get(ID)), not is_ours
+
+    def over(self, path: Path) -> dict[str, Any] | None:
+        """What the results say, None while the work is not over."""
+        return read_object(path / self.results) if (path / self.results).is_file() else None
+
+    def _why_not(self, path: Path, wanted: Mapping[str, Any]) -> str:
+        """Why what is `wanted` cannot go there; nothing if it can."""
+        if not path.exists():
+            return ""
+        if not path.is_dir():
+            return "is a file, not a folder"
+        if not (path / SETTINGS).is_file():
+            is_being_made = all(each.name.startswith(f".{SETTINGS}") for each in path.iterdir())
+            return "" if is_being_made else f"holds something else than a {self.what}"
+        found = read_object(path / SETTINGS)
+        skipped = {ID} | ({DIGEST} - set(wanted))
+        other = sorted(key for key in {*wanted, *found} - skipped if found.get(key) != wanted.get(key))
+        told = ", ".join(f"{key} = {found.get(key)!r}, not {wanted.get(key)!r}" for key in other[:3])
+        return f"holds a {self.what} of something else ({told})" if other else ""
+
+
+def write_once(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """What the file holds, and whether it is ours: of several processes the first one writes it, the others read it.
+
+    UserError if it cannot be read, GateError if it cannot be written.
+    """
+    if path.is_file():
+        return read_object(path), False
+    try:
+        descriptor, part = tempfile.mkstemp(prefix=f".{path.name}", dir=path.parent)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(values, file, indent=2)
+        try:
+            os.link(part, path)  # fails where there is one, and never shows half a file
+            return values, True
+        except FileExistsError:
+            return read_object(path), False
+        finally:
+            os.unlink(part)
+    except OSError as error:
+        raise GateError(f"{path}: cannot be written ({error.strerror}). {ELSEWHERE}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """An object of JSON. UserError if there is none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). {ELSEWHERE}") from None

@@ -1,0 +1,211 @@
+"""The journey of a comparison: the same job by several methods, with several models, on several numbers of rows.
+
+read → for each cell: search, if asked for → a whole run in a process of its own → how fast it answers
+→ compare all answers to the same test rows → report
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightune.artifact.claimed import Claim
+from lightune.artifact.finished import read_finished
+from lightune.artifact.folder import ADAPTER, write_json
+from lightune.callable import let_be_called
+from lightune.comparison.cell_run import LOOK_SECONDS, Runner
+from lightune.comparison.cells import Asked, Cell, Listed, make_cells, read_asked
+from lightune.comparison.folder import PAGE, RESULTS, measured_file
+from lightune.comparison.record import Over, gather
+from lightune.data.framing import split_pair
+from lightune.data.prepare import prepare, split_prepared
+from lightune.errors import GateError, UserError
+from lightune.hardware import choose_hardware, told_when_full, tune_process
+from lightune.journal import Journal
+from lightune.libraries import network_off
+from lightune.model.backbones import locate
+from lightune.recipe import Checked, Settings, flatten, load_recipe, seconds_of
+from lightune.records import Decision, Result
+from lightune.report.compare_page import compare_page
+from lightune.report.compare_screen import Waiting, show_cell, show_comparison
+from lightune.report.page import write_page
+from lightune.run import LESS_MEMORY, check_asked, check_for_task
+from lightune.use.classifier import Classifier
+
+SPEED_TEXTS, WARM_TEXTS = 256, 16  # that a classifier answers to be timed, and before that
+SPEED_TIMES = 3  # the fastest of so many counts
+
+Texts = Sequence[str | tuple[str, str]]
+
+
+def compare(
+    target: str | Path | None = None,
+    *,
+    methods: Listed = None,
+    models: Listed = None,
+    sizes: Listed = None,
+    seeds: int | None = None,
+    tune: int | None = None,
+    test: str | Path | None = None,
+    text: str | None = None,
+    pair: str | None = None,
+    label: str | None = None,
+    task: str | None = None,
+    seed: int | None = None,
+    settings: Settings = (),
+    preset: str | None = None,
+    time_budget: str | None = None,
+    no_baselines: bool = False,
+    output: str | Path | None = None,
+    offline: bool = False,
+    journal: Journal | None = None,
+) -> Result:
+    """Runs the same job in several ways; returns the folder and its compare.json as a dictionary.
+
+    target, test … offline: as for `run`; time_budget: of each run, and of each search. methods: rows of METHODS, dora
+    and the like, or with options "lora:rank=4"; "all". models: as a recipe names them. sizes: numbers of training
+    rows, or "all". seeds: trainings of each; tune: trials of a search before each. The same call goes on with a
+    comparison that was cut off, and several processes may share one.
+    Raises UserError for a mistake in what was given, GateError if not one of them can be run.
+    """
+    given: dict[str, Any] = {
+        "data.test": None if test is None else str(test),
+        "data.text": text,
+        "data.pair": pair,
+        "data.label": label,
+        "data.task": task,
+        "seed": seed,
+        "time_budget": time_budget,
+        "evidence.baselines": [] if no_baselines else None,
+    }
+    checked = load_recipe(None if target is None else str(target), given, settings, preset)
+    asked = read_asked(checked.recipe, methods, models, sizes, seeds, tune)
+    with network_off(offline), told_when_full(LESS_MEMORY):
+        return follow(checked, asked, journal or Journal(), output=output, offline=offline)
+
+
+def follow(
+    checked: Checked, asked: Asked, journal: Journal, *, output: str | Path | None = None, offline: bool = False
+) -> Result:
+    """The journey of one checked recipe and what is to be compared."""
+    journal.begin()
+    recipe = checked.recipe
+    metrics, _, requirements = check_asked(recipe)
+    claim = Claim("comparison", flatten(recipe.model_dump()) | asked.settings, RESULTS)
+    folder = claim.find(output, f"{checked.name}-compare")
+    if (earlier := claim.over(folder)) is not None and not _has_failed(earlier):
+        journal.say(f"this comparison is over: read {folder / PAGE}")
+        return Result(str(folder), earlier)
+
+    with journal.phase("read", "Reading the data"):
+        for model in asked.models:
+            locate(model)  # one that is not there is told before the work
+        hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
+        data = prepare(recipe.data)
+        check_for_task(recipe, metrics, requirements, data.task)
+        budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
+        splits = split_prepared(data, recipe.data, seed=recipe.seed, device=hardware.device, budget=budget)
+        cells = make_cells(checked, splits, asked)
+        runs = Decision("runs", str(len(cells)), f"each in a process of its own; {_in_words(cells)}")
+        journal.decide(*data.decisions, *splits.decisions, runs, *tune_process(hardware))
+        texts = [text if data.pair is None else split_pair(text) for text in splits.test.texts[:SPEED_TEXTS]]
+        digests = [corpus.digest for corpus in (data.corpus, data.other) if corpus is not None]
+        del data, splits  # the runs need the room
+        _, is_begun = claim.take(folder, " ".join(digests))
+
+    journal.say(f"\n{'Going on with the comparison' if is_begun else 'The comparison is'} in {folder}")
+    runner = Runner(folder, asked.tune, checked.search.space, offline)
+    runner.make_folders()
+    with journal.phase("runs", f"Running {len(cells)} recipes"), Waiting(journal, len(cells)) as waiting:
+        overs = _run_all(runner, cells, texts, waiting)
+
+    with journal.phase("report", "Comparing the answers"):
+        results = gather(checked, asked, overs)
+        results |= {"folder": folder.name, "seconds": journal.spent()}
+        write_page(compare_page(results), folder / PAGE)
+        _write(results, folder / RESULTS)  # last: it says that all the others are there
+    show_comparison(journal, results, folder)
+    return Result(str(folder), results)
+
+
+def _has_failed(results: dict[str, Any]) -> bool:
+    """Whether a run is missing, which the same command tries once more."""
+    return any(row["failed"] for row in results["rows"])
+
+
+def _in_words(cells: Sequence[Cell]) -> str:
+    tuned = [cell for cell in cells if not cell.is_baselines]
+    counts = [len({getattr(cell, axis) for cell in tuned}) for axis in ("method", "model", "size")]
+    named = zip(counts, ("methods", "models", "sizes"), strict=True)
+    axes = " x ".join(f"{n} {name}" for n, name in named if n > 1) or "one recipe"
+    return axes + (", and what there is to beat" if len(tuned) < len(cells) else "")
+
+
+def _run_all(runner: Runner, cells: Sequence[Cell], texts: Texts, waiting: Waiting) -> list[Over]:
+    """Every cell, in the order given, each run by this process or by another that shares the comparison."""
+    overs: dict[str, Over] = {}
+    while missing := [cell for cell in cells if cell.name not in overs]:
+        is_idle = True
+        for cell in missing:
+            with runner.held(cell) as held:
+                if held is None:
+                    continue
+                began = time.monotonic()
+                overs[cell.name] = _run(runner, cell, held, texts, partial(waiting.tell, cell.name))
+                show_cell(waiting, overs[cell.name], time.monotonic() - began)
+                is_idle = False
+        if is_idle:
+            time.sleep(LOOK_SECONDS)  # another process is at the last ones
+    return [overs[cell.name] for cell in cells]
+
+
+def _run(runner: Runner, cell: Cell, held: int, texts: Texts, tell: Callable[[str], None]) -> Over:
+    """The run of a cell, which may be there already, and what is measured beside it."""
+    file, run = measured_file(runner.folder, cell.name), runner.run_of(cell)
+    if file.is_file():
+        return Over(cell, read_finished(run), json.loads(file.read_text(encoding="utf-8")))
+    if failed := runner.run(cell, held, tell):
+        return Over(cell, None, {"failed": failed})
+    finished = read_finished(run)
+    measured: dict[str, Any] = {}
+    if not cell.is_baselines:
+        tell("timing its answers")
+        try:
+            measured = {"texts_per_second": _speed(run, texts), "artifact_bytes": _size(run / ADAPTER)}
+        except (UserError, GateError) as error:
+            return Over(cell, None, {"failed": str(error)})
+        measured["values"] = runner.found_values(cell)
+    _write(measured, file)
+    return Over(cell, finished, measured)
+
+
+def _write(values: dict[str, Any], path: Path) -> None:
+    """Writes JSON in one step: a kill leaves nothing half done under its name."""
+    part = path.with_name(f"{path.name}.part")
+    write_json(part, values)
+    os.replace(part, path)
+
+
+def _speed(run: Path, texts: Texts) -> float:
+    """Texts a second that the classifier of a run answers, loaded as its users load it; tokenising included."""
+    classifier = Classifier.load(run)
+    classifier.predict(texts[:WARM_TEXTS])
+    seconds = []
+    for _ in range(SPEED_TIMES):
+        began = time.perf_counter()
+        classifier.predict(texts)
+        seconds.append(time.perf_counter() - began)
+    return round(len(texts) / min(seconds), 1)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+let_be_called(__name__, compare)

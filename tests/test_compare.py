@@ -1,0 +1,402 @@
+"""`lightune compare`: which recipes are run, what may be said of them, and the law of more rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lightune
+from lightune.cli import main
+from lightune.comparison.cell_run import Runner
+from lightune.comparison.cells import SHORT, make_cells, read_asked, read_method
+from lightune.comparison.curve import fit_curve
+from lightune.comparison.outcome import Entrant, compare_all, front, learning_curve, spread_of_seeds
+from lightune.data.prepare import prepare, split_prepared
+from lightune.errors import GateError, UserError
+from lightune.evidence.seeds import Between, p_of_recipes
+from lightune.model.methods import METHODS
+from lightune.recipe import load_recipe
+from lightune.records import Proof, Score
+from lightune.report.charts import HEIGHT, LEFT, WIDTH, Dots, plot
+from tests.conftest import TINY_SETTINGS
+
+TINY = [*TINY_SETTINGS, "train.epochs=2", "evidence.doctor=false", "data.dev_rows=32"]
+
+
+def settings(model: Path, *more: str) -> list[str]:
+    return [f"model={model}", *TINY, *more]
+
+
+@pytest.fixture(scope="module")
+def in_this_process():
+    """Each run in this process, and its proof taken for granted: both are tested where they belong."""
+    with pytest.MonkeyPatch.context() as patch:
+        import lightune.run as run_module  # noqa: F401  the module, which its name also calls
+
+        patch.setattr(sys.modules["lightune.run"], "prove", lambda *args, **more: Proof(32, 0.0, 1e-4, True))
+
+        def call(self: Runner, cell: Any, arguments: Any, held: int, tell: Any) -> str:
+            return "" if main([*arguments]) == 0 else "it failed"
+
+        patch.setattr(Runner, "_call", call)
+        yield
+
+
+@pytest.fixture(scope="module")
+def found(reviews, tiny_bert, tmp_path_factory, in_this_process):
+    folder = tmp_path_factory.mktemp("compare") / "compare"
+    return lightune.compare(reviews, methods="lora,dora,head", seeds=2, settings=settings(tiny_bert), output=folder)
+
+
+def test_a_comparison_has_a_row_for_each_method_and_baseline_and_a_page(found):
+    folder, results = Path(found.folder), found.results
+    assert json.loads((folder / "compare.json").read_text()) == json.loads(json.dumps(results))
+    rows = {row["name"]: row for row in results["rows"]}
+    assert [name for name, row in rows.items() if not row["is_baseline"]] == ["lora", "dora", "head"]
+    assert {row["method"] for row in rows.values() if row["is_baseline"]} >= {"TF-IDF + logistic regression"}
+    for name in ("lora", "dora", "head"):
+        made = json.loads((folder / "runs" / name / "results.json").read_text())
+        assert rows[name]["by_seed"] == made["seeds"]["scores"]["accuracy"]
+        assert len(rows[name]["by_seed"]) == 2
+        assert rows[name]["score"]["value"] == pytest.approx(np.mean(rows[name]["by_seed"]))
+        assert rows[name]["score"]["low"] < rows[name]["score"]["value"] < rows[name]["score"]["high"]
+        assert rows[name]["artifact_bytes"] == sum(
+            path.stat().st_size for path in (folder / "runs" / name / "adapter").iterdir()
+        )
+        assert rows[name]["texts_per_second"] > 0
+        assert rows[name]["peak_memory_bytes"] == made["peak_memory_bytes"]
+    assert rows["head"]["trainable_parameters"] < rows["lora"]["trainable_parameters"]
+    assert rows["dora"]["trainable_parameters"] > rows["lora"]["trainable_parameters"]  # the lengths of columns
+    page = (folder / "compare.html").read_text()
+    assert "TF-IDF + logistic regression" in page
+    assert "the lamp" not in page  # no text of the data
+
+
+def test_all_answer_the_same_rows_and_each_pair_is_tested_once(found):
+    import pyarrow.parquet as pq
+
+    folder, results = Path(found.folder), found.results
+    tables = [pq.read_table(path) for path in sorted(folder.glob("runs/*/predictions.parquet"))]
+    assert len(tables) == 4
+    assert all(sorted(t["row"].to_pylist()) == sorted(tables[0]["row"].to_pylist()) for t in tables)
+    pairs = [frozenset((pair["one"], pair["other"])) for pair in results["pairs"]]
+    n_baselines = sum(row["is_baseline"] for row in results["rows"])
+    assert len(pairs) == len(set(pairs)) == 3 + 3 * n_baselines
+    assert all(pair["p_adjusted"] >= pair["p_value"] for pair in results["pairs"])
+
+
+def test_the_answers_of_other_seeds_are_kept_with_the_run(found):
+    from lightune.artifact.finished import read_finished
+
+    run = read_finished(Path(found.folder) / "runs" / "lora")
+    assert len(run.predictions.by_seed) == 2
+    shares = [float((answers == run.predictions.label).mean()) for answers in run.predictions.by_seed]
+    assert shares == pytest.approx(run.results["seeds"]["scores"]["accuracy"])
+
+
+def test_what_is_over_is_not_run_again(found, reviews, tiny_bert):
+    before = sorted((str(path), path.stat().st_mtime_ns) for path in Path(found.folder).rglob("*"))
+    again = lightune.compare(
+        reviews, methods=["lora", "dora", "head"], seeds=2, settings=settings(tiny_bert), output=found.folder
+    )
+    assert again.results == json.loads(json.dumps(found.results))
+    assert sorted((str(path), path.stat().st_mtime_ns) for path in Path(found.folder).rglob("*")) == before
+
+
+def test_a_folder_of_another_comparison_is_left_alone(found, reviews, tiny_bert):
+    with pytest.raises(UserError, match=r"holds a comparison of something else \(compare.methods = "):
+        lightune.compare(reviews, methods="lora", seeds=2, settings=settings(tiny_bert), output=found.folder)
+
+
+def test_a_recipe_that_cannot_be_run_leaves_the_others(reviews, tiny_bert, tmp_path, in_this_process, capsys):
+    """OFT's blocks must divide the width, which is known only when the model is there."""
+    given = {"settings": settings(tiny_bert), "no_baselines": True, "output": tmp_path / "c"}
+    found = lightune.compare(reviews, methods="head,oft:block_size=7", **given)
+    rows = {row["name"]: row for row in found.results["rows"]}
+    assert rows["oft-block_size=7"]["failed"] == "it failed"
+    assert not rows["head"]["failed"]
+    assert "What could not be run" in (tmp_path / "c" / "compare.html").read_text()
+    made = (tmp_path / "c" / "runs" / "head" / "results.json").stat().st_mtime_ns
+    again = lightune.compare(reviews, methods="head,oft:block_size=7", **given)  # tried once more
+    assert {row["name"] for row in again.results["rows"] if row["failed"]} == {"oft-block_size=7"}
+    assert (tmp_path / "c" / "runs" / "head" / "results.json").stat().st_mtime_ns == made
+    with pytest.raises(GateError, match="no run came to its end: it failed"):
+        lightune.compare(
+            reviews,
+            methods="oft:block_size=7",
+            settings=settings(tiny_bert),
+            output=tmp_path / "d",
+            no_baselines=True,
+        )
+
+
+def test_sizes_give_a_learning_curve(reviews, tiny_bert, tmp_path, in_this_process):
+    found = lightune.compare(
+        reviews, methods="head", sizes="60,120,all", settings=settings(tiny_bert), output=tmp_path / "c"
+    )
+    curves = {curve["method"]: curve for curve in found.results["curves"]}
+    assert set(curves) >= {"head", "TF-IDF + logistic regression"}
+    n_train = json.loads((tmp_path / "c" / "runs" / f"{_name_of_most(tmp_path / 'c')}" / "results.json").read_text())
+    assert curves["head"]["sizes"] == [60, 120, n_train["n_train"]]
+    assert curves["head"]["more"][0]["size"] == 2 * n_train["n_train"]
+    assert any("twice as many training rows" in told for told in found.results["verdicts"])
+    assert "More training rows" in (tmp_path / "c" / "compare.html").read_text()
+
+
+def _name_of_most(folder: Path) -> str:
+    return max(
+        (path.name for path in (folder / "runs").iterdir()), key=lambda name: int(re.sub(r"\D", "", name) or 0)
+    )
+
+
+def test_models_are_compared_too(reviews, tiny_bert, tmp_path, in_this_process):
+    from tests import tiny
+
+    other = tiny.make("roberta", tmp_path / "tiny-roberta")
+    found = lightune.compare(
+        reviews, models=[tiny_bert, other], settings=TINY, output=tmp_path / "c", no_baselines=True
+    )
+    assert [row["name"] for row in found.results["rows"]] == ["tiny-bert", "tiny-roberta"]
+    assert {row["method"] for row in found.results["rows"]} == {"lora"}
+    assert len(found.results["pairs"]) == 1
+
+
+@pytest.mark.hard
+def test_each_recipe_is_searched_for_first(reviews, tiny_bert, tmp_path, in_this_process):
+    found = lightune.compare(
+        reviews,
+        methods="lora,head",
+        tune=3,
+        settings=settings(tiny_bert, "search.train.learning_rate={low=1e-4, high=5e-2, log=true}", "search.rows=24"),
+        output=tmp_path / "c",
+        no_baselines=True,
+    )
+    for name in ("lora", "head"):
+        search = json.loads((tmp_path / "c" / "searches" / name / "search.json").read_text())
+        assert len(search["trials"]) == 3
+        assert not search["runs"]
+        row = next(row for row in found.results["rows"] if row["name"] == name)
+        assert row["values"] == search["winner"]["values"]
+        if row["values"]:
+            assert row["learning_rate"] == row["values"]["train.learning_rate"]
+
+
+@pytest.mark.hard
+def test_a_comparison_that_is_killed_goes_on(reviews, tiny_bert, tmp_path):
+    """Its processes are real ones; what was over when it was killed is not run again."""
+    given = [part for each in settings(tiny_bert) for part in ("--set", each)]
+    command = [sys.executable, "-m", "lightune", "compare", str(reviews), "--methods", "head,bitfit", *given]
+    command += ["--no-baselines", "--output", str(tmp_path / "c")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    first = tmp_path / "c" / "cells" / "head.json"
+    while not first.is_file() and process.poll() is None:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)  # the run under way is left on its own
+    process.wait()
+    made = first.stat().st_mtime_ns
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    assert {row["name"] for row in json.loads(done.stdout)["rows"]} == {"head", "bitfit"}
+    assert first.stat().st_mtime_ns == made
+
+
+RECIPE = load_recipe(None).recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"methods_": "lora,ai3"},
+            r"method.name = 'ai3': no such method. Did you mean 'ia3'\?.*Short for LoRA.*dora",
+        ),
+        ({"methods_": "lora,lora"}, "lora is there twice"),
+        ({"methods_": "lora,,ia3"}, "a name is missing"),
+        ({"methods_": "ia3:rank=3"}, "method.rank: ia3 has no such option"),
+        ({"methods_": "lora:rank=0"}, "method.rank = 0"),
+        ({"sizes": "100,many"}, "sizes: 'many': give numbers of training rows"),
+        ({"sizes": "1"}, "sizes: '1'"),
+        ({"seeds": 0}, "seeds = 0: give a whole number from 1 on"),
+        ({"tune": -1}, "tune = -1"),
+        ({"models": ""}, "a name is missing"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_message(given, message):
+    asked = {"methods_": None, "models": None, "sizes": None, "seeds": None, "tune": None}
+    with pytest.raises(UserError, match=message):
+        read_asked(RECIPE, **asked | given)
+
+
+def test_more_rows_than_there_are_is_told_before_the_work(reviews, tiny_bert, tmp_path):
+    with pytest.raises(UserError, match=r"sizes: 5000: there are \d+ training rows"):
+        lightune.compare(reviews, sizes="100,5000", settings=settings(tiny_bert), output=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_model_that_is_not_there_is_told_before_the_work(reviews, tmp_path):
+    with pytest.raises(UserError, match="no-such-model"):
+        lightune.compare(reviews, models=str(tmp_path / "no-such-model"), output=tmp_path / "c", offline=True)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.fixture(scope="module")
+def cells(reviews):
+    checked = load_recipe(str(reviews), None, ["train.layers=1", "train.epochs=2"], None)
+    splits = split_prepared(prepare(checked.recipe.data), checked.recipe.data, seed=0, device="cpu")
+    asked = read_asked(checked.recipe, "all", None, "50,all", 3, None)
+    return make_cells(checked, splits, asked)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_cell_that_it_can_take(cells, method):
+    few, most = (cell for cell in cells if cell.method == method)
+    assert (few.size, few.name) == (50, f"{method}-50")
+    assert most.size > 200
+    recipe = most.checked.recipe
+    assert recipe.method.name == method
+    assert recipe.train.layers == (1 if METHODS[method].by_layers else "all")
+    assert recipe.train.epochs == 2  # typed, so it stays
+    assert (recipe.seeds, recipe.evidence.baselines, recipe.evidence.doctor) == (3, [], False)
+    assert few.checked.recipe.data.test_rows == recipe.data.test_rows
+
+
+def test_a_rate_stays_with_its_method_and_model():
+    checked = load_recipe(None)
+    splits = SplitsLike({"train": 22000, "dev": 300, "test": 2000})
+    asked = read_asked(checked.recipe, "lora,dora,ia3", ["minilm", "other"], "1000,all", None, None)
+    made = {(c.method, c.model, c.size): c.checked.recipe for c in make_cells(checked, splits, asked)}
+    assert made["lora", "minilm", 22000].train == checked.recipe.train
+    assert made["dora", "minilm", 22000].train.learning_rate == checked.recipe.train.learning_rate
+    assert made["dora", "minilm", 22000].method.options == {"rank": 8, "use_dora": True}
+    assert made["ia3", "minilm", 22000].train.learning_rate == "auto"
+    assert made["lora", "other", 22000].train.learning_rate == "auto"
+    assert made["lora", "minilm", 1000].train.epochs == "auto"  # few rows want more passes than many
+    assert made["lora", "minilm", 1000].data.train_rows == 1000
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+class SplitsLike:
+    def __init__(self, asked: dict[str, int]):
+        self.asked = asked
+
+
+@pytest.mark.parametrize("short", SHORT)
+def test_short_names_are_methods_with_options(short):
+    name, options = read_method(short, RECIPE)
+    assert name in METHODS
+    assert options.items() >= SHORT[short][1].items()
+    assert read_method(f"{short}:rank=3", RECIPE)[1]["rank"] == 3
+
+
+def test_the_front_holds_what_none_is_cheaper_and_better_than():
+    costs = {"a": (1, 0.5), "b": (2, 0.4), "c": (3, 0.9), "d": (3, 0.8), "e": (9, 0.9), "f": (10, 0.95)}
+    assert front(costs) == ["a", "c", "f"]
+
+
+def test_equal_recipes_are_told_apart_in_at_most_one_comparison_of_twenty(rng):
+    """Five recipes of one true accuracy, three seeds that move it by a point: any verdict is a mistake."""
+    wrong = 0
+    for _ in range(40):
+        y, hard = rng.integers(0, 2, 500), rng.random(500)
+        entrants = [
+            Entrant(str(i), str(i), "m", 100, [_answers(y, hard, 0.8 + rng.normal(0, 0.01), rng) for _ in range(3)])
+            for i in range(5)
+        ]
+        between = spread_of_seeds(y, entrants, 0)
+        wrong += any(pair.outcome != "not distinguishable" for pair in compare_all(y, entrants, between, 0))
+    assert wrong <= 0.05 * 40
+
+
+def test_a_better_recipe_is_found_better(rng):
+    y, hard = rng.integers(0, 2, 2000), rng.random(2000)
+    good, poor = ([_answers(y, hard, p, rng) for _ in range(2)] for p in (0.9, 0.8))
+    entrants = [Entrant("good", "good", "m", 9, good), Entrant("poor", "poor", "m", 9, poor)]
+    (pair,) = compare_all(y, entrants, spread_of_seeds(y, entrants, 0), 0)
+    assert pair.outcome == "better"
+    assert pair.gain.low > 0.05
+
+
+def _answers(y: np.ndarray, hard: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Answers with about this share right: mostly the same rows are hard for all."""
+    is_right = 0.7 * hard + 0.3 * rng.random(len(y)) < share
+    return np.where(is_right, y, 1 - y)
+
+
+def test_p_of_recipes_goes_with_their_interval():
+    gain = Score(0.02, 0.0, 0.04)
+    assert p_of_recipes(gain, Between(0.0, 0.0)) == pytest.approx(0.05, abs=1e-3)
+    assert p_of_recipes(gain, Between(0.01**2, 4)) > 0.1
+    assert p_of_recipes(gain, Between(0.01**2, 4), n_seeds=10_000) == pytest.approx(0.05, abs=2e-3)
+    assert p_of_recipes(Score(0.0, 0.0, 0.0), Between(0.0, 0.0)) == 1.0
+
+
+def test_a_law_is_extrapolated_with_intervals_that_hold(rng):
+    """Errors that fall as 0.05 + 1.2 n^-0.4, seen at five sizes on 1,000 rows: the error at four times the most."""
+    sizes, true = [100, 300, 1000, 3000, 10_000], lambda n: 0.05 + 1.2 * n**-0.4
+    n_held, widths = 0, []
+    for _ in range(150):
+        seen = np.array([rng.binomial(1000, true(n)) / 1000 for n in sizes])
+        draws = rng.binomial(1000, np.tile(seen, (1000, 1))) / 1000
+        curve = fit_curve(sizes, draws, rng)
+        found = curve.at(40_000)
+        n_held += found.low <= true(40_000) <= found.high
+        widths.append(found.high - found.low)
+        assert curve.gain(10_000, 40_000).low >= 0  # more rows never harm, by this law
+    assert n_held >= 0.92 * 150
+    assert np.mean(widths) < 0.08  # and not because they hold anything
+
+
+def test_two_sizes_show_no_law(rng):
+    assert fit_curve([10, 100], np.full((50, 2), 0.2), rng) is None
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+def test_a_learning_curve_of_every_kind_of_label(task, rng):
+    y = {
+        "single_label": rng.integers(0, 3, 300),
+        "multi_label": rng.integers(0, 2, (300, 4)),
+        "regression": rng.normal(0, 1, 300),
+    }[task]
+
+    def answers(error: float) -> np.ndarray:
+        if task == "regression":
+            return y + rng.normal(0, error, 300)
+        return np.where(rng.random(y.shape) < error, (y + 1) % (3 if y.ndim == 1 else 2), y)
+
+    entrants = [Entrant(str(n), "m", "b", n, [answers(e)]) for n, e in ((50, 0.4), (200, 0.3), (800, 0.22))]
+    curve = learning_curve(y, entrants, {}, 0)
+    assert curve.at(3200).value < curve.at(800).value < curve.at(50).value
+
+
+def test_names_beside_dots_cover_no_dot_and_stay_inside():
+    points = [(10.0 ** (3 + i / 4), 0.8 + 0.01 * (i % 3)) for i in range(11)]
+    names = [f"method-{i}" for i in range(11)]
+    markup = plot("p", "t", "a", [Dots(points, "after", names=names, spreads=[(0.7, 0.9)] * 11)], "cost", log=True)
+    dots = [
+        (float(x), float(y)) for x, y in re.findall(r'<circle class="dot after" cx="([\d.]+)" cy="([\d.]+)"', markup)
+    ]
+    drawn = re.findall(r'<text x="([\d.-]+)" y="([\d.]+)" class="([a-z ]*name)">(method-\d+)</text>', markup)
+    assert len(dots) == len(drawn) == 11
+    n_covered = 0
+    for x, y, look, name in drawn:
+        width = 5.6 * len(name)
+        left = float(x) - width * (1.0 if "end" in look else 0.5 if "middle" in look else 0.0)
+        assert left >= LEFT
+        assert left + width <= WIDTH
+        assert 0 < float(y) < HEIGHT
+        n_covered += sum(left < dx < left + width and float(y) - 9 < dy < float(y) + 2 for dx, dy in dots)
+    assert n_covered == 0
+    assert markup.count('class="spread"') == 11

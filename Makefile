@@ -7,7 +7,7 @@ READY_BROWSER := .venv/.ready-browser
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-hard test-browser check lint types docs-fresh format docs bench bench-gpu clean
+.PHONY: help demo test test-hard test-browser check lint types docs-fresh format docs bench bench-gpu bench-search bench-methods clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -45,6 +45,13 @@ docs: $(READY)  ## regenerate the generated pages and schemas
 
 bench: $(READY_BENCH)  ## race lightune against the others; on an otherwise idle machine
 	$(BIN)/python benchmarks/bench.py all
+
+bench-search: $(READY)  ## race the search against Trainer.hyperparameter_search; forty minutes
+	$(BIN)/python benchmarks/search.py
+
+bench-methods: $(READY)  ## compare all methods, and write the table of docs/methods.md; half an hour
+	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python docs/generate.py
 
 bench-gpu: $(READY)  ## the training steps of the race on a CUDA device
 	$(BIN)/python benchmarks/gpu.py

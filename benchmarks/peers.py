@@ -142,11 +142,13 @@ def _fast_classifier(job: Job) -> Any:
     return _classifier(job, attn_implementation="eager" if plain else "sdpa")
 
 
-def _with_lora(network: Any, job: Job) -> Any:
+def _with_lora(network: Any, job: Job, rank: int = 8) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
     targets = attention_targets(job.model)
-    config = LoraConfig(task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, lora_dropout=0.1, target_modules=targets)
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, lora_dropout=0.1, target_modules=targets
+    )
     return get_peft_model(network, config)
 
 

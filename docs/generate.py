@@ -36,7 +36,40 @@ def methods_page() -> str:
     for name in METHODS:
         lines = [f"- `{o}` (default `{p.default!r}`): {option_help(name)[o]}" for o, p in options(name).items()]
         parts += [f"## {name}", *(lines or ["No options."]), ""]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_compared()])
+
+
+def _compared() -> list[str]:
+    """All methods on the default data, as benchmarks/methods.py measured them."""
+    path = ROOT / "benchmarks" / "methods.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    machine = found["machine"]
+    bits = "" if machine["bf16"] else ", no bf16"
+    about = (
+        f"`make bench-methods`: the preset `fast`, {found['time_budget']} for the whole run of each method at its\n"
+        f"own rate, {found['n_test']:,} test rows, one seed; {machine['processor']}, {machine['cores']} cores{bits}; "
+        f"{found['seconds'] / 60:.0f} minutes in all.\n"
+    )
+    lines = ["## All of them on the default data", "", about]
+    columns = ["method", "accuracy", "95 % interval", "trained", "training", "memory", "on disk", "texts/s"]
+    lines += [f"| {' | '.join(columns)} |", "|---|" + "---:|" * 7]
+    rows = [row for row in found["rows"] if not row["failed"]]
+    for row in sorted(rows, key=lambda row: -row["score"]["value"]):
+        score = row["score"]
+        cells = [f"{score['value']:.3f}", f"{score['low']:.3f} to {score['high']:.3f}"]
+        if row["is_baseline"]:
+            cells += ["", f"{row['seconds']:.0f} s", "", "", ""]
+        else:
+            cells += [f"{row['trainable_parameters']:,}", f"{row['seconds']:.0f} s"]
+            cells += [f"{row['peak_memory_bytes'] / 2**30:.2f} GiB", f"{row['artifact_bytes'] / 2**20:.1f} MiB"]
+            cells += [f"{row['texts_per_second']:,.0f}"]
+        name = row["method"] if row["is_baseline"] else f"`{row['name']}`"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    failed = [f"{row['name']}: {row['failed']}" for row in found["rows"] if row["failed"]]
+    said = [f"- {told[0].upper()}{told[1:]}." for told in [*found["verdicts"], *failed]]
+    return [*lines, "", *said, ""]
 
 
 def metrics_page() -> str:

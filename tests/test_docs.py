@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lightune.cli import EXAMPLES
+from lightune.comparison.cell_run import Runner
 from lightune.records import Proof
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +71,21 @@ def prepare(folder: Path, arguments: list[str], reviews: Path, run: str) -> None
             shutil.copytree(run, folder / name)
 
 
+def shorten(arguments: list[str], model: Path) -> None:
+    """A comparison of the shown shape with a model and numbers of rows of test size."""
+    for option, value in (("--models", str(model)), ("--sizes", "50,100,all")):
+        if option in arguments:
+            arguments[arguments.index(option) + 1] = value
+    arguments += ["--set", f"model={model}", "--set", "data.max_tokens=32"]
+
+
+def put_run(words: list[str], run: str) -> str:
+    """A finished run where a process would have made one; nothing for a search."""
+    if words[0] == "run":
+        shutil.copytree(run, words[words.index("--output") + 1])
+    return ""
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, reviews, tmp_path, monkeypatch):
     """Run as it stands, but for a model and numbers of rows of test size."""
@@ -106,6 +122,10 @@ def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, rev
         ]
         # the proof of each run, in a fresh process, is that of `run`
         monkeypatch.setattr(sys.modules["lightune.run"], "prove", lambda *args, **more: Proof(32, 0.0, 1e-4, True))
+    if arguments[0] == "compare":
+        shorten(arguments, tiny_bert)
+        # each run is `run` in a process of its own, tested there: here a finished one takes its place
+        monkeypatch.setattr(Runner, "_call", lambda self, cell, words, *more: put_run(words, tiny_run.folder))
     if arguments[0] == "check":
         arguments += ["--model", str(tiny_bert)]
     if arguments[0] in ("evaluate", "predict", "explain"):
@@ -114,6 +134,8 @@ def test_every_shown_command_does_what_it_says(command, tiny_run, tiny_bert, rev
     if arguments[0] == "run" and "--dry-run" not in arguments:
         run = next((tmp_path / "runs").iterdir())
         assert (run / "results.json").is_file()
+    if arguments[0] == "compare":
+        assert "Verdict" in next((tmp_path / "runs").glob("*-compare/compare.html")).read_text()
     if arguments[0] == "tune":
         search = next((tmp_path / "runs").iterdir())
         assert (search / "search.json").is_file()

@@ -176,7 +176,7 @@ def _run(runner: Runner, cell: Cell, held: int, texts: Texts, tell: Callable[[st
     if not cell.is_baselines:
         tell("timing its answers")
         try:
-            measured = {"texts_per_second": _speed(run, texts), "artifact_bytes": _size(run / ADAPTER)}
+            measured = {"texts_per_second": _speed(run, cell.model, texts), "artifact_bytes": _size(run / ADAPTER)}
         except (UserError, GateError) as error:
             return Over(cell, None, {"failed": str(error)})
         measured["values"] = runner.found_values(cell)
@@ -191,9 +191,9 @@ def _write(values: dict[str, Any], path: Path) -> None:
     os.replace(part, path)
 
 
-def _speed(run: Path, texts: Texts) -> float:
+def _speed(run: Path, model: str, texts: Texts) -> float:
     """Texts a second that the classifier of a run answers, loaded as its users load it; tokenising included."""
-    classifier = Classifier.load(run)
+    classifier = Classifier.load(run, base=model)
     classifier.predict(texts[:WARM_TEXTS])
     seconds = []
     for _ in range(SPEED_TIMES):

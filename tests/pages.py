@@ -232,3 +232,68 @@ class Reader(HTMLParser):
     @property
     def text(self) -> str:
         return "\n".join(self.texts)
+
+
+def comparison(*, model: str = "minilm", sizes: tuple[int, ...] = (100, 1000, 10_000)) -> dict[str, Any]:
+    """What compare.json holds of seven methods and two baselines for each number of rows; one could not be run."""
+    methods = {"lora": 0.02, "dora": 0.022, "ia3": 0.0, "bitfit": 0.015, "head": -0.05, "prefix": -0.01, "full": 0.03}
+    baselines = {"TF-IDF + logistic regression": 0.01, "the most frequent class": -0.3}
+    rows: list[dict[str, Any]] = []
+    for place, size in enumerate(sizes):
+        for number, (method, better) in enumerate(methods.items()):
+            rows.append(
+                {
+                    "name": f"{method}-{size}",
+                    "method": method,
+                    "model": model,
+                    "size": size,
+                    "is_baseline": False,
+                    "failed": "",
+                    "score": score(0.7 + 0.08 * place + better),
+                    "by_seed": [0.7 + 0.08 * place + better, 0.71 + 0.08 * place + better],
+                    "trainable_parameters": 1000 * 7**number,
+                    "seconds": 3.5 + 20 * number,
+                    "seconds_in_all": 60.0,
+                    "peak_memory_bytes": 2**30 + number,
+                    "artifact_bytes": 4000 * 7**number,
+                    "texts_per_second": 300.0 - number,
+                    "learning_rate": 1e-3,
+                    "values": {"train.learning_rate": 0.002, "method.rank": 4} if method == "lora" else {},
+                }
+            )
+        for title, better in baselines.items():
+            row = {"name": f"{title}-{size}", "method": title, "model": "", "size": size, "is_baseline": True}
+            rows.append(row | {"failed": "", "score": score(0.7 + 0.08 * place + better), "seconds": 2.0})
+    failed = {"name": "oft", "method": "oft", "model": model, "size": sizes[-1], "is_baseline": False, "score": None}
+    tried = [row for row in rows if row["size"] == sizes[-1]]
+    pairs = [
+        {
+            "one": one["name"],
+            "other": other["name"],
+            "gain": score(one["score"]["value"] - other["score"]["value"]),
+            "p_value": 0.004,
+            "p_adjusted": 0.04 if "head" in (one["method"], other["method"]) else 0.4,
+            "fixed": 30,
+            "broken": 9,
+            "outcome": {one["method"]: "worse", other["method"]: "better"}.get("head", "not distinguishable"),
+        }
+        for place, one in enumerate(tried)
+        for other in tried[place + 1 :]
+    ]
+    line = [{"size": size, **score(0.7 + 0.04 * i)} for i, size in enumerate((100.0, 1000.0, 10_000.0, 40_000.0))]
+    more = [{"size": 20_000, "score": score(0.88), "gain": score(0.012, 0.01)}]
+    return {
+        "data": "reviews.csv",
+        "task": "single_label",
+        "measure": "accuracy",
+        "asked": {"methods": list(methods), "models": [model], "sizes": list(sizes), "seeds": 2, "tune": 4},
+        "time_budget": "2m",
+        "n_test": 500,
+        "rows": [*rows, failed | {"failed": "its blocks do not divide the width"}],
+        "pairs": pairs,
+        "fronts": {"trainable_parameters": ["lora-10000", "full-10000"], "seconds": ["lora-10000", "full-10000"]},
+        "curves": [
+            {"method": "lora", "model": model, "is_baseline": False, "sizes": list(sizes), "line": line, "more": more}
+        ],
+        "folder": "reviews-compare",
+    }

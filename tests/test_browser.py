@@ -14,10 +14,14 @@ from typing import Any
 
 import pytest
 
+import lightune
 from lightune.artifact.finished import read_finished
+from lightune.comparison.words import verdicts
+from lightune.report.compare_page import compare_page
 from lightune.report.page import run_page, write_page
 from lightune.reporting import make_report
-from tests.pages import write_folder
+from tests.conftest import TINY_SETTINGS
+from tests.pages import comparison, write_folder
 from tests.test_page import HOSTILE, LABELS, hostile_words
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -28,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}: pip install 'lightune[browser]'"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or CHROMIUM=path"),
 ]
-PAGES = ("whole", "hostile", "many", "old", "versus", "texts", "words")
+PAGES = ("whole", "hostile", "many", "old", "versus", "texts", "words", "compare", "search")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def browser() -> Any:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> dict[str, Path]:
+def pages(reviews, tiny_bert, tmp_path_factory) -> dict[str, Path]:
     """Page name -> file."""
     root = tmp_path_factory.mktemp("pages")
     folders = {
@@ -58,7 +62,13 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     texts = dict.fromkeys(run.predictions.rows.tolist(), "A text that is quite long. " * 20)
     write_page(run_page(replace(run, texts=texts)), root / "texts.html")
     write_page(run_page(replace(run, texts=texts, attributions=hostile_words(run))), root / "words.html")
-    return made | {"versus": Path(versus["page"]), "texts": root / "texts.html", "words": root / "words.html"}
+    compared = comparison(model="<script>alert(1)</script>")
+    write_page(compare_page(compared | {"verdicts": verdicts(compared)}), root / "compare.html")
+    sizes = ["search.rows=24", "data.dev_rows=32", "evidence.doctor=false"]
+    settings = [f"model={tiny_bert}", *TINY_SETTINGS, *sizes]
+    search = lightune.tune(reviews, trials=4, no_baselines=True, settings=settings, output=root / "search")
+    made |= {"versus": Path(versus["page"]), "search": Path(search.folder) / "search.html"}
+    return made | {name: root / f"{name}.html" for name in ("texts", "words", "compare")}
 
 
 def opened(browser: Any, path: Path, **look: Any) -> tuple[Any, list[str]]:

@@ -21,6 +21,7 @@ from lightune.comparison.cell_run import Runner
 from lightune.comparison.cells import SHORT, make_cells, read_asked, read_method
 from lightune.comparison.curve import fit_curve
 from lightune.comparison.outcome import Entrant, compare_all, front, learning_curve, spread_of_seeds
+from lightune.comparison.words import verdicts
 from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError, UserError
 from lightune.evidence.seeds import Between, p_of_recipes
@@ -28,7 +29,9 @@ from lightune.model.methods import METHODS
 from lightune.recipe import load_recipe
 from lightune.records import Proof, Score
 from lightune.report.charts import HEIGHT, LEFT, WIDTH, Dots, plot
+from lightune.report.compare_page import compare_page
 from tests.conftest import TINY_SETTINGS
+from tests.pages import comparison
 
 TINY = [*TINY_SETTINGS, "train.epochs=2", "evidence.doctor=false", "data.dev_rows=32"]
 
@@ -400,3 +403,27 @@ def test_names_beside_dots_cover_no_dot_and_stay_inside():
         n_covered += sum(left < dx < left + width and float(y) - 9 < dy < float(y) + 2 for dx, dy in dots)
     assert n_covered == 0
     assert markup.count('class="spread"') == 11
+
+
+@pytest.mark.parametrize("sizes", [(1000,), (100, 1000, 10_000)])
+def test_a_page_shows_every_run_and_no_markup_of_names(sizes):
+    results = comparison(model="<script>alert(1)</script>", sizes=sizes)
+    told = verdicts(results)
+    page = compare_page(results | {"verdicts": told})
+    assert "<script" not in page
+    for row in results["rows"]:
+        assert str(row["method"]) in page
+    assert "its blocks do not divide the width" in page
+    assert told[0].startswith(f"full-{sizes[-1]} is ahead with accuracy" if len(sizes) > 1 else "full-1000 is ahead")
+    assert f"worse: head-{sizes[-1]}" in told[0]
+    assert f"of these lora-{sizes[-1]} trains the fewest parameters, 1,000, and takes the least time" in told
+    assert any("twice as many training rows, 20,000, would bring accuracy to about 0.880" in each for each in told)
+
+
+def test_what_there_is_to_beat_comes_first_where_it_wins():
+    results = comparison(sizes=(1000,))
+    rows = [row for row in results["rows"] if row["method"] in ("head", "ia3") or row["is_baseline"]]
+    rows = [row for row in rows if not row["failed"]]
+    told = verdicts(results | {"rows": rows, "curves": []})
+    assert told[0].startswith("ia3-1000 is not distinguishable from TF-IDF + logistic regression, 0.710")
+    assert ": -1.0 points (95 % CI " in told[0]

@@ -382,3 +382,32 @@ def test_eight_searches_started_at_once_are_one(reviews, tiny_bert, tmp_path):
     found = [json.loads(out) for out, _ in answers]
     assert all(each["winner"] == found[0]["winner"] for each in found)
     assert [trial["number"] for trial in found[0]["trials"]] == list(range(12))
+
+
+GROWTH = """
+import io, sys, lightune
+from lightune.journal import Journal
+
+class Weighed(Journal):
+    seen = []
+
+    def say(self, text=""):
+        if text.startswith("  trial "):
+            lines = open("/proc/self/status").read().splitlines()
+            self.seen.append(int(next(line for line in lines if line.startswith("VmRSS")).split()[1]))
+
+reviews, folder, *settings = sys.argv[1:]
+journal = Weighed(io.StringIO())
+lightune.tune(reviews, trials=110, no_runs=True, settings=settings, output=folder, journal=journal)
+print(journal.seen[19], journal.seen[-1], len(journal.seen))
+"""
+
+
+@pytest.mark.hard
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux tells of a process")
+def test_memory_does_not_grow_over_a_hundred_trials(reviews, tiny_bert, tmp_path):
+    arguments = [str(reviews), str(tmp_path / "search"), *settings(tiny_bert, "train.epochs=2")]
+    done = subprocess.run([sys.executable, "-c", GROWTH, *arguments], capture_output=True, text=True, check=True)
+    after_20, after_110, n_trials = map(int, done.stdout.split()[-3:])
+    assert n_trials == 110
+    assert after_110 < 1.03 * after_20  # 600 MiB, so 18 MiB in 90 trials, most of it Optuna's own records

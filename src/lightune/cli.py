@@ -107,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lightune: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("lightune: interrupted; no run was published and no file replaced", file=sys.stderr)
+        goes_on = getattr(arguments, "goes_on", False)
+        left = "the same command goes on from here" if goes_on else "no run was published and no file replaced"
+        print(f"lightune: interrupted; {left}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _drop_output()
@@ -160,7 +162,9 @@ def _add_run(commands: Any) -> None:
 
 def _add_tune(commands: Any) -> None:
     summary = "search for a better recipe, and say whether it is one"
-    add = _command(commands, "tune", _tune, summary).add_argument
+    command = _command(commands, "tune", _tune, summary)
+    command.set_defaults(goes_on=True)
+    add = command.add_argument
     _add_job(add)
     add("--trials", type=int, metavar="N", help="recipes to try (default: 12)")
     add("--time-budget", metavar="TIME", help="30m, 2h: for the search and its two runs")
@@ -177,7 +181,9 @@ def _add_tune(commands: Any) -> None:
 
 def _add_compare(commands: Any) -> None:
     summary = "the same job by several methods, with several models or on several numbers of rows"
-    add = _command(commands, "compare", _compare, summary).add_argument
+    command = _command(commands, "compare", _compare, summary)
+    command.set_defaults(goes_on=True)
+    add = command.add_argument
     _add_job(add)
     methods = "of `lightune methods`, dora, or with options, lora:rank=4; all (default: five, or the recipe's own)"
     add("--methods", metavar="A,B", help=methods)

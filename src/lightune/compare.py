@@ -17,6 +17,7 @@ from typing import Any
 from lightune.artifact.claimed import Claim
 from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import ADAPTER, write_json
+from lightune.artifact.folder import RESULTS as RUN_RESULTS
 from lightune.callable import let_be_called
 from lightune.comparison.cell_run import LOOK_SECONDS, Runner
 from lightune.comparison.cells import Asked, Cell, Listed, make_cells, read_asked
@@ -109,13 +110,14 @@ def follow(
         data = prepare(recipe.data)
         check_for_task(recipe, metrics, requirements, data.task)
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
-        splits = split_prepared(data, recipe.data, seed=recipe.seed, device=hardware.device, budget=budget)
+        splits = split_prepared(data, recipe.data, seed=recipe.seed, **hardware.speed, budget=budget)
         cells = make_cells(checked, splits, asked)
         runs = Decision("runs", str(len(cells)), f"each in a process of its own; {_in_words(cells)}")
         journal.decide(*data.decisions, *splits.decisions, runs, *tune_process(hardware))
         texts = [text if data.pair is None else split_pair(text) for text in splits.test.texts[:SPEED_TEXTS]]
         digests = [corpus.digest for corpus in (data.corpus, data.other) if corpus is not None]
-        del data, splits  # the runs need the room
+        del data, splits
+        hardware.release()  # the runs need the room
         _, is_begun = claim.take(folder, " ".join(digests))
 
     journal.say(f"\n{'Going on with the comparison' if is_begun else 'The comparison is'} in {folder}")
@@ -167,7 +169,7 @@ def _run_all(runner: Runner, cells: Sequence[Cell], texts: Texts, waiting: Waiti
 def _run(runner: Runner, cell: Cell, held: int, texts: Texts, tell: Callable[[str], None]) -> Over:
     """The run of a cell, which may be there already, and what is measured beside it."""
     file, run = measured_file(runner.folder, cell.name), runner.run_of(cell)
-    if file.is_file():
+    if file.is_file() and (run / RUN_RESULTS).is_file():
         return Over(cell, read_finished(run), json.loads(file.read_text(encoding="utf-8")))
     if failed := runner.run(cell, held, tell):
         return Over(cell, None, {"failed": failed})
@@ -177,7 +179,7 @@ def _run(runner: Runner, cell: Cell, held: int, texts: Texts, tell: Callable[[st
         tell("timing its answers")
         try:
             measured = {"texts_per_second": _speed(run, cell.model, texts), "artifact_bytes": _size(run / ADAPTER)}
-        except (UserError, GateError) as error:
+        except (UserError, GateError, RuntimeError, MemoryError) as error:
             return Over(cell, None, {"failed": str(error)})
         measured["values"] = runner.found_values(cell)
     _write(measured, file)
@@ -200,6 +202,9 @@ def _speed(run: Path, model: str, texts: Texts) -> float:
         began = time.perf_counter()
         classifier.predict(texts)
         seconds.append(time.perf_counter() - began)
+    hardware = classifier.hardware
+    del classifier
+    hardware.release()  # the next run needs the room
     return round(len(texts) / min(seconds), 1)
 
 

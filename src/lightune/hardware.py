@@ -36,6 +36,11 @@ class Hardware:
     free: int
     decisions: tuple[Decision, ...]
 
+    @property
+    def speed(self) -> dict[str, str]:
+        """What decides how many rows it can read in a time."""
+        return {"device": self.device, "precision": self.precision}
+
     def autocast(self) -> torch.autocast:
         """The context in which every forward pass of this run happens."""
         import torch

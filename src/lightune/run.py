@@ -135,7 +135,7 @@ def follow(
         check_for_task(recipe, metrics, requirements, data.task)
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
-        splits = split_prepared(data, recipe.data, seed=seed, device=hardware.device, budget=budget)
+        splits = split_prepared(data, recipe.data, seed=seed, **hardware.speed, budget=budget)
         journal.decide(*splits.decisions)
         columns = metadata(data, splits.test.rows, recipe.evidence.slices)
         hardware.release()  # what reading needed

@@ -116,7 +116,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         data = prepare(recipe.data)
         check_for_task(recipe, metrics, requirements, data.task)
         parts = time_parts(budget, with_runs=with_runs)
-        splits = split_prepared(data, recipe.data, seed=recipe.seed, device=hardware.device, budget=parts.run)
+        splits = split_prepared(data, recipe.data, seed=recipe.seed, **hardware.speed, budget=parts.run)
         journal.decide(*data.decisions, *splits.decisions, *hardware.decisions, *tune_process(hardware))
 
     with journal.phase("plan", "Planning the search"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ SHORT: dict[str, tuple[str, dict[str, Any]]] = {  # names of the literature for 
 }
 OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
 MOST_CELLS = 500
+LONG_NAME = 80  # letters of a cell's name; what is longer is told apart by a number
 
 Listed = str | Iterable[Any] | None
 
@@ -161,7 +163,8 @@ def make_cells(checked: Checked, splits: Splits, asked: Asked) -> list[Cell]:
 
 
 def _name(parts: Iterable[tuple[str, bool]]) -> str:
-    return re.sub(r"[^\w.=-]+", "-", "-".join(text for text, is_told in parts if is_told))
+    name = re.sub(r"[^\w.=-]+", "-", "-".join(text for text, is_told in parts if is_told))
+    return name if len(name) <= LONG_NAME else f"{name[:LONG_NAME]}-{zlib.crc32(name.encode()):08x}"
 
 
 def _short(model: str) -> str:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 AUTO_TRAIN_TOKENS = {"cpu": 1_500_000}  # where the recipe does not say how many rows; no cap on other devices
-TOKENS_PER_SECOND = (
-    10_000  # more than a CPU trains on: of a time budget's rows, those it could not reach are left out
-)
-TEST_PART, FEWEST_TEST_ROWS = 0.1, 200  # of the rows that a time budget affords, those to test on; not fewer
+# more than a CPU trains on: of a time budget's rows, those it could not reach are left out
+TOKENS_PER_SECOND = {"fp32": 3_000, "bf16": 10_000}
+# of the rows that a time budget affords, those to test on and to choose the best state on; not fewer
+TEST_PART, FEWEST_TEST_ROWS = 0.12, 200
 AUTO_TEST_ROWS = {"cpu": 5_000}  # of a test split of its own; an accuracy of 0.9 is then known to 0.8 points
 FEWEST_GRADES = 3  # labels that may be grades
 EMPTY = "(empty)"  # a cell
@@ -188,16 +188,25 @@ def _read(source: str, recipe: DataRecipe) -> Corpus:
 
 
 def split_prepared(
-    data: Prepared, recipe: DataRecipe, *, seed: int, device: str, budget: float | None = None
+    data: Prepared,
+    recipe: DataRecipe,
+    *,
+    seed: int,
+    device: str,
+    precision: str = "fp32",
+    budget: float | None = None,
 ) -> Splits:
     """The splits of `data` in the sizes of the recipe; a CPU's automatic sizes are capped.
 
-    budget: seconds for the whole run, by which the cap goes where there is one.
+    budget: seconds for the whole run, by which the cap goes where there is one, and by the precision.
     """
-    affordable = _affordable_rows(data.source.texts, recipe, device, budget)
-    most_test_rows = AUTO_TEST_ROWS.get(device)
+    tokens = AUTO_TRAIN_TOKENS.get(device)
+    if tokens and budget is not None:
+        tokens = round(budget * TOKENS_PER_SECOND.get(precision, TOKENS_PER_SECOND["fp32"]))
+    affordable = _affordable_rows(data.source.texts, recipe, tokens)
+    most_test_rows, most_dev_rows = AUTO_TEST_ROWS.get(device), None
     if affordable and budget is not None:
-        most_test_rows = max(FEWEST_TEST_ROWS, round(TEST_PART * affordable))
+        most_test_rows = most_dev_rows = max(FEWEST_TEST_ROWS, round(TEST_PART * affordable))
     return split(
         data.source,
         data.test,
@@ -208,17 +217,17 @@ def split_prepared(
         test_rows=recipe.test_rows,
         most_train_rows=affordable,
         most_test_rows=most_test_rows,
+        most_dev_rows=most_dev_rows,
         class_names=data.class_names,
         task=data.task,
     )
 
 
-def _affordable_rows(texts: Sequence[str], recipe: DataRecipe, device: str, budget: float | None) -> int | None:
-    """Rows that hold about AUTO_TRAIN_TOKENS of this device, by the mean length of the texts; None: no cap."""
-    if device not in AUTO_TRAIN_TOKENS:
+def _affordable_rows(texts: Sequence[str], recipe: DataRecipe, most_tokens: int | None) -> int | None:
+    """Rows that hold about so many tokens, by the mean length of the texts; None: no cap."""
+    if most_tokens is None:
         return None
     limit = MAX_TOKENS if isinstance(recipe.max_tokens, str) else recipe.max_tokens
-    most = AUTO_TRAIN_TOKENS[device] if budget is None else budget * TOKENS_PER_SECOND
     tokens = float(np.minimum(Texts.of(texts).lengths() / CHARACTERS_PER_TOKEN + 2, limit).sum())
-    rows = most * len(texts) / tokens
+    rows = most_tokens * len(texts) / tokens
     return int(round(rows, -3)) if rows > 2000 else max(2, round(rows))

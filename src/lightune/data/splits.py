@@ -81,12 +81,13 @@ def split(
     test_rows: Size = "auto",
     most_train_rows: int | None = None,
     most_test_rows: int | None = None,
+    most_dev_rows: int | None = None,
     class_names: Sequence[str] | None = None,
     task: Task = "single_label",
 ) -> Splits:
     """Stratified splits of `source` (and of `test` and `dev`, where they are separate) without a shared text.
 
-    Sizes are rows, "all" or "auto"; most_train_rows and most_test_rows cap automatic ones. class_names gives the
+    Sizes are rows, "all" or "auto"; most_train_rows and the like cap automatic ones. class_names gives the
     order of the class ids where the source has one. UserError if a split cannot be made.
     """
     pool = _pool(source, seed, task)
@@ -114,13 +115,14 @@ def split(
     guides = None if dev is None else _pool(dev, seed, task)
     own_dev, refused = (None, []) if guides is None else _own_dev(guides, names, pool, rest, test_keys, task)
     decisions += refused
+    most_guides = min(DEV_ROWS, most_dev_rows or DEV_ROWS)
     if own_dev is None:
-        asked["dev"] = _size("data.dev_rows", dev_rows, len(rest), DEV_SHARE, DEV_ROWS)
+        asked["dev"] = _size("data.dev_rows", dev_rows, len(rest), DEV_SHARE, most_guides)
         guide, rest, why = _cut_off(pool, rest, "data.dev_rows", asked["dev"])
         decisions.append(Decision("dev rows", f"{len(guide):,}", f"the best state is chosen on them{why}"))
     else:
         rest, leaks = _without(pool, rest, own_dev.keys, "dev")
-        wanted: Size = min(DEV_ROWS, len(own_dev)) if dev_rows == "auto" else dev_rows
+        wanted: Size = min(most_guides, len(own_dev)) if dev_rows == "auto" else dev_rows
         guide = _subset(own_dev, wanted, "data.dev_rows")
         asked["dev"] = len(guide) if isinstance(wanted, str) else wanted
         why = f"of {len(own_dev):,} in the source's own dev split; the best state is chosen on them"

@@ -16,7 +16,7 @@ from lightune.records import Decision, Splits
 from lightune.search.bench import Bench, with_plan
 from lightune.search.space import Space, default_space, space_as_json, space_of_json
 
-TENTH, FEWEST_ROWS = 0.1, 1000  # of the training rows, what a trial trains on; not fewer, where there are
+PART, FEWEST_ROWS = 1 / 15, 1000  # of the training rows, what a trial trains on; not fewer, where there are
 LEAST_ROWS = 200  # where time is short
 FINAL_ROWS = 2  # times as many for the finalists
 TRIALS_PART, FINALS_PART = 0.3, 0.2  # of a time budget; the rest is for the two runs
@@ -104,11 +104,11 @@ def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Ben
 
 
 def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts) -> tuple[int, int]:
-    """Training rows of a trial and of a finalist: as asked, else a tenth, of few all; less if time is short."""
+    """Training rows of a trial and of a finalist: as asked, else a fifteenth, of few all; less if time is short."""
     n_train = len(bench.splits.train)
     if search.rows != "auto" and search.rows > n_train:
         raise UserError(f"search.rows = {search.rows}: there are {n_train:,} training rows. Ask for fewer.")
-    wanted = min(n_train, max(FEWEST_ROWS, round(TENTH * n_train))) if search.rows == "auto" else search.rows
+    wanted = min(n_train, max(FEWEST_ROWS, round(PART * n_train))) if search.rows == "auto" else search.rows
     if parts.trials is None or parts.finals is None:
         return wanted, min(FINAL_ROWS * wanted, n_train)
     a_row = bench.seconds(recipe, wanted) / wanted

@@ -3,11 +3,12 @@
     python benchmarks/search.py                 20 minutes each, into benchmarks/results/search.json, .md and .png
     python benchmarks/search.py --minutes 1 --quick
 
-The same 2,000 reviews to train on and 500 to score on, the same network, one epoch, 256 tokens; both may choose the
-learning rate (1e-5 to 1e-2), LoRA's rank and the batch size, and both are told the tutorial's 2e-5 to start from. The
-Trainer is the well informed one of peers.py, its network made anew for each trial as its documentation shows. A score
-counts from the moment that its trial is over: accuracy, and the log loss at the temperature that suits best, which
-both searches minimise. The clock of each starts with its process; nothing else should run.
+The same 2,000 reviews to train on and 500 to score on, the same network, one epoch, 256 tokens. Both may choose the
+learning rate (1e-5 to 1e-2), LoRA's rank and the batch size, and the first trial of both has the tutorial's rate,
+2e-5; the second of lightune has LoRA's own, which lightune knows and the Trainer does not. The Trainer is the well
+informed one of peers.py, its network made anew for each trial as its documentation shows. A score counts from the
+moment that its trial is over: accuracy, and the log loss at the temperature that suits best, which both searches
+minimise. The clock of each starts with its process; nothing else should run.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def work(word: str, dev: str, seconds: float) -> None:
     """In a process of its own: the Trainer's search, a report after each trial."""
     from functools import partial
 
+    import optuna
     from transformers import AutoTokenizer, DataCollatorWithPadding, TrainingArguments
 
     job = Job.of(word)
@@ -94,6 +96,7 @@ def work(word: str, dev: str, seconds: float) -> None:
         name: peers._dataset(read_rows(path), tokenizer, job, False)
         for name, path in (("train", job.rows), ("dev", dev))
     }
+    Path(job.folder).mkdir(parents=True, exist_ok=True)
     arguments = TrainingArguments(
         f"{job.folder}/trainer",
         learning_rate=START,
@@ -119,6 +122,9 @@ def work(word: str, dev: str, seconds: float) -> None:
         processing_class=tokenizer,
         compute_metrics=_scores,
     )
+    storage = f"sqlite:///{job.folder}/trainer.db"
+    study = optuna.create_study(study_name="trainer", storage=storage, direction="minimize")
+    study.enqueue_trial({"learning_rate": START})
     search.hyperparameter_search(
         hp_space=_space,
         compute_objective=partial(_report, since=time.perf_counter()),
@@ -126,6 +132,9 @@ def work(word: str, dev: str, seconds: float) -> None:
         timeout=seconds,
         direction="minimize",
         backend="optuna",
+        study_name="trainer",
+        storage=storage,
+        load_if_exists=True,
     )
 
 

@@ -53,7 +53,7 @@ def _compared() -> list[str]:
         f"{found['seconds'] / 60:.0f} minutes in all.\n"
     )
     lines = ["## All of them on the default data", "", about]
-    columns = ["method", "accuracy", "95 % interval", "trained", "training", "memory", "on disk", "texts/s"]
+    columns = ["method", found["measure"], "95 % interval", "trained", "training", "memory", "on disk", "texts/s"]
     lines += [f"| {' | '.join(columns)} |", "|---|" + "---:|" * 7]
     rows = [row for row in found["rows"] if not row["failed"]]
     for row in sorted(rows, key=lambda row: -row["score"]["value"]):

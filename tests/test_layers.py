@@ -19,6 +19,7 @@ SOURCE = Path(lightune.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"commands"},
     {"tune", "compare"},
     {"run", "checkup", "reporting"},
     {"use"},

@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from lightune.report import lettering, pictures
+from lightune.report import lettering, panels, pictures
 
 HOSTILE = [
     r"$\frac{1}{0}$",
@@ -225,7 +225,7 @@ def test_matrices_show_counts_coloured_by_share_of_the_true_class() -> None:
 
 
 def test_a_class_without_rows_has_no_share() -> None:
-    assert pictures.row_shares(np.array([[0, 0], [1, 3]])).tolist() == [[0, 0], [0.25, 0.75]]
+    assert panels.row_shares(np.array([[0, 0], [1, 3]])).tolist() == [[0, 0], [0.25, 0.75]]
 
 
 def test_many_classes_have_no_counts_and_ticks_that_do_not_touch() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightune.data.prepare import prepare
+from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import UserError
 from lightune.recipe import DataRecipe
 
@@ -79,3 +79,20 @@ def test_a_test_split_without_the_label_column_is_a_mistake(tmp_path, monkeypatc
 def test_the_source_as_its_own_test_data_is_refused(reviews):
     with pytest.raises(UserError, match=r"the same as data\.source"):
         prepare(DataRecipe(source=str(reviews), test=str(reviews)))
+
+
+@pytest.mark.parametrize(
+    ("precision", "n_train", "n_test"),
+    [("fp32", 3000, 360), ("bf16", 10_000, 1200)],  # 120 s * 3,000 or 10,000 tokens of 120 a row, 12 % of them tested
+)
+def test_a_time_budget_leaves_rows_out_by_the_speed_of_the_processor(precision, n_train, n_test, tmp_path):
+    path = tmp_path / "long.csv"
+    words = " ".join(["word"] * 106)  # 531 characters, about 120 tokens
+    with path.open("w", encoding="utf-8") as file:
+        file.write("text,label\n")
+        file.writelines(f"{words} {i},{'yes' if i % 2 else 'no'}\n" for i in range(14_000))
+    recipe = DataRecipe(source=str(path))
+    splits = split_prepared(prepare(recipe), recipe, seed=0, device="cpu", precision=precision, budget=120.0)
+    assert len(splits.train) == n_train
+    assert len(splits.test) == n_test
+    assert len(splits.dev) == min(n_test, 500)

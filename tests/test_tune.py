@@ -124,6 +124,20 @@ def test_a_folder_of_another_search_is_left_alone(found, reviews, tiny_bert, tmp
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("search.data.max_tokens=[16, 9000]", "data.max_tokens = 9000: this model reads"),
+        ("search.train.layers=[1, 40]", "train.layers = 40"),
+        ('search.model=["minilm", "no/such-model"]', "no/such-model"),
+    ],
+)
+def test_a_value_that_no_trial_could_take_is_told_before_the_work(space, message, reviews, tiny_bert, tmp_path):
+    with pytest.raises(UserError, match=message):
+        lightune.tune(reviews, settings=settings(tiny_bert, space), output=tmp_path / "search", offline=True)
+    assert not (tmp_path / "search").exists()
+
+
 @pytest.mark.hard
 def test_a_gate_is_kept_and_the_search_too(reviews, tiny_bert, tmp_path):
     with pytest.raises(GateError, match="required log_loss>=5"):

@@ -6,17 +6,15 @@ read → for each cell: search, if asked for → a whole run in a process of its
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightune.artifact.claimed import Claim
+from lightune.artifact.claimed import Claim, read_object, shown_folder
 from lightune.artifact.finished import read_finished
-from lightune.artifact.folder import ADAPTER, write_json
+from lightune.artifact.folder import ADAPTER, replacing, write_json
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
 from lightune.callable import let_be_called
 from lightune.comparison.cell_run import LOOK_SECONDS, Runner
@@ -38,8 +36,8 @@ from lightune.report.page import write_page
 from lightune.run import LESS_MEMORY, check_asked, check_for_task
 from lightune.use.classifier import Classifier
 
-SPEED_TEXTS, WARM_TEXTS = 256, 16  # that a classifier answers to be timed, and before that
-SPEED_TIMES = 3  # the fastest of so many counts
+SPEED_TEXTS, WARM_TEXTS = 128, 16  # that a classifier answers to be timed, and before that
+SPEED_TIMES = 2  # the faster one counts
 
 Texts = Sequence[str | tuple[str, str]]
 
@@ -85,7 +83,7 @@ def compare(
         "evidence.baselines": [] if no_baselines else None,
     }
     checked = load_recipe(None if target is None else str(target), given, settings, preset)
-    asked = read_asked(checked.recipe, methods, models, sizes, seeds, tune)
+    asked = read_asked(checked, methods, models, sizes, seeds, tune)
     with network_off(offline), told_when_full(LESS_MEMORY):
         return follow(checked, asked, journal or Journal(), output=output, offline=offline)
 
@@ -97,9 +95,9 @@ def follow(
     journal.begin()
     recipe = checked.recipe
     metrics, _, requirements = check_asked(recipe)
-    claim = Claim("comparison", flatten(recipe.model_dump()) | asked.settings, RESULTS)
+    claim = Claim("comparison", _settings(checked, asked), RESULTS, _is_whole)
     folder = claim.find(output, f"{checked.name}-compare")
-    if (earlier := claim.over(folder)) is not None and not _has_failed(earlier):
+    if (earlier := claim.over(folder)) is not None:
         journal.say(f"this comparison is over: read {folder / PAGE}")
         return Result(str(folder), earlier)
 
@@ -110,7 +108,9 @@ def follow(
         data = prepare(recipe.data)
         check_for_task(recipe, metrics, requirements, data.task)
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
-        splits = split_prepared(data, recipe.data, seed=recipe.seed, **hardware.speed, budget=budget)
+        every = asked.has_sizes and recipe.data.train_rows == "auto"  # the sizes say how many, not we
+        wanted = recipe.data.model_copy(update={"train_rows": "all"}) if every else recipe.data
+        splits = split_prepared(data, wanted, seed=recipe.seed, **hardware.speed, budget=budget)
         cells = make_cells(checked, splits, asked)
         runs = Decision("runs", str(len(cells)), f"each in a process of its own; {_in_words(cells)}")
         journal.decide(*data.decisions, *splits.decisions, runs, *tune_process(hardware))
@@ -121,23 +121,29 @@ def follow(
         _, is_begun = claim.take(folder, " ".join(digests))
 
     journal.say(f"\n{'Going on with the comparison' if is_begun else 'The comparison is'} in {folder}")
-    runner = Runner(folder, asked.tune, checked.search.space, offline)
+    runner = Runner(folder, bool(asked.tune), offline)
     runner.make_folders()
     with journal.phase("runs", f"Running {len(cells)} recipes"), Waiting(journal, len(cells)) as waiting:
         overs = _run_all(runner, cells, texts, waiting)
 
-    with journal.phase("report", "Comparing the answers"):
-        results = gather(checked, asked, overs)
-        results |= {"folder": folder.name, "seconds": journal.spent()}
+    with journal.phase("report", "Comparing the answers"), runner.last():
+        results = gather(checked, asked, [_as_it_is(runner, over) for over in overs])
+        results |= {"folder": shown_folder(folder), "seconds": journal.spent()}
         write_page(compare_page(results), folder / PAGE)
         _write(results, folder / RESULTS)  # last: it says that all the others are there
     show_comparison(journal, results, folder)
     return Result(str(folder), results)
 
 
-def _has_failed(results: dict[str, Any]) -> bool:
-    """Whether a run is missing, which the same command tries once more."""
-    return any(row["failed"] for row in results["rows"])
+def _settings(checked: Checked, asked: Asked) -> dict[str, Any]:
+    """What a comparison is known by; not where searches are stored, which may hold a password."""
+    search = checked.search.model_dump(exclude={"storage", "trials"}) if asked.tune else {}
+    return flatten(checked.recipe.model_dump()) | asked.settings | {f"search.{k}": v for k, v in search.items()}
+
+
+def _is_whole(results: dict[str, Any]) -> bool:
+    """Whether no run is missing, which the same command would try once more."""
+    return not any(row["failed"] for row in results["rows"])
 
 
 def _in_words(cells: Sequence[Cell]) -> str:
@@ -155,22 +161,29 @@ def _run_all(runner: Runner, cells: Sequence[Cell], texts: Texts, waiting: Waiti
         is_idle = True
         for cell in missing:
             with runner.held(cell) as held:
+                if held is None and runner.is_left_alone(cell):
+                    waiting.tell(cell.name, "what was left running when a comparison was killed comes to its end")
+                    break  # two trainings at once would slow each other, and be timed wrongly
                 if held is None:
                     continue
                 began = time.monotonic()
-                overs[cell.name] = _run(runner, cell, held, texts, partial(waiting.tell, cell.name))
-                show_cell(waiting, overs[cell.name], time.monotonic() - began)
+                over = _as_it_is(runner, Over(cell, None, {}))
+                seconds = None
+                if over.run is None:
+                    over = _run(runner, cell, held, texts, partial(waiting.tell, cell.name))
+                    seconds = time.monotonic() - began
+                overs[cell.name] = over
+                show_cell(waiting, over, seconds)
                 is_idle = False
         if is_idle:
-            time.sleep(LOOK_SECONDS)  # another process is at the last ones
+            waiting.tell(missing[0].name, "another process is at it")
+            time.sleep(LOOK_SECONDS)
     return [overs[cell.name] for cell in cells]
 
 
 def _run(runner: Runner, cell: Cell, held: int, texts: Texts, tell: Callable[[str], None]) -> Over:
-    """The run of a cell, which may be there already, and what is measured beside it."""
+    """The run of a cell, and what is measured beside it."""
     file, run = measured_file(runner.folder, cell.name), runner.run_of(cell)
-    if file.is_file() and (run / RUN_RESULTS).is_file():
-        return Over(cell, read_finished(run), json.loads(file.read_text(encoding="utf-8")))
     if failed := runner.run(cell, held, tell):
         return Over(cell, None, {"failed": failed})
     finished = read_finished(run)
@@ -178,24 +191,31 @@ def _run(runner: Runner, cell: Cell, held: int, texts: Texts, tell: Callable[[st
     if not cell.is_baselines:
         tell("timing its answers")
         try:
-            measured = {"texts_per_second": _speed(run, cell.model, texts), "artifact_bytes": _size(run / ADAPTER)}
+            measured = {"texts_per_second": _speed(run, cell, texts), "artifact_bytes": _size(run / ADAPTER)}
         except (UserError, GateError, RuntimeError, MemoryError) as error:
-            return Over(cell, None, {"failed": str(error)})
+            return Over(cell, None, {"failed": str(error) or type(error).__name__})
         measured["values"] = runner.found_values(cell)
     _write(measured, file)
     return Over(cell, finished, measured)
 
 
+def _as_it_is(runner: Runner, over: Over) -> Over:
+    """The cell with its run, if there is one by now, of this process or of another."""
+    file, run = measured_file(runner.folder, over.cell.name), runner.run_of(over.cell)
+    if over.run is not None or not file.is_file() or not (run / RUN_RESULTS).is_file():
+        return over
+    return Over(over.cell, read_finished(run), read_object(file))
+
+
 def _write(values: dict[str, Any], path: Path) -> None:
-    """Writes JSON in one step: a kill leaves nothing half done under its name."""
-    part = path.with_name(f"{path.name}.part")
-    write_json(part, values)
-    os.replace(part, path)
+    with replacing(path) as part:
+        write_json(part, values)
 
 
-def _speed(run: Path, model: str, texts: Texts) -> float:
+def _speed(run: Path, cell: Cell, texts: Texts) -> float:
     """Texts a second that the classifier of a run answers, loaded as its users load it; tokenising included."""
-    classifier = Classifier.load(run, base=model)
+    asked = cell.checked.recipe.hardware
+    classifier = Classifier.load(run, base=cell.model, device=asked.device, precision=asked.precision)
     classifier.predict(texts[:WARM_TEXTS])
     seconds = []
     for _ in range(SPEED_TIMES):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # the Unicode categories of what has no letter of its own
 
@@ -34,3 +36,13 @@ def figures(value: float, digits: int = 3, sign: str = "") -> str:
         return f"{value:{sign}g}"
     places = digits - 1 - math.floor(math.log10(abs(value)))
     return f"{value:{sign},.{max(0, places)}f}" if places <= 9 else f"{value:{sign}.{digits - 1}e}"
+
+
+def with_interval(score: Mapping[str, Any]) -> str:
+    """'0.884 (0.870 to 0.898)'."""
+    return f"{figures(score['value'])} ({ends(score)})"
+
+
+def ends(score: Mapping[str, Any]) -> str:
+    """'0.870 to 0.898', the ends of an interval."""
+    return f"{figures(score['low'])} to {figures(score['high'])}"

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,15 @@ ELSEWHERE = "Choose another --output."
 
 @dataclass(frozen=True)
 class Claim:
-    """What a folder is wanted for. what: in a word; settings: flat; results: the file that says that it is over."""
+    """What a folder is wanted for. what: in a word; settings: flat; results: the file that says that it is over.
+
+    is_whole: whether such results are, or the same command goes on with what is missing.
+    """
 
     what: str
     settings: Mapping[str, Any]
     results: str
+    is_whole: Callable[[dict[str, Any]], bool] = lambda results: True
 
     def find(self, output: str | Path | None, name: str) -> Path:
         """Where this work goes: a new folder, or the one in which the same command has begun it. Nothing is written.
@@ -41,11 +45,7 @@ class Claim:
             return Path(output)
         first = Path("runs") / name
         numbered = (first.with_name(f"{name}-{i}") if i > 1 else first for i in range(1, 10_000))
-        return next(
-            path
-            for path in numbered
-            if not self._why_not(path, self.settings) and not (path / self.results).is_file()
-        )
+        return next(path for path in numbered if not self._why_not(path, self.settings) and self.over(path) is None)
 
     def take(self, path: Path, digest: str) -> tuple[str, bool]:
         """Makes the folder, unless the same work has one there already: the work's id, and whether it has.
@@ -64,7 +64,10 @@ class Claim:
 
     def over(self, path: Path) -> dict[str, Any] | None:
         """What the results say, None while the work is not over."""
-        return read_object(path / self.results) if (path / self.results).is_file() else None
+        if not (path / self.results).is_file():
+            return None
+        results = read_object(path / self.results)
+        return results if self.is_whole(results) else None
 
     def _why_not(self, path: Path, wanted: Mapping[str, Any]) -> str:
         """Why what is `wanted` cannot go there; nothing if it can."""
@@ -80,6 +83,11 @@ class Claim:
         other = sorted(key for key in {*wanted, *found} - skipped if found.get(key) != wanted.get(key))
         told = ", ".join(f"{key} = {found.get(key)!r}, not {wanted.get(key)!r}" for key in other[:3])
         return f"holds a {self.what} of something else ({told})" if other else ""
+
+
+def shown_folder(path: Path) -> str:
+    """How a page names its folder: as it was typed; of an absolute path the last part, since pages are passed on."""
+    return path.name if path.is_absolute() else str(path)
 
 
 def write_once(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -255,6 +255,14 @@ def _is_run(folder: Path) -> bool:
     return (folder / RESULTS).is_file() and (folder / ADAPTER / FILE).is_file()
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what is to take the place of `path` in one step: a kill leaves nothing half done there."""
+    part = path.with_name(f"{path.name}.part")
+    yield part
+    os.replace(part, path)
+
+
 def write_json(path: Path, values: Any) -> None:
     """`values` as JSON that a strict parser accepts (NaN is an error)."""
     path.write_text(json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from lightune.artifact.claimed import read_object
 from lightune.artifact.folder import RESULTS, lock
 from lightune.comparison.cells import Cell
 from lightune.comparison.folder import CELLS, LOGS, RUNS, SEARCHES
-from lightune.recipe import write_recipe
+from lightune.errors import GateError
+from lightune.recipe import SearchRecipe, write_recipe
 
 BEST, FOUND = "best.toml", "search.json"  # of a search
 LOOK_SECONDS = 0.5  # between looks at a process
@@ -23,19 +25,15 @@ LOOK_SECONDS = 0.5  # between looks at a process
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs the cells of a comparison in `folder`. tune: trials of a search before each run; 0: none.
-
-    space: what such a search may try, where the recipe says it.
-    """
+    """Runs the cells of a comparison in `folder`. has_search: one for each recipe before its run."""
 
     folder: Path
-    tune: int = 0
-    space: Mapping[str, Any] | None = None
+    has_search: bool = False
     offline: bool = False
 
     def make_folders(self) -> None:
         """Those that cells write to."""
-        for name in (CELLS, LOGS, RUNS, *((SEARCHES,) if self.tune else ())):
+        for name in (CELLS, LOGS, RUNS, *((SEARCHES,) if self.has_search else ())):
             (self.folder / name).mkdir(exist_ok=True)
 
     def run_of(self, cell: Cell) -> Path:
@@ -45,13 +43,35 @@ class Runner:
     @contextmanager
     def held(self, cell: Cell) -> Iterator[int | None]:
         """Inside, no other process runs this cell; None if one does, or what is left of one that was killed."""
+        path = self._lock_of(cell)
         try:
-            descriptor = lock(self.folder / CELLS / f"{cell.name}.lock")
-        except OSError:
+            descriptor = lock(path)
+        except BlockingIOError:
             yield None
             return
+        except OSError as error:
+            raise GateError(f"{path}: cannot be locked ({error.strerror}). Choose another --output.") from None
         try:
+            path.write_text(_me(os.getpid()), encoding="utf-8")
             yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def is_left_alone(self, cell: Cell) -> bool:
+        """Whether what runs this cell here was started by a process that is dead: it is to be waited for."""
+        path = self._lock_of(cell)
+        host, _, pid = path.read_text(encoding="utf-8").partition(" ") if path.is_file() else ("", "", "")
+        return host == platform.node() and pid.isdigit() and not _is_alive(int(pid))
+
+    def _lock_of(self, cell: Cell) -> Path:
+        return self.folder / CELLS / f"{cell.name}.lock"
+
+    @contextmanager
+    def last(self) -> Iterator[None]:
+        """Inside, no other process ends this comparison."""
+        descriptor = lock(self.folder / CELLS / "last.lock", wait=True)
+        try:
+            yield
         finally:
             os.close(descriptor)
 
@@ -65,12 +85,15 @@ class Runner:
             return ""
         recipe = self.folder / CELLS / f"{cell.name}.toml"
         write_recipe(cell.checked, {}, recipe)
+        storage = cell.checked.search.storage
         also = ["--offline"] if self.offline else []
         given = cell.checked.recipe
-        if self.tune and not cell.is_baselines:
+        if self.has_search and not cell.is_baselines:
             search = self.folder / SEARCHES / cell.name
-            options = ["--trials", str(self.tune), "--no-runs", "--no-baselines", "--output", str(search)]
-            if failed := self._call(cell, ["tune", str(recipe), *options, *self._settings(cell), *also], held, tell):
+            _add_search(cell.checked.search, recipe)
+            options = ["--no-runs", "--no-baselines", "--output", str(search), *also]
+            options += ["--storage", storage] if storage else []
+            if failed := self._call(cell, ["tune", str(recipe), *options], held, tell):
                 return failed
             recipe = search / BEST
             also += ["--seeds", str(given.seeds)]
@@ -80,15 +103,7 @@ class Runner:
     def found_values(self, cell: Cell) -> dict[str, Any]:
         """What the search for a cell's recipe found; nothing without one."""
         path = self.folder / SEARCHES / cell.name / FOUND
-        return dict(read_object(path)["winner"]["values"]) if self.tune and path.is_file() else {}
-
-    def _settings(self, cell: Cell) -> list[str]:
-        """What may be tried, of what the recipe says, for the method of this cell."""
-        import tomlkit
-
-        is_own = cell.method.partition(":")[0] == cell.checked.recipe.method.name
-        kept = {key: value for key, value in (self.space or {}).items() if is_own or not key.startswith("method.")}
-        return [part for key, value in kept.items() for part in ("--set", _setting(key, tomlkit.item(value)))]
+        return dict(read_object(path)["winner"]["values"]) if self.has_search and path.is_file() else {}
 
     def _call(self, cell: Cell, arguments: Sequence[str], held: int, tell: Callable[[str], None]) -> str:
         """Calls lightune in a fresh process; the last line of its errors if it fails."""
@@ -116,8 +131,28 @@ class Runner:
         return told or f"its process ended with {code}"
 
 
-def _setting(key: str, value: Any) -> str:
-    return f"search.{key}={value.as_string()}"
+def _add_search(search: SearchRecipe, path: Path) -> None:
+    """Writes the table [search] under a recipe; not where it is stored, which may hold a password."""
+    import tomlkit
+
+    written = tomlkit.dumps({"search": search.model_dump(exclude={"storage"})})
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"\n{written}")
+
+
+def _me(pid: int) -> str:
+    """A process by its machine and number."""
+    return f"{platform.node()} {pid}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _last_line(path: Path) -> str:

@@ -11,10 +11,12 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from lightune.errors import UserError
+from lightune.evidence.baselines import BASELINES
 from lightune.model import methods
 from lightune.model.methods import METHODS
-from lightune.recipe import Checked, Recipe, check_recipe, parse_setting
+from lightune.recipe import Checked, Recipe, SearchRecipe, check_recipe, nested, parse_setting
 from lightune.records import Splits
+from lightune.search.space import read_space
 
 ALL = "all"
 DEFAULT_METHODS = ("lora", "bitfit", "ia3", "head", "full")
@@ -33,26 +35,31 @@ Listed = str | Iterable[Any] | None
 
 @dataclass(frozen=True)
 class Asked:
-    """What is compared, as it was asked for, and how: trainings of each, and trials of a search for each recipe."""
+    """What is compared, as it was asked for, and how: trainings of each, and trials of a search for each recipe.
+
+    has_sizes: sizes were typed, so that "all" is every row that there is to train on.
+    """
 
     methods: tuple[str, ...]
     models: tuple[str, ...]
     sizes: tuple[int | Literal["all"], ...]
     seeds: int = 1
     tune: int = 0
+    has_sizes: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
         """As values of JSON."""
-        values = {"methods": [*self.methods], "models": [*self.models], "sizes": [*self.sizes]}
-        return {f"compare.{key}": value for key, value in (values | {"seeds": self.seeds, "tune": self.tune}).items()}
+        return {
+            f"compare.{key}": list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()
+        }
 
 
 @dataclass(frozen=True)
 class Cell:
     """One recipe of a comparison, and what the others may differ in; name: of its files.
 
-    is_baselines: the run that trains nothing and asks what there is to beat.
+    is_baselines: a run that trains nothing and asks what there is to beat; checked.search: that of its own recipe.
     """
 
     name: str
@@ -64,18 +71,23 @@ class Cell:
 
 
 def read_asked(
-    recipe: Recipe, methods_: Listed, models: Listed, sizes: Listed, seeds: int | None, tune: int | None
+    checked: Checked, methods_: Listed, models: Listed, sizes: Listed, seeds: int | None, tune: int | None
 ) -> Asked:
     """What was typed, checked: lists, or texts with commas; nothing: the recipe's own, or well-known methods.
 
-    UserError for a method, an option or a size that there is not, and for a number that is none.
+    UserError for a method, an option or a size that there is not, for a number that is none, and for a search that
+    would change what is compared.
     """
+    recipe = checked.recipe
     is_of_methods = methods_ is not None or (models is None and sizes is None)
     names = _listed("methods", methods_, DEFAULT_METHODS if is_of_methods else (recipe.method.name,))
     if names == (ALL,):
         names = tuple(METHODS)
     for name in names:
         read_method(name, recipe)
+    for key, option in (("method.name", "--methods"), ("model", "--models")):
+        if tune and key in checked.search.space:
+            raise UserError(f"search.{key}: each recipe of a comparison has its own. Name them with {option}.")
     numbers = tuple(_size(size) for size in _listed("sizes", sizes, (ALL,)))
     return Asked(
         names,
@@ -83,6 +95,7 @@ def read_asked(
         tuple(sorted(numbers, key=lambda size: float("inf") if size == ALL else size)),
         _count("seeds", recipe.seeds if seeds is None else seeds, 1),
         _count("tune", tune or 0, 0),
+        sizes is not None,
     )
 
 
@@ -140,26 +153,51 @@ def make_cells(checked: Checked, splits: Splits, asked: Asked) -> list[Cell]:
     n_train = splits.asked["train"]
     sizes = [n_train if size == ALL else int(size) for size in asked.sizes]
     if too_many := [size for size in sizes if size > n_train]:
-        raise UserError(f"sizes: {too_many[0]}: there are {n_train:,} training rows. Ask for fewer, or for all.")
+        raise UserError(f"sizes: {too_many[0]}: there are {n_train:,} rows to train on. Ask for fewer, or for all.")
     if len(asked.methods) * len(asked.models) * len(sizes) > MOST_CELLS:
         raise UserError(f"compare: more than {MOST_CELLS} runs. Name fewer methods, models or sizes.")
     cells: list[Cell] = []
     for size in dict.fromkeys(sizes):
-        if checked.recipe.evidence.baselines:
-            recipe = _baselines_recipe(checked.recipe, splits, asked.models[0], size)
-            of_size = Checked(recipe, checked.origins, checked.name)
-            name = _name([("baselines", True), (str(size), len(sizes) > 1)])
-            cells.append(Cell(name, "", asked.models[0], size, of_size, is_baselines=True))
+        for place, model in enumerate(asked.models):
+            if names := _baselines_of(checked.recipe, is_first=not place):
+                recipe = _baselines_recipe(checked.recipe, splits, names, model, size)
+                of_size = Checked(recipe, checked.origins, checked.name)
+                parts = [("baselines", True), (short_name(model), place > 0), (str(size), len(sizes) > 1)]
+                cells.append(Cell(_name(parts), "", model, size, of_size, is_baselines=True))
         for model in asked.models:
             for method in asked.methods:
                 recipe = _recipe(checked, splits, method, model, size, asked)
-                parts = [(method, len(asked.methods) > 1), (_short(model), len(asked.models) > 1)]
+                parts = [(method, len(asked.methods) > 1), (short_name(model), len(asked.models) > 1)]
                 name = _name([*parts, (str(size), len(sizes) > 1)]) or _name([(method, True)])
-                of_cell = Checked(recipe, checked.origins, checked.name, checked.search)
+                search = _search(checked.search, recipe, asked.tune)
+                of_cell = Checked(recipe, checked.origins, checked.name, search)
                 cells.append(Cell(name, method, model, size, of_cell))
     if twice := [name for name, n in Counter(cell.name for cell in cells).items() if n > 1]:
         raise UserError(f"compare: two runs would be called {twice[0]!r}. Name models and methods that differ more.")
     return cells
+
+
+def _baselines_of(recipe: Recipe, *, is_first: bool) -> list[str]:
+    """Those that a model's run asks: the first one's all of them, another's those that read with its network."""
+    return [name for name in recipe.evidence.baselines if is_first or BASELINES[name].needs_embeddings]
+
+
+def _search(search: SearchRecipe, recipe: Recipe, trials: int) -> SearchRecipe:
+    """What a cell's search may try, of what was written: not the options that its method lacks.
+
+    UserError for what cannot be searched.
+    """
+    if not trials:
+        return SearchRecipe()
+    known = methods.options(recipe.method.name)
+    space = {
+        key: value
+        for key, value in search.space.items()
+        if not key.startswith("method.") or key.removeprefix("method.") in known
+    }
+    read_space(space, recipe)
+    fields = {key: getattr(search, key) for key in SearchRecipe.model_fields}
+    return SearchRecipe(**fields | {"trials": trials} | nested(space))
 
 
 def _name(parts: Iterable[tuple[str, bool]]) -> str:
@@ -167,7 +205,8 @@ def _name(parts: Iterable[tuple[str, bool]]) -> str:
     return name if len(name) <= LONG_NAME else f"{name[:LONG_NAME]}-{zlib.crc32(name.encode()):08x}"
 
 
-def _short(model: str) -> str:
+def short_name(model: str) -> str:
+    """The last part of a model's name or path."""
     return PurePath(model.partition("@")[0]).name or model
 
 
@@ -201,10 +240,10 @@ def _recipe(checked: Checked, splits: Splits, method: str, model: str, size: int
     )
 
 
-def _baselines_recipe(recipe: Recipe, splits: Splits, model: str, size: int) -> Recipe:
-    """The recipe that trains nothing: its run asks the baselines, and the head as it is made."""
+def _baselines_recipe(recipe: Recipe, splits: Splits, names: Sequence[str], model: str, size: int) -> Recipe:
+    """The recipe that trains nothing: its run asks baselines, and the head as it is made."""
     train = recipe.train.model_dump() | {"epochs": 0.0, "layers": "all"}
-    evidence = recipe.evidence.model_dump() | {"doctor": False, "require": []}
+    evidence = recipe.evidence.model_dump() | {"doctor": False, "require": [], "baselines": [*names]}
     values: dict[str, Any] = {"method": {"name": "head"}, "train": train, "evidence": evidence}
     values |= {"model": model, "time_budget": None, "seeds": 1}
     return _changed(recipe, splits, size, values)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 FEWEST_SIZES = 3  # two show no law
-FEWEST_ERROR = 1e-4  # below it, one has no logarithm to speak of
+LEAST_ERROR = 1e-4  # of the largest: what is below has no logarithm to speak of
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ def fit_curve(sizes: Sequence[int], draws: Floats, rng: np.random.Generator) -> 
     """
     if len(sizes) < FEWEST_SIZES:
         return None
-    draws = np.maximum(draws, FEWEST_ERROR)
-    spread = np.maximum(draws.std(axis=0), FEWEST_ERROR)  # (K,)
+    least = LEAST_ERROR * float(draws.max()) or LEAST_ERROR
+    draws = np.maximum(draws, least)
+    spread = np.maximum(draws.std(axis=0), least)  # (K,)
     floor = rng.uniform(0, 1, len(draws)) * draws.min(axis=1)  # (B,)
-    above = np.maximum(draws - floor[:, None], FEWEST_ERROR / 10)  # (B, K)
+    above = np.maximum(draws - floor[:, None], least / 10)  # (B, K)
     log_rows, log_above = np.log(np.asarray(sizes, dtype=float)), np.log(above)
     weights = (above / spread) ** 2  # of logarithms, whose spread is that of the errors over the errors
     weights /= weights.sum(axis=1, keepdims=True)

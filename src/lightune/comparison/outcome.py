@@ -12,7 +12,7 @@ import numpy as np
 from lightune.comparison.curve import Curve, fit_curve
 from lightune.evidence.decisions import f1_counts, f1_of, task_of
 from lightune.evidence.seeds import Between, between_seeds, gain_of_recipes, p_of_recipes
-from lightune.evidence.statistics import holm, weight_draws
+from lightune.evidence.statistics import LEAST_P, holm, weight_draws
 from lightune.evidence.verdict import LEVEL, N_RESAMPLES, Outcome, compare
 from lightune.records import Score
 
@@ -26,15 +26,22 @@ if TYPE_CHECKING:
 class Entrant:
     """Who takes part: answers to the test rows, as `as_numbers` gives them, one of each training.
 
-    method, model, size: what it is of; a baseline has its title for a method, no model, and one answer.
+    method, model, size: what it is of; title: for people, where sizes are told beside it; a baseline, which is a row
+    of BASELINES, has one answer.
     """
 
     name: str
     method: str
     model: str
     size: int
+    title: str
     answers: Sequence[NDArray[Any]]
-    is_baseline: bool = False
+    baseline: str = ""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it learned without the network."""
+        return bool(self.baseline)
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,8 @@ def _pair(y: NDArray[Any], one: Entrant, other: Entrant, between: Between, seed:
     of_rows = Score(middle, middle - half, middle + half)
     # a baseline has no seed: half of the variance, as twice the trainings would have
     trainings = 2 * n if one.is_baseline or other.is_baseline else n
-    # never surer than the exact test of the trainings at hand
-    p_value = max(p_of_recipes(of_rows, between, trainings), min(seen.p_value for seen in each))
+    exact = min(seen.p_value for seen in each)  # of the trainings at hand: nothing is surer, but where it has an end
+    p_value = max(p_of_recipes(of_rows, between, trainings), exact if exact > LEAST_P else 0.0)
     gain = gain_of_recipes(of_rows, between, trainings)
     return Pair(one.name, other.name, gain, p_value, p_value, each[0].fixed, each[0].broken)
 
@@ -133,7 +140,10 @@ def learning_curve(
     """The law by which the error of one recipe falls with its training rows; entrants: its sizes, rising."""
     rng = np.random.default_rng(seed)
     draws = _error_draws(y, entrants, rng)  # (B, K)
-    apart = [between.get(each.size, Between(0.0, 0.0)).variance / len(each.answers) for each in entrants]
+    nothing = Between(0.0, 0.0)
+    apart = [
+        0.0 if each.is_baseline else between.get(each.size, nothing).variance / len(each.answers) for each in entrants
+    ]
     draws = draws + rng.standard_normal(draws.shape) * np.sqrt(apart)
     return fit_curve([each.size for each in entrants], draws, rng)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from lightune import __version__
 from lightune.artifact.finished import Compared, FinishedRun, as_compared
-from lightune.comparison.cells import Asked, Cell
+from lightune.comparison.cells import Asked, Cell, short_name
 from lightune.comparison.curve import Curve
 from lightune.comparison.outcome import (
     Entrant,
@@ -22,7 +23,8 @@ from lightune.comparison.outcome import (
 )
 from lightune.comparison.words import verdicts
 from lightune.errors import GateError
-from lightune.evidence.score import MEASURES
+from lightune.evidence.baselines import BASELINES
+from lightune.evidence.score import MEASURES, is_lower_better
 from lightune.evidence.seeds import Between
 from lightune.recipe import Checked
 from lightune.records import Score
@@ -68,13 +70,13 @@ def gather(checked: Checked, asked: Asked, overs: Sequence[Over]) -> dict[str, A
         not np.array_equal(each.rows, answered[0][1].rows) or not np.array_equal(each.y, y) for _, each in answered
     ):
         raise GateError("the runs answered different test rows, as their folders say. Choose another --output.")
-    entrants = [entrant for over, each in answered for entrant in _entrants(over, each)]
+    entrants = [entrant for over, each in answered for entrant in _entrants(over, each, asked)]
     between = spread_of_seeds(y, entrants, seed)
     found = {each.name: _found(y, each, between, overs, measure) for each in entrants}
     pairs = compare_all(y, entrants, between, seed)
     rows = [_row(each, measure) for each in found.values()]
-    rows += [_failed(over) for over in overs if over.run is None]
-    curves = _curves(y, entrants, between, seed, is_error=measure == "mae")
+    rows += [_failed(over, asked) for over in overs if over.run is None]
+    curves = _curves(y, entrants, between, seed, is_error=is_lower_better(measure))
     results: dict[str, Any] = {
         "format_version": FORMAT,
         "lightune": __version__,
@@ -83,13 +85,14 @@ def gather(checked: Checked, asked: Asked, overs: Sequence[Over]) -> dict[str, A
         "task": first["task"],
         "measure": measure,
         "seed": seed,
-        "asked": asdict(asked),
+        "asked": {key.partition(".")[2]: value for key, value in asked.settings.items()},
+        "has_own_rates": checked.origins.get("train.learning_rate") != "command line",
         "time_budget": checked.recipe.time_budget,
         "n_dev": first["n_dev"],
         "n_test": first["n_test"],
         "rows": rows,
         "pairs": [asdict(pair) | {"outcome": pair.outcome} for pair in pairs],
-        "between_seeds": {size: asdict(each) for size, each in between.items()},
+        "between_seeds": {str(size): asdict(each) for size, each in between.items()},
         "fronts": _fronts(rows, measure),
         "curves": curves,
     }
@@ -101,34 +104,40 @@ def _run(over: Over) -> FinishedRun:
     return over.run
 
 
-def _entrants(over: Over, answers: Compared) -> list[Entrant]:
-    """Who answers in a run: the tuned classifier, or the baselines."""
+def _entrants(over: Over, answers: Compared, asked: Asked) -> list[Entrant]:
+    """Who answers in a run: the tuned classifier, or baselines."""
     cell = over.cell
     if not cell.is_baselines:
-        return [Entrant(cell.name, cell.method, cell.model, cell.size, answers.by_seed)]
+        return [Entrant(cell.name, cell.method, cell.model, cell.size, _title(cell, asked), answers.by_seed)]
     titles = {name: each["title"] for name, each in _run(over).results["baselines"].items()}
+    if len(asked.models) > 1:
+        own = [name for name in titles if BASELINES[name].needs_embeddings]
+        titles |= {name: f"{titles[name]}, {short_name(cell.model)}" for name in own}
     return [
-        Entrant(f"{name}-{cell.size}", titles[name], "", cell.size, [theirs], is_baseline=True)
+        Entrant(f"{cell.name}: {name}", titles[name], cell.model, cell.size, titles[name], [theirs], baseline=name)
         for name, theirs in answers.others.items()
     ]
 
 
+def _title(cell: Cell, asked: Asked) -> str:
+    """A recipe's name where sizes are told beside it."""
+    if len(asked.models) == 1:
+        return cell.method
+    model = short_name(cell.model)
+    return f"{cell.method}, {model}" if len(asked.methods) > 1 else model
+
+
 def _found(y: Any, entrant: Entrant, between: Mapping[int, Between], overs: Sequence[Over], measure: str) -> _Found:
-    over = next(o for o in overs if _is_of(o, entrant))
+    over = next(o for o in overs if o.cell.name == entrant.name.removesuffix(f": {entrant.baseline}"))
     results = _run(over).results
     if entrant.is_baseline:
-        score = results["baselines"][entrant.name.rpartition("-")[0]]["scores"][measure]
-        return _Found(entrant, Score(**score), over)
+        return _Found(entrant, Score(**results["baselines"][entrant.baseline]["scores"][measure]), over)
     score = results["after"][measure]
     scores = results["seeds"]["scores"][measure] if results["seeds"] else [score["value"]]
     mean = mean_score(y, entrant, between.get(entrant.size), scores, (score["low"], score["high"]))
-    return _Found(entrant, mean, over)
-
-
-def _is_of(over: Over, entrant: Entrant) -> bool:
-    if over.run is None or over.cell.is_baselines != entrant.is_baseline:
-        return False
-    return over.cell.size == entrant.size if entrant.is_baseline else over.cell.name == entrant.name
+    most = math.inf if measure == "mae" else 1.0
+    clipped = Score(mean.value, max(0.0, mean.low), min(most, mean.high))
+    return _Found(entrant, clipped, over)
 
 
 def _row(found: _Found, measure: str) -> dict[str, Any]:
@@ -139,12 +148,13 @@ def _row(found: _Found, measure: str) -> dict[str, Any]:
         "method": entrant.method,
         "model": entrant.model,
         "size": entrant.size,
+        "title": entrant.title,
         "is_baseline": entrant.is_baseline,
         "failed": "",
         "score": asdict(found.score),
     }
     if entrant.is_baseline:
-        return row | {"seconds": results["baselines"][entrant.name.rpartition("-")[0]]["seconds"]}
+        return row | {"seconds": results["baselines"][entrant.baseline]["seconds"]}
     seeds = results["seeds"]
     return row | {
         "by_seed": seeds["scores"][measure] if seeds else [results["after"][measure]["value"]],
@@ -162,15 +172,16 @@ def _row(found: _Found, measure: str) -> dict[str, Any]:
     }
 
 
-def _failed(over: Over) -> dict[str, Any]:
+def _failed(over: Over, asked: Asked) -> dict[str, Any]:
     cell = over.cell
     row = {"name": cell.name, "method": cell.method, "model": cell.model, "size": cell.size}
+    row |= {"title": "what there is to beat" if cell.is_baselines else _title(cell, asked)}
     return row | {"is_baseline": cell.is_baselines, "failed": over.why_not, "score": None}
 
 
 def _fronts(rows: Sequence[Mapping[str, Any]], measure: str) -> dict[str, list[str]]:
     """The names on the front of each cost, over the rows of the most texts."""
-    sign = -1 if measure == "mae" else 1
+    sign = -1 if is_lower_better(measure) else 1
     tuned = [row for row in rows if not row["is_baseline"] and not row["failed"]]
     most = max(row["size"] for row in tuned)
     costs = ("trainable_parameters", "seconds")
@@ -184,15 +195,13 @@ def _curves(
     y: Any, entrants: Sequence[Entrant], between: Mapping[int, Between], seed: int, *, is_error: bool
 ) -> list[dict[str, Any]]:
     """For each recipe what more rows would bring, in what verdicts are told in."""
-    keys = list(dict.fromkeys((each.method, each.model, each.is_baseline) for each in entrants))
-    found = []
-    for method, model, is_baseline in keys:
-        own = [each for each in entrants if (each.method, each.model) == (method, model)]
-        own.sort(key=lambda each: each.size)
-        curve = learning_curve(y, own, between, seed) if own[-1].size == max(each.size for each in entrants) else None
+    found, most = [], max(each.size for each in entrants)
+    for title in dict.fromkeys(each.title for each in entrants):
+        own = sorted((each for each in entrants if each.title == title), key=lambda each: each.size)
+        curve = learning_curve(y, own, between, seed) if own[-1].size == most else None
         if curve is not None:
-            told = {"method": method, "model": model, "is_baseline": is_baseline, "sizes": [e.size for e in own]}
-            found.append(told | _beyond(curve, own[0].size, own[-1].size, is_error=is_error))
+            told = {"title": title, "is_baseline": own[0].is_baseline, "sizes": [each.size for each in own]}
+            found.append(told | _beyond(curve, own[0].size, most, is_error=is_error))
     return found
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightune.evidence.score import is_lower_better, spoken
 from lightune.evidence.verdict import gain_in_words
-from lightune.legible import figures
+from lightune.legible import with_interval
 
 Row = Mapping[str, Any]
 
@@ -21,7 +22,7 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
     told = _best(tuned, results["pairs"], measure) if len(tuned) > 1 else []
     against, is_beaten = _against_baselines(tuned, of_most, results["pairs"], measure)
     told = [*against, *told] if is_beaten else [*told, *against]  # what there is to beat comes first where it wins
-    told = told or [f"{tuned[0]['name']}: {measure.replace('_', ' ')} {_score(tuned[0])}"]
+    told = told or [f"{tuned[0]['name']}: {spoken(measure)} {with_interval(tuned[0]['score'])}"]
     told += [_more(curve, measure) for curve in results["curves"] if not curve["is_baseline"]]
     return told
 
@@ -30,7 +31,7 @@ def _best(tuned: Sequence[Row], pairs: Sequence[Row], measure: str) -> list[str]
     best = _sorted(tuned, measure)[0]
     equal = [row for row in tuned if row is not best and _outcome(best, row, pairs) == "not distinguishable"]
     worse = [row for row in tuned if row is not best and row not in equal]
-    told = f"{best['name']} is ahead with {measure.replace('_', ' ')} {_score(best)}"
+    told = f"{best['name']} is ahead with {spoken(measure)} {with_interval(best['score'])}"
     if equal:
         told += f"; not distinguishable from it: {_names(equal)}"
     if worse:
@@ -60,22 +61,21 @@ def _against_baselines(
     outcome, gain = _outcome(best, strongest, pairs), _gain(best, pair)
     than = "from" if outcome == "not distinguishable" else "than"
     told = gain_in_words(measure, gain)
-    told = f"{best['name']} is {outcome} {than} {strongest['method']}, {_score(strongest)}: {told}"
+    told = f"{best['name']} is {outcome} {than} {strongest['title']}, {with_interval(strongest['score'])}: {told}"
     return [told], gain["value"] <= 0
 
 
 def _more(curve: Mapping[str, Any], measure: str) -> str:
     twice = curve["more"][0]
     gain, score = twice["gain"], twice["score"]
-    ends = " to ".join(figures(score[end]) for end in ("low", "high"))
     by = gain_in_words(measure, gain, "")
-    named = f"{curve['method']}: twice as many training rows, {twice['size']:,}"
-    return f"{named}, would bring {measure.replace('_', ' ')} to about {figures(score['value'])} ({ends}): {by}"
+    named = f"{curve['title']}: twice as many training rows, {twice['size']:,}"
+    return f"{named}, would bring {spoken(measure)} to about {with_interval(score)}: {by}"
 
 
 def _sorted(rows: Sequence[Row], measure: str) -> list[Row]:
     """The best first."""
-    sign = 1 if measure == "mae" else -1
+    sign = 1 if is_lower_better(measure) else -1
     return sorted(rows, key=lambda row: (sign * row["score"]["value"], row["name"]))
 
 
@@ -103,7 +103,3 @@ def _gain(one: Row, pair: Row) -> dict[str, float]:
 
 def _names(rows: Sequence[Row]) -> str:
     return ", ".join(row["name"] for row in rows)
-
-
-def _score(row: Row) -> str:
-    return f"{figures(row['score']['value'])} ({figures(row['score']['low'])} to {figures(row['score']['high'])})"

@@ -53,6 +53,16 @@ MEASURES: dict[Task, str] = {  # what the verdict compares
 }
 
 
+def spoken(measure: str) -> str:
+    """A metric's name in a sentence."""
+    return measure.replace("_", " ")
+
+
+def is_lower_better(measure: str) -> bool:
+    """Whether a smaller value is the better one."""
+    return any(table[measure].direction == "lower" for table in TABLES.values() if measure in table)
+
+
 def headline_of(task: Task, class_sizes: Sequence[int] = ()) -> tuple[str, ...]:
     """What tables and cards show, the most telling first."""
     return headline(class_sizes) if task == "single_label" and class_sizes else HEADLINES[task]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from lightune.artifact.contract import Contract
@@ -123,6 +123,13 @@ def _trust(results: dict[str, Any]) -> str:
 def public_name(source: str, revision: str | None = None, **_: Any) -> str:
     """A Hub id, which alone has a revision, as it is; of a path, the last part: folders may name customers."""
     return source if revision else PureWindowsPath(source).name  # knows both kinds of slashes
+
+
+def base_name(name: str) -> str:
+    """The last part of an absolute path, since pages are passed around; anything else as it is."""
+    if PureWindowsPath(name).is_absolute():
+        return PureWindowsPath(name).name
+    return PurePosixPath(name).name if PurePosixPath(name).is_absolute() else name
 
 
 def _score(score: dict[str, float], in_units: bool = False) -> str:

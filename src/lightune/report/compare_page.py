@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightune.comparison.folder import RUNS
-from lightune.evidence.verdict import OF, gain_in_words
+from lightune.evidence.score import spoken
+from lightune.evidence.verdict import gain_in_words
 from lightune.hardware import GIB
 from lightune.journal import duration
-from lightune.legible import figures
+from lightune.legible import ends, figures
+from lightune.report.card import base_name
 from lightune.report.charts import Dots, plot
 from lightune.report.compare_screen import MIB, in_order
 from lightune.report.page import render
 from lightune.report.parts import Block, Cell, Code, Figure, Section, Text, number, p_value, table
-from lightune.report.pictures import base_name
 
 Results = Mapping[str, Any]
 COSTS = {"trainable_parameters": "trained parameters", "seconds": "seconds of training"}
@@ -44,12 +46,12 @@ def _verdict(results: Results) -> list[Block]:
     first, *others = results["verdicts"]
     blocks: list[Block] = [Text(f"{first[0].upper()}{first[1:]}.", "verdict")]
     blocks += [Text(f"{told[0].upper()}{told[1:]}.") for told in others]
-    measure, asked = results["measure"].replace("_", " "), results["asked"]
-    rates = (
-        f"each after a search of {asked['tune']} trials"
-        if asked["tune"]
-        else "each at its method's own learning rate, but for the recipe's own method and model"
-    )
+    measure, asked = spoken(results["measure"]), results["asked"]
+    rates = "each at the learning rate that was given"
+    if asked["tune"]:
+        rates = f"each after a search of {asked['tune']} trials"
+    elif results["has_own_rates"]:
+        rates = "each at its method's own learning rate, but for the recipe's own method and model"
     budget = f", in at most {results['time_budget']} each" if results["time_budget"] else ""
     note = (
         f"All answered the same {results['n_test']:,} test rows, {rates}{budget}. Better or worse is said of "
@@ -61,14 +63,14 @@ def _verdict(results: Results) -> list[Block]:
 
 def _every(results: Results) -> list[Block]:
     has_values = any(row.get("values") for row in results["rows"])
-    columns: list[Cell | str] = ["run", "training rows", results["measure"].replace("_", " "), "trained", "time"]
+    columns: list[Cell | str] = ["run", "training rows", spoken(results["measure"]), "trained", "time"]
     columns += ["memory at the peak", "on disk", "texts a second", "learning rate"]
     columns += ["found by its search"] if has_values else []
     rows = []
     for row in in_order(results):
-        score = Cell(figures(row["score"]["value"]), _interval(row["score"]), is_number=True)
+        score = Cell(figures(row["score"]["value"]), ends(row["score"]), is_number=True)
         if row["is_baseline"]:
-            cells = [Cell(row["method"]), number(f"{row['size']:,}"), score, number("")]
+            cells = [Cell(row["title"]), number(f"{row['size']:,}"), score, number("")]
             cells += [number(duration(row["seconds"])), *(number("") for _ in range(4))]
         else:
             seeds = " ".join(figures(value) for value in row["by_seed"]) if len(row["by_seed"]) > 1 else ""
@@ -96,17 +98,13 @@ def _values(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
 
 
-def _interval(score: Mapping[str, float]) -> str:
-    return f"{figures(score['low'])} to {figures(score['high'])}"
-
-
 def _fronts(results: Results) -> list[Block]:
     tuned = [row for row in results["rows"] if not row["is_baseline"] and not row["failed"]]
     most = max(row["size"] for row in tuned)
     rows = [row for row in tuned if row["size"] == most]
     if len(rows) < 2:
         return []
-    name = results["measure"].replace("_", " ")
+    name = spoken(results["measure"])
     drawn = []
     for cost, told in COSTS.items():
         best = results["fronts"][cost]
@@ -126,7 +124,7 @@ def _fronts(results: Results) -> list[Block]:
 
 def _dots(rows: Sequence[Mapping[str, Any]], cost: str, look: str, *, joined: bool) -> Dots:
     points = [(float(row[cost]), row["score"]["value"]) for row in rows]
-    names = [row["method"] for row in rows] if len({row["method"] for row in rows}) > 1 else [r["name"] for r in rows]
+    names = [row["title"] for row in rows]
     spreads = [(row["score"]["low"], row["score"]["high"]) for row in rows]
     return Dots(points, look, joined=joined, names=names if len(rows) <= MOST_NAMES else (), spreads=spreads)
 
@@ -136,55 +134,47 @@ def _curves(results: Results) -> list[Block]:
     if not curves:
         return []
     measure = results["measure"]
-    name = measure.replace("_", " ")
+    name = spoken(measure)
     rows = []
     for curve in curves:
         for more in curve["more"]:
             gain = gain_in_words(measure, more["gain"])
-            score = Cell(figures(more["score"]["value"]), _interval(more["score"]), is_number=True)
-            rows.append([_recipe(curve, results), number(f"{more['size']:,}"), score, Cell(gain)])
+            score = Cell(figures(more["score"]["value"]), ends(more["score"]), is_number=True)
+            rows.append([curve["title"], number(f"{more['size']:,}"), score, Cell(gain)])
     most = max(row["size"] for row in results["rows"])
     columns = ["recipe", "training rows", f"{name}, expected", f"against {most:,} rows"]
     why = (
-        "A power law through the errors at all sizes. Few sizes do not show where it ends, so ends between none and "
-        "the least error seen are all believed; the interval holds what that and the choice of test rows leave open."
+        "A power law through the errors at all sizes, which never rises. Few sizes do not show where it ends, so "
+        "ends between none and the least error seen are all believed; the interval holds what that, the choice of "
+        "test rows and that of a seed leave open, but not which rows were labelled."
     )
     drawn = [_curve(curve, results, place) for place, curve in enumerate(curves) if not curve["is_baseline"]]
     caption = f"{name} by training rows; the line goes on to four times the most, its 95 % interval beside it"
-    told = f"What more rows would bring, in {OF[measure].strip() or 'points'}"
+    told = "What more rows would bring, with 95 % intervals"
     return [Text(why), *([Figure(caption, drawn)] if drawn else []), table(told, columns, rows)]
-
-
-def _recipe(curve: Mapping[str, Any], results: Results) -> Cell:
-    has_models = len(results["asked"]["models"]) > 1
-    return Cell(curve["method"], base_name(curve["model"]) if has_models and curve["model"] else "")
 
 
 def _curve(curve: Mapping[str, Any], results: Results, place: int) -> str:
     """A recipe's scores at its sizes with its law, and the strongest baseline beside it."""
-    own = [row for row in in_order(results) if (row["method"], row["model"]) == (curve["method"], curve["model"])]
+    own = [row for row in in_order(results) if row["title"] == curve["title"]]
     line = [(each["size"], each["value"]) for each in curve["line"]]
     most = own[-1]["size"]
-    ends = [[(each["size"], each[end]) for each in curve["line"] if each["size"] >= most] for end in ("low", "high")]
+    band = [[(each["size"], each[end]) for each in curve["line"] if each["size"] >= most] for end in ("low", "high")]
     series = [
         Dots(line, "dev", joined=True, bare=True),
-        *(Dots(points, "faint", joined=True, bare=True) for points in ends),
+        *(Dots(points, "faint", joined=True, bare=True) for points in band),
         Dots(
             [(row["size"], row["score"]["value"]) for row in own],
             "after",
             spreads=[(row["score"]["low"], row["score"]["high"]) for row in own],
         ),
     ]
-    sign = 1 if results["measure"] == "mae" else -1
-    beside = sorted(
-        (row for row in results["rows"] if row["is_baseline"] and not row["failed"] and row["size"] == most),
-        key=lambda row: sign * row["score"]["value"],
-    )
-    title = f"{curve['method']}"
+    beside = [row for row in in_order(results) if row["is_baseline"] and row["size"] == most]
+    title = curve["title"]
     if beside:
-        same = [row for row in in_order(results) if row["method"] == beside[0]["method"] and row["is_baseline"]]
+        same = [row for row in in_order(results) if row["title"] == beside[0]["title"]]
         series.insert(0, Dots([(row["size"], row["score"]["value"]) for row in same], "baseline", joined=True))
-        title += f", and {beside[0]['method']} in grey"
+        title += f", and {beside[0]['title']} in grey"
     told = "; ".join(f"{row['size']:,} rows {figures(row['score']['value'])}" for row in own)
     return plot(f"curve-{place}", title, f"{told}.", series, "training rows", log=True)
 
@@ -193,7 +183,7 @@ def _pairs(results: Results) -> list[Block]:
     if not results["pairs"]:
         return []
     measure = results["measure"]
-    titles = {row["name"]: row["method"] if row["is_baseline"] else row["name"] for row in results["rows"]}
+    titles = {row["name"]: row["title"] if row["is_baseline"] else row["name"] for row in results["rows"]}
     sizes = {row["name"]: row["size"] for row in results["rows"]}
     has_sizes = len(set(sizes.values())) > 1
     rows = [
@@ -216,5 +206,10 @@ def _pairs(results: Results) -> list[Block]:
 
 
 def _failed(results: Results) -> list[Block]:
-    rows = [[row["name"], Cell(row["failed"])] for row in results["rows"] if row["failed"]]
+    rows = [[row["name"], Cell(_without_folders(row["failed"]))] for row in results["rows"] if row["failed"]]
     return [table("The same command tries them once more", ["run", "why"], rows)] if rows else []
+
+
+def _without_folders(text: str) -> str:
+    """A text with the last part alone of every absolute path in it: pages are passed around."""
+    return re.sub(r"(?<![\w.~-])(?:/[^\s/:,;'\"]+)+", lambda path: base_name(path[0]), text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,10 +9,10 @@ from typing import Any
 
 from lightune.comparison.folder import PAGE, RUNS
 from lightune.comparison.record import Over
-from lightune.evidence.score import MEASURES
+from lightune.evidence.score import MEASURES, is_lower_better, spoken
 from lightune.hardware import GIB
 from lightune.journal import Journal, duration
-from lightune.legible import figures, printable
+from lightune.legible import ends, figures, printable, with_interval
 
 MIB = 2**20
 
@@ -23,7 +22,7 @@ class Waiting:
 
     def __init__(self, journal: Journal, n_cells: int):
         self.journal, self.n_cells = journal, n_cells
-        self.n_over, self.began, self.seconds = 0, time.monotonic(), 0.0
+        self.n_over, self.n_here, self.seconds = 0, 0, 0.0
         self._status = journal.console.status("") if journal.console.is_terminal else None
 
     def __enter__(self) -> Waiting:
@@ -42,10 +41,12 @@ class Waiting:
 
             self._status.update(escape(printable(f"{self.head()} {name}: {line}")[: self.journal.console.width - 4]))
 
-    def over(self, seconds: float) -> None:
-        """One more is over; seconds that it took here, nothing if it was there already."""
+    def over(self, seconds: float | None) -> None:
+        """One more is over; seconds that it took here, None if it was there already."""
         self.n_over += 1
-        self.seconds += seconds
+        if seconds is not None:
+            self.n_here += 1
+            self.seconds += seconds
 
     def head(self) -> str:
         """'[3 of 11, about 12 min left]'."""
@@ -54,11 +55,11 @@ class Waiting:
 
     def left(self) -> float:
         """Seconds for what is missing, by the mean so far."""
-        return self.seconds / max(1, self.n_over) * (self.n_cells - self.n_over)
+        return self.seconds / max(1, self.n_here) * (self.n_cells - self.n_over)
 
 
-def show_cell(waiting: Waiting, over: Over, seconds: float) -> None:
-    """What came of one run."""
+def show_cell(waiting: Waiting, over: Over, seconds: float | None) -> None:
+    """What came of one run; seconds that it took here, None if it was there already."""
     waiting.over(seconds)
     name, journal = over.cell.name, waiting.journal
     if over.run is None:
@@ -69,16 +70,13 @@ def show_cell(waiting: Waiting, over: Over, seconds: float) -> None:
     measure = MEASURES[results["task"]]
     if over.cell.is_baselines:
         told = ", ".join(
-            f"{each['title']} {_score(each['scores'][measure])}" for each in results["baselines"].values()
+            f"{each['title']} {with_interval(each['scores'][measure])}" for each in results["baselines"].values()
         )
     else:
-        told = f"{measure.replace('_', ' ')} {_score(results['after'][measure])}, {duration(seconds)}"
+        told = f"{spoken(measure)} {with_interval(results['after'][measure])}"
+        told += f", {duration(seconds)}" if seconds is not None else ", there already"
     journal.say(f"  {waiting.head()} {name}: {told}")
     journal.event("cell", name=name, failed=None)
-
-
-def _score(score: Mapping[str, float]) -> str:
-    return f"{figures(score['value'])} ({figures(score['low'])} to {figures(score['high'])})"
 
 
 def show_comparison(journal: Journal, results: Mapping[str, Any], folder: Path) -> None:
@@ -99,22 +97,21 @@ def show_comparison(journal: Journal, results: Mapping[str, Any], folder: Path) 
 def _table(results: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 3, 0, 2), header_style="bold")
-    measure = results["measure"].replace("_", " ")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    measure = spoken(results["measure"])
     for column in ("", measure, "95 % interval", "trained", "time", "memory", "on disk", "texts/s"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+        table.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
     for row in in_order(results):
         score = row["score"]
-        ends = f"{figures(score['low'])} to {figures(score['high'])}"
         if row["is_baseline"]:
             table.add_row(
-                _named(row, results), figures(score["value"]), ends, "", duration(row["seconds"]), style="dim"
+                _named(row, results), figures(score["value"]), ends(score), "", duration(row["seconds"]), style="dim"
             )
             continue
         table.add_row(
             _named(row, results),
             figures(score["value"]),
-            ends,
+            ends(score),
             f"{row['trainable_parameters']:,}",
             duration(row["seconds"]),
             f"{row['peak_memory_bytes'] / GIB:.2f} GiB",
@@ -126,7 +123,7 @@ def _table(results: Mapping[str, Any]) -> Any:
 
 def in_order(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows that have a score: by size, each time the best first."""
-    sign = 1 if results["measure"] == "mae" else -1
+    sign = 1 if is_lower_better(results["measure"]) else -1
     rows = [row for row in results["rows"] if not row["failed"]]
     return sorted(rows, key=lambda row: (row["size"], sign * row["score"]["value"], row["name"]))
 
@@ -136,4 +133,4 @@ def _named(row: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     if not row["is_baseline"]:
         return printable(str(row["name"]))
     n_sizes = len({each["size"] for each in results["rows"]})
-    return f"{row['method']}, {row['size']:,} rows" if n_sizes > 1 else str(row["method"])
+    return f"{row['title']}, {row['size']:,} rows" if n_sizes > 1 else str(row["title"])

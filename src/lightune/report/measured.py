@@ -13,6 +13,7 @@ from lightune.evidence.metrics import METRICS, Metric
 from lightune.evidence.score import TABLES
 from lightune.evidence.verdict import UNTUNED
 from lightune.report.charts import MOST_DOTS, Line, curves, intervals, reliability, scatter
+from lightune.report.panels import row_shares
 from lightune.report.parts import (
     NOTHING,
     Block,
@@ -32,7 +33,7 @@ from lightune.report.parts import (
     signed,
     table,
 )
-from lightune.report.pictures import TITLES, dev_measure, moving_mean, row_shares
+from lightune.report.pictures import TITLES, dev_measure, moving_mean
 from lightune.report.screen import headline_in, intervals_in_words, seeds_in_words, units_in
 
 MOST_MATRIX_CLASSES, MOST_BESIDE = 12, 4  # of a matrix, and of two side by side

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightune.artifact.finished import FinishedRun
+from lightune.artifact.folder import replacing
 from lightune.legible import visible
 from lightune.report import answers, explained, measured, provenance
-from lightune.report.card import public_name
+from lightune.report.card import base_name, public_name
 from lightune.report.parts import Block, Section
-from lightune.report.pictures import base_name
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -60,9 +59,8 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 def write_page(page: str, path: Path) -> None:
     """Writes the page to `path`, which is replaced in one step."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8")
 
 
 def without_folders(run: FinishedRun) -> FinishedRun:

@@ -6,31 +6,43 @@ All places are in points on a sheet of 720 x 495, origin at the lower left.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightune.artifact.folder import replacing
 from lightune.evidence.value_metrics import IN_UNITS
 from lightune.journal import duration
 from lightune.legible import figures
-from lightune.report.card import public_name
-from lightune.report.lettering import fit, fit_names, fonts, text_width
+from lightune.report.card import base_name, public_name
+from lightune.report.lettering import fit, fonts, text_width
+from lightune.report.panels import draw_answers, draw_confusions, draw_labels
 from lightune.report.screen import measure_in, units_in
+from lightune.report.sheet import (
+    DEV,
+    DPI,
+    FAINT,
+    HEAD,
+    HEIGHT,
+    INK,
+    LEFT,
+    PANEL,
+    RIGHT,
+    SOFT,
+    WHEN,
+    WIDTH,
+    axes_at,
+    decimal_of,
+    heading_at,
+    write_at,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT, DPI = 720, 495, 160  # points, points, pixels per inch
-LEFT, RIGHT, PANEL = 100, 430, 240  # left edges of the plots in the two columns, their width
-HEAD = 76  # how far the headings stand to the left of the plots
-INK, SOFT, FAINT = "#1F2933", "#66717D", "#DDE2E7"
-BEFORE, AFTER, DEV = "#D17A00", "#0067A5", "#00805E"  # orange, blue, green: apart for every colour vision
-WHEN = (("before", BEFORE, LEFT + PANEL - 56), ("after", AFTER, LEFT + PANEL))  # right edges of the numbers
 TITLES = {  # metric -> its name in the picture, in the order of preference
     "f1_micro": "F1 micro",
     "accuracy": "accuracy",
@@ -48,18 +60,14 @@ TITLES = {  # metric -> its name in the picture, in the order of preference
 }
 MOST_ROWS = 5  # metrics, and baselines under the accuracy that they share with the tuned classifier
 MOST_BASELINES = 2
-MOST_COUNTED_CLASSES, MOST_PERCENT_CLASSES = 12, 6
-MOST_LABELS = 36  # of several a row, in two columns
 
 
 def draw_results(results: dict[str, Any], path: Path) -> None:
     """Write the picture of `results` to `path` as a PNG of 1600 x 1100 pixels; equal results, equal bytes."""
     from matplotlib import style
 
-    part = path.with_name(path.name + ".part")
-    with style.context(_style(), after_reset=True):
+    with replacing(path) as part, style.context(_style(), after_reset=True):
         figure(results).savefig(part, format="png", metadata={"Software": None})
-    os.replace(part, path)
 
 
 def figure(results: dict[str, Any]) -> Figure:
@@ -72,9 +80,7 @@ def figure(results: dict[str, Any]) -> Figure:
         _draw_title(sheet, results)
         _draw_scores(sheet, results)
         _draw_curves(sheet, results)
-        draw = {"multi_label": _draw_labels, "regression": _draw_answers}.get(
-            results.get("task", ""), _draw_confusions
-        )
+        draw = {"multi_label": draw_labels, "regression": draw_answers}.get(results.get("task", ""), draw_confusions)
         draw(sheet, results)
     return sheet
 
@@ -94,26 +100,6 @@ def _style() -> dict[str, Any]:
         "axes.formatter.useoffset": False,
         **{f"{axis}tick.{key}": value for axis in "xy" for key, value in both.items()},
     }
-
-
-# ------------------------------------------------------------------------------------------------ text
-
-
-def _write(sheet: Figure, x: float, y: float, text: str, **look: Any) -> None:
-    """Put `text` on the sheet with the start (or other `ha`) of its baseline at (x, y) points."""
-    sheet.text(x / WIDTH, y / HEIGHT, text, parse_math=False, va="baseline", **look)
-
-
-def _heading(sheet: Figure, x: float, y: float, title: str, note: str) -> None:
-    """A panel's title and a quiet note behind it, over the plot whose left edge is at `x`."""
-    _write(sheet, x - HEAD, y, title, size=9.5, weight="bold")
-    _write(sheet, x - HEAD + text_width(title, 9.5, "bold") + 8, y, note, size=7.5, color=SOFT)
-
-
-def _axes(sheet: Figure, x: float, y: float, width: float, height: float, gid: str) -> Axes:
-    axes = sheet.add_axes((x / WIDTH, y / HEIGHT, width / WIDTH, height / HEIGHT))
-    axes.set_gid(gid)
-    return axes
 
 
 def _say(axes: Axes, text: str) -> None:
@@ -137,10 +123,10 @@ def _draw_title(sheet: Figure, results: dict[str, Any]) -> None:
         if first in units_in(results):
             change = f"{figures(before)} → {figures(after)}"
         title = f"{TITLES[first]} {change}"
-    _write(sheet, LEFT - HEAD, HEIGHT - 33, title, size=17, weight="bold")
-    _write(sheet, LEFT - HEAD, HEIGHT - 48, _facts(results), size=8.5, color=SOFT)
+    write_at(sheet, LEFT - HEAD, HEIGHT - 33, title, size=17, weight="bold")
+    write_at(sheet, LEFT - HEAD, HEIGHT - 48, _facts(results), size=8.5, color=SOFT)
     verdict = fit(results["verdict"], WIDTH - 2 * (LEFT - HEAD), 8.5)
-    _write(sheet, LEFT - HEAD, HEIGHT - 61, verdict, size=8.5)
+    write_at(sheet, LEFT - HEAD, HEIGHT - 61, verdict, size=8.5)
 
 
 def _change(before: float, after: float) -> str:
@@ -163,13 +149,6 @@ def _facts(results: dict[str, Any]) -> str:
     return " · ".join([model, data, *rest])
 
 
-def base_name(name: str) -> str:
-    """The last part of an absolute path, since pictures are passed around; anything else as it is."""
-    if PureWindowsPath(name).is_absolute():
-        return PureWindowsPath(name).name
-    return PurePosixPath(name).name if PurePosixPath(name).is_absolute() else name
-
-
 def _share(part: int, total: int) -> str:
     percent = 100 * part / max(1, total)
     return f"{percent:.{1 if percent >= 0.1 or part == 0 else 3}f} % of {_millions(total)} parameters trained"
@@ -180,10 +159,6 @@ def _millions(count: int) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- scores
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _scores(results: dict[str, Any]) -> list[str]:
@@ -209,9 +184,9 @@ def _draw_scores(sheet: Figure, results: dict[str, Any]) -> None:
     Where labels are numbers, those in their unit are drawn, and the others told in numbers alone.
     """
     names, beaten, units = _scores(results), _baselines(results), units_in(results)
-    axes = _axes(sheet, LEFT, 290, PANEL - 110, 110, "scores")
+    axes = axes_at(sheet, LEFT, 290, PANEL - 110, 110, "scores")
     note = "with 95 % intervals; an error is to be small" if units else "with 95 % intervals"
-    _heading(sheet, LEFT, 416, f"Scores on {results['n_test']:,} test texts", note)
+    heading_at(sheet, LEFT, 416, f"Scores on {results['n_test']:,} test texts", note)
     for y, name in zip(_places(names, beaten), names, strict=True):
         is_drawn = name in units or not units
         if is_drawn:
@@ -219,11 +194,11 @@ def _draw_scores(sheet: Figure, results: dict[str, Any]) -> None:
         for when, colour, right in WHEN:
             if is_drawn:
                 _draw_score(axes, y, results[when][name], colour)
-            _write_score(axes, y, results[when][name], right, write=figures if name in units else _decimal)
+            _write_score(axes, y, results[when][name], right, write=figures if name in units else decimal_of)
     for y, name in enumerate(beaten, start=1):
         score = results["baselines"][name]["scores"][measure_in(results)]
         _draw_score(axes, y, score, SOFT)
-        _write_score(axes, y, score, WHEN[0][2], SOFT, write=figures if units else _decimal)
+        _write_score(axes, y, score, WHEN[0][2], SOFT, write=figures if units else decimal_of)
     if names:
         _dress_scores(sheet, axes, names, beaten, results)
     else:
@@ -246,7 +221,7 @@ def _write_score(
     score: dict[str, Any],
     right: float,
     colour: str = INK,
-    write: Callable[[float], str] = _decimal,
+    write: Callable[[float], str] = decimal_of,
 ) -> None:
     """The value over its interval, with their right edge at `right` points from the left of the sheet."""
     place = ((right / WIDTH - axes.get_position().x0) / axes.get_position().width, y)
@@ -283,7 +258,7 @@ def _dress_scores(sheet: Figure, axes: Axes, names: list[str], beaten: list[str]
     axes.xaxis.grid(True, color=FAINT, lw=0.5)
     axes.set_axisbelow(True)
     for when, colour, right in WHEN:
-        _write(sheet, right, 402, when, size=8, color=colour, weight="bold", ha="right")
+        write_at(sheet, right, 402, when, size=8, color=colour, weight="bold", ha="right")
 
 
 # ---------------------------------------------------------------------------------------------- curves
@@ -291,11 +266,11 @@ def _dress_scores(sheet: Figure, axes: Axes, names: list[str], beaten: list[str]
 
 def _draw_curves(sheet: Figure, results: dict[str, Any]) -> None:
     """Training loss (every step faint, a moving mean over it) and the dev rows' score against optimizer steps."""
-    loss = _axes(sheet, RIGHT, 290, PANEL, 110, "loss")
+    loss = axes_at(sheet, RIGHT, 290, PANEL, 110, "loss")
     dev = loss.twinx()
     dev.set_gid("dev")
     dev.set_visible(bool(results["dev_curve"]))
-    _heading(sheet, RIGHT, 416, "Learning curve", _curve_note(results))
+    heading_at(sheet, RIGHT, 416, "Learning curve", _curve_note(results))
     if results["curve"]:
         _draw_loss(loss, results["curve"])
     if results["dev_curve"]:
@@ -363,150 +338,3 @@ def _dress_curves(loss: Axes, dev: Axes, results: dict[str, Any]) -> None:
     dev.spines["right"].set_visible(True)
     if not results["curve"]:
         _say(loss, "no training step was taken")
-
-
-# ------------------------------------------------------------------------------------ several labels a row
-
-
-def _draw_labels(sheet: Figure, results: dict[str, Any]) -> None:
-    """F1 of the most frequent labels, before and after."""
-    labels = sorted(results["by_label"], key=lambda each: -each["n"])
-    shown = labels[:MOST_LABELS]
-    more = f", the {MOST_LABELS} most frequent of {len(labels)}" if len(labels) > len(shown) else ""
-    _heading(sheet, LEFT, 238, "F1 of each label", f"rows that have it in brackets{more}")
-    half = math.ceil(len(shown) / 2)
-    for part, x, name in ((shown[:half], LEFT, "labels"), (shown[half:], RIGHT, "labels_more")):
-        if part:
-            axes = _axes(sheet, x, 40, PANEL, 188 * len(part) / half, name)
-            _draw_label_dots(axes, part)
-
-
-def _draw_label_dots(axes: Axes, labels: list[dict[str, Any]]) -> None:
-    places = range(len(labels))
-    for key, colour in (("f1_before", BEFORE), ("f1", AFTER)):
-        axes.plot([each[key] for each in labels], places, "o", color=colour, ms=4, clip_on=False)
-    axes.hlines(
-        places, [each["f1_before"] for each in labels], [each["f1"] for each in labels], color=SOFT, lw=0.8, zorder=0
-    )
-    names = fit_names([f"{each['label']} ({each['n']:,})" for each in labels], HEAD - 6, 6.5)
-    axes.set_yticks(places, names, size=6.5, color=INK, parse_math=False)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xlim(0, 1)
-    axes.xaxis.grid(True, color=FAINT, lw=0.5)
-    axes.tick_params(axis="y", length=0)
-
-
-# ------------------------------------------------------------------------------------ numbers
-
-
-def _draw_answers(sheet: Figure, results: dict[str, Any]) -> None:
-    """How many test texts of each part of the labels got which answers, before and after."""
-    for when, x in (("before", LEFT), ("after", RIGHT)):
-        axes = _axes(sheet, x, 52, PANEL, 176, f"answers_{when}")
-        found = results["answers"][when]
-        about = f"R² {_decimal(results[when]['r2']['value'])}" if "r2" in results[when] else ""
-        _heading(sheet, x, 238, when.capitalize(), about)
-        low, high = found["low"], found["high"]
-        counts = np.array(found["counts"])  # (K, K), a row for each part of the answers
-        look = {"cmap": _colours(), "vmin": 0, "aspect": "auto", "interpolation": "nearest", "origin": "lower"}
-        axes.imshow(np.sqrt(counts), extent=(low, high, low, high), **look)
-        axes.plot([low, high], [low, high], color=SOFT, lw=1, ls=(0, (4, 3)))
-        axes.set_xlim(low, high)
-        axes.set_ylim(low, high)
-        axes.set_xlabel("label", labelpad=2)
-        axes.set_ylabel("answer")
-        axes.locator_params(nbins=6)
-    key = "colour: how many test texts, by square root · on the line an answer is the label"
-    _write(sheet, LEFT - HEAD, 10, key, size=7, color=SOFT)
-
-
-# ------------------------------------------------------------------------------------ confusion matrices
-
-
-def _draw_confusions(sheet: Figure, results: dict[str, Any]) -> None:
-    """The matrices before and after on one colour scale: the share of each true class, 0 to 100 %."""
-    rows, columns, turn = _names_on_axes(results["labels"])
-    bottom = 28 + _height_of(columns, turn)
-    both = {when: np.array(results["confusion"][when]) for when in ("before", "after")}
-    size = _count_size(len(rows), f"{max(counts.max() for counts in both.values()):,}")
-    for (when, counts), x in zip(both.items(), (LEFT, RIGHT), strict=True):
-        axes = _axes(sheet, x, bottom, PANEL, 228 - bottom, f"confusion_{when}")
-        _heading(sheet, x, 238, when.capitalize(), f"{np.trace(counts):,} of {counts.sum():,} right")
-        _draw_matrix(axes, counts, size)
-        _dress_matrix(axes, rows, columns, turn)
-    _draw_colour_bar(sheet, axes, bottom)
-    key = "rows: the true class · columns: what was predicted · colour: share of the row"
-    _write(sheet, LEFT - HEAD, 10, key, size=7, color=SOFT)
-
-
-def _names_on_axes(labels: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Names beside the rows and under the columns, and the angle of the latter in degrees."""
-    size = _name_size(len(labels))
-    rows = fit_names(labels, 64, size)
-    if max(text_width(name, size) for name in rows) <= PANEL / len(labels) - 5:
-        return rows, rows, 0
-    return rows, fit_names(labels, 46, size), 35 if len(labels) <= MOST_COUNTED_CLASSES else 90
-
-
-def _name_size(n_classes: int) -> float:
-    return 7.5 if n_classes <= MOST_COUNTED_CLASSES else 6.0
-
-
-def _height_of(columns: Sequence[str], turn: int) -> float:
-    """Points that the names under the columns take."""
-    size, angle = _name_size(len(columns)), math.radians(turn)
-    return max(text_width(name, size) for name in columns) * math.sin(angle) + size * math.cos(angle)
-
-
-def _draw_matrix(axes: Axes, counts: np.ndarray, size: float) -> None:
-    """counts (C, C): colours are shares of the row, numbers of font size `size` are counts."""
-    n_classes, share = len(counts), row_shares(counts)
-    axes.imshow(share, cmap=_colours(), vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    if n_classes > MOST_COUNTED_CLASSES:
-        return
-    for (i, j), count in np.ndenumerate(counts):
-        # Where the two meet, at 57 %, both have a contrast of 4.6 to 1.
-        look: dict[str, Any] = {"color": "white" if share[i, j] > 0.57 else "black", "ha": "center"}
-        look |= {"va": "center", "textcoords": "offset points"}
-        percent = n_classes <= MOST_PERCENT_CLASSES
-        axes.annotate(f"{count:,}", (j, i), (0, 0.4 * size if percent else 0), size=size, **look)
-        if percent:
-            axes.annotate(f"{100 * share[i, j]:.0f} %", (j, i), (0, -0.6 * size), size=0.65 * size, **look)
-
-
-def row_shares(counts: np.ndarray) -> np.ndarray:
-    """counts (C, C) -> shares (C, C) of each true class; a class without rows stays 0."""
-    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
-
-
-def _count_size(n_classes: int, widest: str) -> float:
-    """Font size in points at which the widest count still fits into its cell."""
-    return min(11.0, 76 / n_classes, 0.85 * PANEL / n_classes / text_width(widest, 1.0))
-
-
-@cache
-def _colours() -> Any:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("lightune", ["#F3F6F9", "#7FB2D6", AFTER, "#003B66"])
-
-
-def _dress_matrix(axes: Axes, rows: list[str], columns: list[str], turn: int) -> None:
-    size = _name_size(len(rows))
-    every = math.ceil(len(rows) * (size + 1.2) / (axes.get_position().height * HEIGHT))
-    ticks = range(0, len(rows), every)
-    look: dict[str, Any] = {"size": size, "color": INK, "parse_math": False}
-    axes.set_yticks(ticks, rows[::every], **look)
-    if turn:
-        look |= {"rotation": turn, "rotation_mode": "anchor", "ha": "right", "va": "center"}
-    axes.set_xticks(ticks, columns[::every], **look)
-    axes.tick_params(length=0 if every == 1 else 2, pad=3)
-    axes.spines[:].set_visible(False)
-
-
-def _draw_colour_bar(sheet: Figure, matrix: Axes, bottom: float) -> None:
-    bar = _axes(sheet, RIGHT + PANEL + 8, bottom, 6, 228 - bottom, "colour_bar")
-    sheet.colorbar(matrix.images[0], cax=bar, ticks=[0, 0.5, 1])
-    bar.set_yticklabels(["0 %", "50 %", "100 %"], size=6.5)
-    bar.tick_params(length=0, pad=2)
-    bar.spines[:].set_visible(False)

@@ -12,10 +12,10 @@ from lightune.evidence.verdict import OF, amount
 from lightune.journal import duration
 from lightune.legible import figures
 from lightune.records import Score
+from lightune.report.card import base_name
 from lightune.report.charts import Dots, bars, parallel, plot
 from lightune.report.page import render
 from lightune.report.parts import NOTHING, Block, Cell, Code, Figure, Section, Text, facts, number, p_value, table
-from lightune.report.pictures import base_name
 from lightune.search.outcome import gain_told
 
 Results = Mapping[str, Any]

@@ -18,7 +18,7 @@ from lightune.evidence.decisions import scale_of, task_of
 from lightune.hardware import Hardware, in_fp32
 from lightune.journal import Journal
 from lightune.model import methods
-from lightune.model.anatomy import hidden_size, inspect
+from lightune.model.anatomy import hidden_size, inspect, top_layers
 from lightune.model.backbones import Base, copy_of, load_base, locate
 from lightune.model.engine import bytes_of_a_number, can_compute, quicken
 from lightune.model.methods import METHODS
@@ -110,6 +110,17 @@ class Bench:
             return encoder, encode(encoder, self.part(n_rows), recipe.train.max_tokens, only=("train", "dev"))[0]
 
         return self._once("rows", _reading_of(recipe, limit, n_rows), made)
+
+    def check(self, recipe: Recipe) -> None:
+        """UserError for a model that is not there, and for a length or layers that ours has not."""
+        locate(recipe.model)
+        if recipe.model != self.recipe.model:
+            return
+        base, data = self.base(recipe.model), recipe.data
+        is_pair = self.data.pair is not None
+        make_encoder(base.tokenizer, data.max_tokens, data.truncation, self._limit(recipe), pair=is_pair)
+        if recipe.train.layers != "auto":
+            top_layers(inspect(base.model, base.missing_keys), recipe.train.layers)
 
     def plan(self, recipe: Recipe, n_rows: int) -> Plan:
         """The plan of a recipe on so many rows, with the epochs that it would have on all of them."""

@@ -14,7 +14,7 @@ from lightune.model.anatomy import inspect
 from lightune.recipe import Recipe, SearchRecipe, check_recipe
 from lightune.records import Decision, Splits
 from lightune.search.bench import Bench, with_plan
-from lightune.search.space import Space, default_space, space_as_json, space_of_json
+from lightune.search.space import Choices, Space, default_space, number_of, space_as_json, space_of_json, with_values
 
 PART, FEWEST_ROWS = 1 / 15, 1000  # of the training rows, what a trial trains on; not fewer, where there are
 LEAST_ROWS = 200  # where time is short
@@ -90,6 +90,9 @@ def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Ben
     UserError if more rows are asked for than there are.
     """
     n_rows, final_rows = _rows(search, bench, recipe, parts)
+    for key, domain in written.items():  # what no trial could take is told before the work
+        for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
+            bench.check(with_values(recipe, {key: number_of(value)}))
     base = bench.base(recipe.model)
     anatomy = inspect(base.model, base.missing_keys)
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)

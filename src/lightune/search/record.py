@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightune import __version__
+from lightune.artifact.claimed import shown_folder
 from lightune.artifact.finished import read_finished
 from lightune.evidence.score import MEASURES
 from lightune.evidence.verdict import Comparison
@@ -82,7 +83,7 @@ def gather(
         "broken": None if compared is None else compared.broken,
         "verdict": in_words(compared, shown.gain, len(made.trials), why_not),
         "refused": shown.refused,
-        "folder": folder.name,
+        "folder": shown_folder(folder),
     }
 
 

@@ -203,10 +203,10 @@ def _check_value(key: str, value: Any, recipe: Recipe, names: Sequence[Any]) -> 
         for name in names:
             methods.check_options(str(name), {key.removeprefix("method."): value})
         return
-    check_recipe(nested(flatten(recipe.model_dump()) | {key: _number(value)}))
+    check_recipe(nested(flatten(recipe.model_dump()) | {key: number_of(value)}))
 
 
-def _number(value: Any) -> Any:
+def number_of(value: Any) -> Any:
     """1.0 as 1, as a range's ends may be written for either."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) >= 1 else value
 
@@ -214,7 +214,7 @@ def _number(value: Any) -> Any:
 def _as_its_kind(key: str, domain: Choices | Range, recipe: Recipe, names: Sequence[Any]) -> Choices | Range:
     """A range of whole numbers where the recipe takes no others; choices as the recipe takes them."""
     if isinstance(domain, Choices):
-        return Choices(tuple(_number(value) for value in domain.values))
+        return Choices(tuple(number_of(value) for value in domain.values))
     half = domain.low + (domain.high - domain.low) / 2 + 1e-3
     try:
         _check_value(key, half, recipe, names)

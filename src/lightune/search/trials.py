@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.claimed import write_once
+from lightune.artifact.folder import replacing
 from lightune.errors import GateError, UserError
 from lightune.evidence.calibration import calibrate
 from lightune.evidence.decisions import scale_of
@@ -204,7 +205,5 @@ def _place(study: Study, finalist: Finalist, seed: int) -> Path:
 
 def _keep(path: Path, logits: NDArray[np.float64]) -> None:
     """Writes the logits in one step: a kill leaves nothing half done under their name."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.save(file, logits, allow_pickle=False)
-    part.replace(path)

@@ -3,7 +3,7 @@
     python benchmarks/search.py                 20 minutes each, into benchmarks/results/search.json, .md and .png
     python benchmarks/search.py --minutes 1 --quick
 
-The same 2,000 reviews to train on and 500 to score on, the same network, one epoch, 256 tokens. Both may choose the
+The same 1,000 reviews to train on and 300 to score on, the same network, one epoch, 128 tokens. Both may choose the
 learning rate (1e-5 to 1e-2), LoRA's rank and the batch size, and the first trial of both has the tutorial's rate,
 2e-5; the second of lightune has LoRA's own, which lightune knows and the Trainer does not. The Trainer is the well
 informed one of peers.py, its network made anew for each trial as its documentation shows. A score counts from the
@@ -30,7 +30,8 @@ from setting import Job, describe, read_rows, reviews, write_rows
 RESULTS = Path(__file__).parent / "results" / "search.json"
 START, LOW, HIGH = 2e-5, 1e-5, 1e-2  # learning rates
 RANKS, BATCHES = (4, 8, 16), (8, 16, 32)
-FULL, QUICK = (2_000, 500), (200, 100)  # training and dev rows
+FULL, QUICK = (1_000, 300), (60, 40)  # training and dev rows
+MAX_TOKENS = 128
 MOST_TRIALS = 10_000  # more than there is time for
 
 Point = dict[str, float]  # seconds since the start, loss, accuracy
@@ -43,8 +44,8 @@ def lightune(folder: Path, model: str, seconds: float) -> list[Point]:
         "method.rank": str(list(RANKS)),
         "train.batch_size": str(list(BATCHES)),
     }
-    settings = [f"model={model}", f"train.learning_rate={START}", "train.epochs=1", "data.max_tokens=256"]
-    settings += [f"data.{name}_rows={len(read_rows(folder / 'data' / f'{name}.csv').y)}" for name in ("train", "dev")]
+    settings = [f"model={model}", f"train.learning_rate={START}", "train.epochs=1", f"data.max_tokens={MAX_TOKENS}"]
+    settings += [f"data.{name}_rows={len(read_rows(folder / f'{name}.csv').y)}" for name in ("train", "dev")]
     settings += ["search.rows=" + settings[-2].partition("=")[2], *(f"search.{k}={v}" for k, v in space.items())]
     words = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-m", "lightune", "tune", str(folder / "data"), "--output", str(folder / "search")]
@@ -76,8 +77,8 @@ def _of_study(path: Path, began: float) -> list[Point]:
 
 def trainer(folder: Path, model: str, seconds: float) -> list[Point]:
     """The trials of the Trainer's search that came to their end in so many seconds."""
-    job = Job(model, str(folder / "data" / "train.csv"), str(folder / "trainer"), max_tokens=256)
-    command = ["benchmarks/search.py", "--work", job.word(), str(folder / "data" / "dev.csv"), str(seconds)]
+    job = Job(model, str(folder / "train.csv"), str(folder / "trainer"), max_tokens=MAX_TOKENS)
+    command = ["benchmarks/search.py", "--work", job.word(), str(folder / "dev.csv"), str(seconds)]
     done = turns.finish(command)
     points = [{"seconds": at, **turn} for at, turn in done.reports]
     return [point for point in points if point["seconds"] <= seconds]
@@ -139,13 +140,12 @@ def work(word: str, dev: str, seconds: float) -> None:
 
 
 def _network(job: Job, trial: Any) -> Any:
-    """The base with LoRA of the rank that a trial wants."""
-    network = peers._with_lora(peers._fast_classifier(job), job, rank=trial.params["rank"] if trial else 8)
-    return network
+    """The base with LoRA of the rank that a trial wants: made before the Trainer asks for the other values."""
+    rank = trial.suggest_categorical("rank", list(RANKS)) if trial else RANKS[0]
+    return peers._with_lora(peers._fast_classifier(job), job, rank=rank)
 
 
 def _space(trial: Any) -> dict[str, Any]:
-    trial.suggest_categorical("rank", list(RANKS))  # of the network, which model_init makes
     return {
         "learning_rate": trial.suggest_float("learning_rate", LOW, HIGH, log=True),
         "per_device_train_batch_size": trial.suggest_categorical("per_device_train_batch_size", list(BATCHES)),
@@ -175,10 +175,12 @@ def race(minutes: float, sizes: tuple[int, int]) -> dict[str, Any]:
     model = str(locate("minilm").folder)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "data").mkdir()
-        train, dev, test = reviews(*sizes, 100, tuning=True)
-        for split, rows in (("train", train), ("dev", dev), ("test", test)):
-            write_rows(folder / "data" / f"{split}.csv", rows)
+        for split, rows in zip(("train", "dev", "test"), reviews(*sizes, 100, tuning=True), strict=True):
+            write_rows(folder / f"{split}.csv", rows)
+            for i, (text, y) in enumerate(zip(rows.texts, rows.y, strict=True)):
+                place = folder / "data" / split / ("negative", "positive")[y]
+                place.mkdir(parents=True, exist_ok=True)
+                (place / f"{i}.txt").write_text(text, encoding="utf-8")
         points = {name: search(folder, model, 60 * minutes) for name, search in SEARCHES.items()}
     return {"seconds": 60 * minutes, "rows": list(sizes), "points": points} | summed_up(points, 60 * minutes)
 
@@ -215,8 +217,8 @@ def markdown(record: dict[str, Any]) -> str:
         cells = [f"{q['loss']:.4f}, {q['accuracy']:.3f}" if q else "none" for q in quarters]
         lines.append(f"| {name} | {len(figures['points'][name])} | {' | '.join(cells)} |")
     known = figures["best_known"]
-    told = "The lowest dev log loss so far, and the accuracy of that trial; the best known is "
-    return "\n".join([*lines, "", f"{told}{known['loss']:.4f}, {known['accuracy']:.3f}.", ""])
+    told = f"; the best known is {known['loss']:.4f}, {known['accuracy']:.3f}" if known else ""
+    return "\n".join([*lines, "", f"The lowest dev log loss so far, and the accuracy of that trial{told}.", ""])
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:

@@ -340,3 +340,28 @@ def test_the_fast_and_the_plain_path_are_compared(tiny_bert, reviews, monkeypatc
     right = iter([np.zeros(9, bool), np.ones(9, bool)])
     monkeypatch.setattr(same_accuracy, "right_answers", lambda *_, **__: next(right))
     assert not same_accuracy.main(1, 30)
+
+
+def test_a_race_of_searches_tells_the_best_at_each_quarter(tmp_path):
+    import search
+
+    points = {
+        "lightune": [
+            {"seconds": 20.0, "loss": 0.4, "accuracy": 0.8},
+            {"seconds": 50.0, "loss": 0.3, "accuracy": 0.85},
+        ],
+        "Trainer.hyperparameter_search": [{"seconds": 70.0, "loss": 0.5, "accuracy": 0.75}],
+    }
+    figures = {"seconds": 80.0, "rows": [1000, 300], "points": points} | search.summed_up(points, 80.0)
+    losses = [quarter and quarter["loss"] for quarter in figures["quarters"]["lightune"]]
+    assert losses == [0.4, 0.4, 0.3, 0.3]
+    assert figures["quarters"]["Trainer.hyperparameter_search"][:3] == [None] * 3
+    assert figures["best_known"]["loss"] == 0.3
+    told = search.markdown({"command": "python benchmarks/search.py", "figures": figures})
+    assert "| lightune | 2 | 0.4000, 0.800 | 0.4000, 0.800 | 0.3000, 0.850 | 0.3000, 0.850 |" in told
+    search.draw(figures, tmp_path / "race.png")
+    assert (tmp_path / "race.png").read_bytes()[:4] == b"\x89PNG"
+    nothing = {"lightune": [], "Trainer.hyperparameter_search": []}
+    empty = {"seconds": 80.0, "rows": [1, 1], "points": nothing} | search.summed_up(nothing, 80.0)
+    assert "none" in search.markdown({"command": "c", "figures": empty})
+    search.draw(empty, tmp_path / "empty.png")

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightune.artifact.claimed import Claim, read_object, shown_folder
 from lightune.artifact.finished import read_finished
-from lightune.artifact.folder import ADAPTER, replacing, write_json
+from lightune.artifact.folder import ADAPTER, disk_errors, replacing, write_json
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
 from lightune.callable import let_be_called
 from lightune.comparison.cell_run import LOOK_SECONDS, Runner
@@ -123,10 +123,11 @@ def follow(
     journal.say(f"\n{'Going on with the comparison' if is_begun else 'The comparison is'} in {folder}")
     runner = Runner(folder, bool(asked.tune), offline)
     runner.make_folders()
-    with journal.phase("runs", f"Running {len(cells)} recipes"), Waiting(journal, len(cells)) as waiting:
+    title = f"Running {len(cells)} recipes"
+    with disk_errors(folder), journal.phase("runs", title), Waiting(journal, len(cells)) as waiting:
         overs = _run_all(runner, cells, texts, waiting)
 
-    with journal.phase("report", "Comparing the answers"), runner.last():
+    with disk_errors(folder), journal.phase("report", "Comparing the answers"), runner.last():
         results = gather(checked, asked, [_as_it_is(runner, over) for over in overs])
         results |= {"folder": shown_folder(folder), "seconds": journal.spent()}
         write_page(compare_page(results), folder / PAGE)

@@ -16,7 +16,7 @@ from typing import Any
 
 from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
-from lightune.artifact.folder import write_json
+from lightune.artifact.folder import disk_errors, write_json
 from lightune.callable import let_be_called
 from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError
@@ -147,7 +147,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
             chosen = choose_winner(finalists, losses, between, study.settled())
             show_finals(journal, chosen)
 
-        with study.last():  # one process alone ends the search
+        with disk_errors(folder), study.last():  # one process alone ends the search
             if (earlier := claim.over(folder)) is not None:
                 journal.say(f"another process has ended the search: {folder}")
                 return _ended(folder, earlier)

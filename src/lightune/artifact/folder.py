@@ -79,7 +79,7 @@ class RunFolder:
         """
         taken, held = self._take()
         try:
-            with _disk_errors(taken.partial):
+            with disk_errors(taken.partial):
                 yield taken
         finally:
             os.close(held)
@@ -100,7 +100,7 @@ class RunFolder:
         try:
             self._check_final()
             _check_partial(self.partial)
-            with _disk_errors(self.partial):
+            with disk_errors(self.partial):
                 (self.partial / MARK).write_bytes(b"")
                 _empty(self.partial)
         except BaseException:
@@ -179,7 +179,7 @@ def _foreign(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     """A full or broken disk is one message, wherever it shows."""
     from safetensors import SafetensorError
 
@@ -195,7 +195,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             raise
         reason = str(error)
     raise GateError(
-        f"{folder}: the run could not be written to its end ({reason}). Make room on its disk and in the temporary "
+        f"{folder}: could not be written to its end ({reason}). Make room on its disk and in the temporary "
         f"folder, or choose another --output."
     )
 

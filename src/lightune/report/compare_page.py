@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightune.comparison.folder import RUNS
-from lightune.evidence.score import spoken
+from lightune.evidence.score import is_lower_better, spoken
 from lightune.evidence.verdict import gain_in_words
 from lightune.hardware import GIB
 from lightune.journal import duration
@@ -198,7 +198,8 @@ def _pairs(results: Results) -> list[Block]:
         ]
         for pair in results["pairs"]
     ]
-    columns = ["one", "other", *(["training rows"] if has_sizes else []), "gain of the first"]
+    gained = "its error less the other's" if is_lower_better(measure) else "gain of the first"
+    columns = ["one", "other", *(["training rows"] if has_sizes else []), gained]
     columns += ["p", "p, adjusted", "the first is"]
     apart = sum(pair["outcome"] != "not distinguishable" for pair in results["pairs"])
     told = f"{apart:,} of {len(rows):,} pairs can be told apart, with one error in twenty over all of them."

@@ -282,7 +282,15 @@ def _across_log(svg: Tree.Element, x: Scale, bottom: float) -> None:
     for tick in shown:
         place = x.at(math.log10(tick))
         _shape(svg, "line", "axis", x1=place, x2=place, y1=bottom + 3, y2=bottom)
-        _write(svg, place, bottom + 15, f"{tick:g}", "middle soft")
+        _write(svg, place, bottom + 15, _short(tick), "middle soft")
+
+
+def _short(value: float) -> str:
+    """20,000 as 20k, a million as 1M."""
+    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if value >= unit:
+            return f"{value / (1e3 if letter == 'k' else unit):g}{letter}"
+    return f"{value:g}"
 
 
 def decimals(scale: Scale) -> int:

@@ -149,7 +149,9 @@ def _curves(results: Results) -> list[Block]:
         "test rows and that of a seed leave open, but not which rows were labelled."
     )
     drawn = [_curve(curve, results, place) for place, curve in enumerate(curves) if not curve["is_baseline"]]
-    caption = f"{name} by training rows; the line goes on to four times the most, its 95 % interval beside it"
+    caption = (
+        f"{name.capitalize()} by training rows; the line goes on to four times the most, its 95 % interval beside it"
+    )
     told = "What more rows would bring, with 95 % intervals"
     return [Text(why), *([Figure(caption, drawn)] if drawn else []), table(told, columns, rows)]
 

@@ -167,8 +167,9 @@ def make_cells(checked: Checked, splits: Splits, asked: Asked) -> list[Cell]:
         for model in asked.models:
             for method in asked.methods:
                 recipe = _recipe(checked, splits, method, model, size, asked)
-                parts = [(method, len(asked.methods) > 1), (short_name(model), len(asked.models) > 1)]
-                name = _name([*parts, (str(size), len(sizes) > 1)]) or _name([(method, True)])
+                has_method = len(asked.methods) > 1 or len(asked.models) == 1
+                parts = [(method, has_method), (short_name(model), len(asked.models) > 1)]
+                name = _name([*parts, (str(size), len(sizes) > 1)])
                 search = _search(checked.search, recipe, asked.tune)
                 of_cell = Checked(recipe, checked.origins, checked.name, search)
                 cells.append(Cell(name, method, model, size, of_cell))

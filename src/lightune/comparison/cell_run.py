@@ -52,16 +52,18 @@ class Runner:
         except OSError as error:
             raise GateError(f"{path}: cannot be locked ({error.strerror}). Choose another --output.") from None
         try:
-            path.write_text(_me(os.getpid()), encoding="utf-8")
+            path.write_text(f"{platform.node()} {os.getpid()}", encoding="utf-8")
             yield descriptor
         finally:
             os.close(descriptor)
 
     def is_left_alone(self, cell: Cell) -> bool:
         """Whether what runs this cell here was started by a process that is dead: it is to be waited for."""
+        import psutil
+
         path = self._lock_of(cell)
         host, _, pid = path.read_text(encoding="utf-8").partition(" ") if path.is_file() else ("", "", "")
-        return host == platform.node() and pid.isdigit() and not _is_alive(int(pid))
+        return host == platform.node() and pid.isdigit() and not psutil.pid_exists(int(pid))
 
     def _lock_of(self, cell: Cell) -> Path:
         return self.folder / CELLS / f"{cell.name}.lock"
@@ -138,21 +140,6 @@ def _add_search(search: SearchRecipe, path: Path) -> None:
     written = tomlkit.dumps({"search": search.model_dump(exclude={"storage"})})
     with path.open("a", encoding="utf-8") as file:
         file.write(f"\n{written}")
-
-
-def _me(pid: int) -> str:
-    """A process by its machine and number."""
-    return f"{platform.node()} {pid}"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _last_line(path: Path) -> str:

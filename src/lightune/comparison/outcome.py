@@ -109,7 +109,7 @@ def _pair(y: NDArray[Any], one: Entrant, other: Entrant, between: Between, seed:
 
 
 def mean_score(
-    y: NDArray[Any], entrant: Entrant, between: Between | None, scores: Sequence[float], interval: tuple[float, float]
+    entrant: Entrant, between: Between | None, scores: Sequence[float], interval: tuple[float, float]
 ) -> Score:
     """The mean of an entrant's scores, one of each training, with an interval for its recipe.
 

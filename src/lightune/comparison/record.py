@@ -72,7 +72,7 @@ def gather(checked: Checked, asked: Asked, overs: Sequence[Over]) -> dict[str, A
         raise GateError("the runs answered different test rows, as their folders say. Choose another --output.")
     entrants = [entrant for over, each in answered for entrant in _entrants(over, each, asked)]
     between = spread_of_seeds(y, entrants, seed)
-    found = {each.name: _found(y, each, between, overs, measure) for each in entrants}
+    found = {each.name: _found(each, between, overs, measure) for each in entrants}
     pairs = compare_all(y, entrants, between, seed)
     rows = [_row(each, measure) for each in found.values()]
     rows += [_failed(over, asked) for over in overs if over.run is None]
@@ -127,15 +127,15 @@ def _title(cell: Cell, asked: Asked) -> str:
     return f"{cell.method}, {model}" if len(asked.methods) > 1 else model
 
 
-def _found(y: Any, entrant: Entrant, between: Mapping[int, Between], overs: Sequence[Over], measure: str) -> _Found:
+def _found(entrant: Entrant, between: Mapping[int, Between], overs: Sequence[Over], measure: str) -> _Found:
     over = next(o for o in overs if o.cell.name == entrant.name.removesuffix(f": {entrant.baseline}"))
     results = _run(over).results
     if entrant.is_baseline:
         return _Found(entrant, Score(**results["baselines"][entrant.baseline]["scores"][measure]), over)
     score = results["after"][measure]
     scores = results["seeds"]["scores"][measure] if results["seeds"] else [score["value"]]
-    mean = mean_score(y, entrant, between.get(entrant.size), scores, (score["low"], score["high"]))
-    most = math.inf if measure == "mae" else 1.0
+    mean = mean_score(entrant, between.get(entrant.size), scores, (score["low"], score["high"]))
+    most = math.inf if is_lower_better(measure) else 1.0
     clipped = Score(mean.value, max(0.0, mean.low), min(most, mean.high))
     return _Found(entrant, clipped, over)
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from lightune.evidence.score import headline_of
+from lightune.comparison.outcome import front
+from lightune.evidence.score import headline_of, is_lower_better
 from lightune.evidence.verdict import OF, amount
 from lightune.journal import duration
 from lightune.legible import figures
@@ -202,17 +203,15 @@ def _time(results: Results) -> list[Block]:
     found = [(t["seconds"], t["scores"][name]) for t in _complete(results) if name in t["scores"]]
     if len(found) < 2:
         return []
-    sign = -1 if name == "mae" else 1
-    front: list[tuple[float, float]] = []
-    for seconds, score in sorted(found, key=lambda point: (point[0], -sign * point[1])):
-        if not front or sign * score > sign * front[-1][1]:
-            front.append((seconds, score))
-    rest = [point for point in found if point not in front]
+    sign = -1 if is_lower_better(name) else 1
+    named = {str(place): (seconds, sign * score) for place, (seconds, score) in enumerate(found)}
+    best = [found[int(place)] for place in front(named)]
+    rest = [point for point in found if point not in best]
     told = "No trial was both faster and better than one on the line: " + "; ".join(
-        f"{duration(seconds)} for {figures(score)}" for seconds, score in front
+        f"{duration(seconds)} for {figures(score)}" for seconds, score in best
     )
     drawn = plot(
-        "front", f"dev {name} by time", told, [Dots(rest, "baseline"), Dots(front, "after", joined=True)], "seconds"
+        "front", f"dev {name} by time", told, [Dots(rest, "baseline"), Dots(best, "after", joined=True)], "seconds"
     )
     return [Figure("Trials by the time they took; those on the line are beaten by none in both", [drawn])]
 

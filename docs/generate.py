@@ -137,9 +137,7 @@ def trackers_page() -> str:
 
 def recipe_page() -> str:
     """The fields of a recipe with defaults, from the pydantic models."""
-    from pydantic import BaseModel
-
-    from lightune.recipe import Recipe, SearchRecipe
+    from lightune.recipe import Recipe, SearchRecipe, section_of
 
     about = (
         '`"auto"` is settled by the data and the machine when a run starts, printed with its reason, and written\n'
@@ -147,8 +145,7 @@ def recipe_page() -> str:
     )
     lines = ["# The recipe", NOTE, about, "| key | default | what |", "|---|---|---|"]
     for name, field in Recipe.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
+        if section := section_of(Recipe, name):
             for leaf, inner in section.model_fields.items():
                 lines.append(f"| `{name}.{leaf}` | `{json.dumps(inner.default)}` | {inner.description} |")
         else:

@@ -14,8 +14,8 @@ import pytest
 
 from lightune import cli
 from lightune.journal import Journal
-from lightune.recipe import shipped_recipes
 from lightune.records import Decision
+from lightune.settings import shipped_recipes
 from tests.conftest import TINY_SETTINGS
 
 

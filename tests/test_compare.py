@@ -28,10 +28,10 @@ from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError, UserError
 from lightune.evidence.seeds import Between, p_of_recipes
 from lightune.model.methods import METHODS
-from lightune.recipe import load_recipe
 from lightune.records import Proof, Score
 from lightune.report.charts import HEIGHT, LEFT, WIDTH, Dots, plot
 from lightune.report.compare_page import compare_page
+from lightune.settings import load_recipe
 from tests.conftest import TINY_SETTINGS
 from tests.pages import comparison
 

@@ -13,7 +13,8 @@ import pytest
 from pydantic import BaseModel
 
 import lightune
-from lightune.recipe import Checked, Recipe, flatten, load_recipe
+from lightune.recipe import Checked, Recipe, flatten
+from lightune.settings import load_recipe
 
 SOURCE = Path(lightune.__file__).parent
 FLOORS = [
@@ -32,7 +33,7 @@ FLOORS = [
     {"evidence"},
     {"model"},
     {"data"},
-    {"trackers"},
+    {"trackers", "settings"},
     {"destination", "journal", "recipe", "hardware", "libraries"},
     {"callable", "errors", "legible", "records"},
 ]

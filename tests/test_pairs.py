@@ -28,9 +28,10 @@ from lightune.data.framing import join_pair, split_pair
 from lightune.data.prepare import prepare
 from lightune.errors import UserError
 from lightune.journal import Journal
-from lightune.recipe import DataRecipe, load_recipe
+from lightune.recipe import DataRecipe
 from lightune.report.answers import shortened
 from lightune.reporting import make_report
+from lightune.settings import load_recipe
 from lightune.use.explaining import explain_texts
 from lightune.use.files import evaluate_file, predict_file
 from tests import tiny

@@ -7,16 +7,8 @@ import tomllib
 import pytest
 
 from lightune.errors import UserError
-from lightune.recipe import (
-    PRESETS,
-    Recipe,
-    flatten,
-    load_recipe,
-    parse_setting,
-    seconds_of,
-    shipped_recipes,
-    write_recipe,
-)
+from lightune.recipe import Recipe, flatten, seconds_of, write_recipe
+from lightune.settings import PRESETS, load_recipe, parse_setting, shipped_recipes
 
 
 def test_every_shipped_recipe_is_valid():

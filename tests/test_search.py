@@ -16,13 +16,14 @@ from lightune.errors import UserError
 from lightune.evidence.seeds import Between, between_seeds, gain_of_recipes
 from lightune.evidence.verdict import compare
 from lightune.model import methods
-from lightune.recipe import Recipe, SearchRecipe, check_recipe, load_recipe
+from lightune.recipe import Recipe, SearchRecipe, check_recipe
 from lightune.records import Plan, Score
 from lightune.search import outcome
 from lightune.search.bench import lack_of_fit
 from lightune.search.outcome import best_by_mean, expected_luck
 from lightune.search.space import Choices, Range, default_space, read_space, with_values
 from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, quiet_optuna, seed_of
+from lightune.settings import load_recipe
 
 SPACE = {"train.learning_rate": Range(1e-4, 1e-2, log=True), "method.rank": Choices((4, 8, 16))}
 

@@ -20,7 +20,6 @@ import lightune.run
 from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError, UserError
 from lightune.hardware import choose_hardware
-from lightune.recipe import load_recipe
 from lightune.records import Proof
 from lightune.search.bench import Bench, Stopped
 from lightune.search.outcome import best_by_mean
@@ -29,6 +28,7 @@ from lightune.search.record import _finalist
 from lightune.search.space import Choices, Range, searchable, with_values
 from lightune.search.study import Study
 from lightune.search.trials import Finalist, seeds_apart, train_finalists
+from lightune.settings import load_recipe
 from lightune.training.train import count_steps
 from tests.conftest import TINY_SETTINGS
 

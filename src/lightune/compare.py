@@ -28,12 +28,13 @@ from lightune.hardware import choose_hardware, told_when_full, tune_process
 from lightune.journal import Journal
 from lightune.libraries import network_off
 from lightune.model.backbones import locate
-from lightune.recipe import Checked, Settings, flatten, load_recipe, seconds_of
+from lightune.recipe import Checked, flatten, seconds_of
 from lightune.records import Decision, Result
 from lightune.report.compare_page import compare_page
 from lightune.report.compare_screen import Waiting, show_cell, show_comparison
 from lightune.report.page import write_page
 from lightune.run import LESS_MEMORY, check_asked, check_for_task
+from lightune.settings import Settings, load_recipe
 from lightune.use.classifier import Classifier
 
 SPEED_TEXTS, WARM_TEXTS = 128, 16  # that a classifier answers to be timed, and before that

@@ -1,15 +1,12 @@
-"""What a run is made of, checked: TOML and overrides in, a `Recipe` with the origin of each value out.
+"""What a run is made of, each value checked, and how it is written as TOML (`settings.py` reads what is typed).
 
 Knows nothing of the clock, the network or the processor, and imports no torch.
 """
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,9 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lightune.errors import UserError, near_match
 
-DEFAULT_RECIPE = "imdb-minilm"
-
-Settings = Iterable[str] | Mapping[str, Any]
 Truncation = Literal["head", "tail", "head+tail"]
 Task = Literal["single_label", "ordinal", "multi_label", "regression"]
 TrainRows = Literal["auto", "all"] | Annotated[int, Field(ge=2)]
@@ -184,29 +178,6 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-# what a preset sets; what is set by hand goes before it
-PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {
-        "time_budget": "2m",
-        "data.train_rows": "auto",
-        "data.dev_rows": "auto",
-        "data.test_rows": "auto",
-        "data.max_tokens": 128,
-        "train.layers": "auto",
-        "train.max_tokens": "auto",
-    },
-    "balanced": {},
-    "best": {
-        "data.train_rows": "all",
-        "data.max_tokens": "most",
-        "train.max_tokens": "auto",
-        "train.layers": "all",
-        "train.epochs": 3.0,
-        "train.evaluations": 2,
-    },
-}
-
-
 @dataclass(frozen=True)
 class Checked:
     """A recipe, its name, and where each value came from: `origins["train.epochs"] == "command line"`."""
@@ -217,43 +188,6 @@ class Checked:
     search: SearchRecipe = field(default_factory=SearchRecipe)
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """Name -> file of the recipes that come with the package."""
-    folder = Path(str(resources.files("lightune") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def load_recipe(
-    target: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    settings: Settings = (),
-    preset: str | None = None,
-) -> Checked:
-    """The checked recipe for what the user typed: nothing, a recipe's name or file, or a data source.
-
-    overrides: dotted key -> value from the named options (None is skipped); settings: "key=value" texts, or
-    a dictionary of the same; preset: a row of PRESETS, which goes before the recipe's own values.
-    Raises UserError for an unreadable file, an unknown key or a value out of range.
-    """
-    name, values = _start(target)
-    if isinstance(values.get("method"), str):
-        values["method"] = {"name": values["method"]}
-    origins = dict.fromkeys(flatten(values), f"recipe {name}")
-    for key, value in _preset(preset).items():
-        _set(values, key, value)
-        origins[key] = f"preset {preset}"
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    for key, value in [*given.items(), *_pairs(settings)]:
-        key = _full_key(key, values)
-        if key == "method.name" and values["method"].get("name", MethodRecipe().name) != value:
-            values["method"].clear()  # the options belong to the method that is being replaced
-        _set(values, key, value)
-        origins[key] = "command line"
-    search = _check_search(values.pop("search", {}))
-    recipe = check_recipe(values)
-    return Checked(recipe, {key: origins.get(key, "default") for key in flatten(recipe.model_dump())}, name, search)
-
-
 def check_recipe(values: Mapping[str, Any]) -> Recipe:
     """`values` as a Recipe; UserError lists every key that is unknown or out of range."""
     try:
@@ -262,7 +196,7 @@ def check_recipe(values: Mapping[str, Any]) -> Recipe:
         raise UserError("recipe: " + "\n  ".join(_explain(error.errors()))) from None
 
 
-def _check_search(values: Any) -> SearchRecipe:
+def check_search(values: Any) -> SearchRecipe:
     """The table [search] of a recipe; what may be tried is checked where it is known what a recipe takes."""
     if not isinstance(values, Mapping):
         raise UserError(f"recipe: search = {values!r}: give a table, such as [search] with trials = 20.")
@@ -273,42 +207,9 @@ def _check_search(values: Any) -> SearchRecipe:
         raise UserError("recipe: " + "\n  ".join(found)) from None
 
 
-def _preset(name: str | None) -> dict[str, Any]:
-    if name is None:
-        return {}
-    if name not in PRESETS:
-        raise UserError(f"preset {name!r}: not known.{near_match(name, PRESETS)} Choose from {', '.join(PRESETS)}.")
-    return PRESETS[name]
-
-
 def seconds_of(duration: str) -> float:
     """600.0 for "10m"."""
     return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
-
-
-def _pairs(settings: Settings) -> Iterable[tuple[str, Any]]:
-    if isinstance(settings, Mapping):
-        return flatten(settings).items()
-    if isinstance(settings, str) or not isinstance(settings, Iterable):
-        raise UserError(f"settings = {settings!r}: give a list of 'key=value' texts, or a dictionary.")
-    parsed = (parse_setting(str(text)) for text in settings)
-    return [pair for key, value in parsed for pair in flatten({key: value}).items()]
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """("train.epochs", 2) for "train.epochs=2"; the value is TOML, and a bare word is a string."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set {text}: expected key=value, for example --set train.learning_rate=5e-4.")
-    try:
-        parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 5,000 brackets
-        raise UserError(f"--set {key}: its value cannot be read ({error}).") from None
-    if len(parsed) > 1:
-        raise UserError(f"--set {text}: more than one setting. Give each a --set of its own.")
-    return key.strip(), parsed["value"]
 
 
 def write_recipe(checked: Checked, chosen: Mapping[str, Any], path: Path) -> None:
@@ -347,70 +248,12 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """{"train.epochs": 2} as {"train": {"epochs": 2}}."""
     values: dict[str, Any] = {}
     for key, value in flat.items():
-        _set(values, key, value)
+        put(values, key, value)
     return values
 
 
-def _start(target: str | None) -> tuple[str, dict[str, Any]]:
-    recipes = shipped_recipes()
-    name = DEFAULT_RECIPE if target is None else target
-    if name in recipes:
-        return name, _read_toml(recipes[name])
-    if name.endswith(".toml"):
-        return Path(name).stem, _read_toml(Path(name))
-    if not name:
-        raise UserError("no recipe and no data named: the name is empty. Leave it out for the IMDB reviews.")
-    if "/" not in name and not Path(name).exists() and (hint := near_match(name, recipes)):
-        raise UserError(f"{name!r}: no recipe, file or folder of this name.{hint} See: lightune recipes")
-    return _short_name(name), {"data": {"source": name}}
-
-
-def _short_name(source: str) -> str:
-    """ "data/reviews.csv.gz" is reviews, "org/name:config@revision" name, "embedded:imdb" imdb."""
-    last = re.split(r"[/\\]", source.removeprefix("embedded:").partition("@")[0].rstrip("/"))[-1]
-    return re.sub(r"[^\w-]+", "-", re.split(r"[.:]", last)[0]).strip("-") or "data"
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        shipped = ", ".join(shipped_recipes())
-        raise UserError(f"{path}: cannot read this recipe ({error}). Shipped recipes: {shipped}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}. Texts need quotes, tables [brackets].") from None
-
-
-def _full_key(key: str, values: dict[str, Any]) -> str:
-    """`method` is short for method.name, `lora.rank` for method.rank where the method is lora.
-
-    UserError for a table that a recipe does not have, with the tables that have such a key.
-    """
-    method = values.setdefault("method", {})
-    if not isinstance(method, dict):
-        raise UserError(f"recipe: method = {method!r}: give its name, or a table with its name and options.")
-    first, _, rest = key.partition(".")
-    if rest and first == "search":
-        return key
-    if key in ("method", "method.name"):
-        return "method.name"
-    if rest and first not in Recipe.model_fields:
-        name = str(method.get("name", MethodRecipe().name))
-        if first != name:
-            raise UserError(
-                f"--set {key}: no table '{first}' in a recipe, and the method is '{name}'."
-                f"{near_match(first, [*Recipe.model_fields, name])} Set method={first} before it."
-            )
-        return f"method.{rest}"
-    if not rest and first not in Recipe.model_fields:
-        tables = {name: field.annotation for name, field in Recipe.model_fields.items()}
-        full = [f"{name}.{first}" for name, table in tables.items() if _is_section(table) and first in _fields(table)]
-        hint = f" Did you mean {full[0]}?" if full else near_match(first, Recipe.model_fields)
-        raise UserError(f"--set {key}: no such key in a recipe.{hint}")
-    return key
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a value at a dotted key of nested tables; makes those that are not there."""
     *tables, leaf = key.split(".")
     for part in tables:
         values = values.setdefault(part, {})
@@ -438,22 +281,21 @@ def _explain(details: Iterable[Any]) -> list[str]:
     ]
 
 
+def section_of(table: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The table that stands at a key of a table; None for a single value or a key that is not there."""
+    field = table.model_fields.get(key)
+    inner = None if field is None else field.annotation
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+
+
 def _path(location: tuple[Any, ...]) -> tuple[list[str], str]:
     """The keys of the section that was searched, and the dotted path without the union's branch names."""
     section: type[BaseModel] = Recipe
     path: list[str] = []
     for part in map(str, location):
         path.append(part)
-        field = section.model_fields.get(part)
-        if field is None or not _is_section(field.annotation):
+        inner = section_of(section, part)
+        if inner is None:
             break
-        section = field.annotation  # type: ignore[assignment]
+        section = inner
     return list(section.model_fields), ".".join(path)
-
-
-def _fields(section: Any) -> Iterable[str]:
-    return section.model_fields  # type: ignore[no-any-return]
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -48,12 +48,13 @@ from lightune.model import methods
 from lightune.model.backbones import load_base, locate, share_with_hub_cache
 from lightune.model.embeddings import embeddings_beside_logits
 from lightune.model.engine import can_compute, quicken
-from lightune.recipe import Checked, Recipe, Settings, Task, load_recipe, seconds_of
+from lightune.recipe import Checked, Recipe, Task, seconds_of
 from lightune.records import Evaluation, Result
 from lightune.report.card import write_card
 from lightune.report.page import run_page, write_page
 from lightune.report.pictures import draw_results
 from lightune.report.screen import plan_as_dict, show_faults, show_plan, show_results
+from lightune.settings import Settings, load_recipe
 from lightune.training.fine_tune import fine_tune
 from lightune.training.plan import OVERHEAD_SECONDS, Besides
 from lightune.training.rehearsal import rehearse

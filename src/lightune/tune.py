@@ -24,7 +24,7 @@ from lightune.evidence.seeds import gain_of_recipes
 from lightune.hardware import choose_hardware, own_randomness, told_when_full, tune_process
 from lightune.journal import Journal
 from lightune.libraries import network_off
-from lightune.recipe import Checked, Recipe, Settings, load_recipe, seconds_of, write_recipe
+from lightune.recipe import Checked, Recipe, seconds_of, write_recipe
 from lightune.records import Result
 from lightune.report.page import write_page
 from lightune.report.search_page import search_page
@@ -48,6 +48,7 @@ from lightune.search.trials import (
     train_finalists,
     try_all,
 )
+from lightune.settings import Settings, load_recipe
 
 LEAST_LEFT = 0.3  # of a time budget, for the two runs: a search that took longer is not to end with nothing
 

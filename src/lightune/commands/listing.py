@@ -14,7 +14,7 @@ def add_recipes(commands: Any) -> None:
 
 
 def _recipes(arguments: argparse.Namespace) -> None:
-    from lightune.recipe import load_recipe, shipped_recipes
+    from lightune.settings import load_recipe, shipped_recipes
 
     rows = []
     for name, path in shipped_recipes().items():

@@ -14,9 +14,10 @@ from lightune.errors import UserError
 from lightune.evidence.baselines import BASELINES
 from lightune.model import methods
 from lightune.model.methods import METHODS
-from lightune.recipe import Checked, Recipe, SearchRecipe, check_recipe, nested, parse_setting
+from lightune.recipe import Checked, Recipe, SearchRecipe, check_recipe, nested
 from lightune.records import Splits
 from lightune.search.space import read_space
+from lightune.settings import parse_setting
 
 ALL = "all"
 DEFAULT_METHODS = ("lora", "bitfit", "ia3", "head", "full")

@@ -253,6 +253,7 @@ RECIPE = DEFAULT.recipe
         ({"methods_": "lora,,ia3"}, "a name is missing"),
         ({"methods_": "ia3:rank=3"}, "method.rank: ia3 has no such option"),
         ({"methods_": "lora:rank=0"}, "method.rank = 0"),
+        ({"methods_": "lora:rank"}, "methods: 'lora:rank': write options as in lora:rank=4"),
         ({"sizes": "100,many"}, "sizes: 'many': give numbers of training rows"),
         ({"sizes": "1"}, "sizes: '1'"),
         ({"seeds": 0}, "seeds = 0: give a whole number from 1 on"),

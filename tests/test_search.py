@@ -21,6 +21,7 @@ from lightune.records import Plan, Score
 from lightune.search import outcome
 from lightune.search.bench import lack_of_fit
 from lightune.search.outcome import best_by_mean, expected_luck
+from lightune.search.plan import first_trials
 from lightune.search.space import Choices, Range, default_space, read_space, with_values
 from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, quiet_optuna, seed_of
 from lightune.settings import load_recipe
@@ -163,6 +164,18 @@ def test_more_trials_try_more_keys():
     assert sizes == [2, 3, 11]
 
 
+def test_the_first_trials_change_one_thing_each():
+    recipe = check_recipe({"method": {"name": "lora", "rank": 8}, "train": {"layers": 4}})
+    space = default_space(recipe, Plan(1.5, 2e-3, 1024, False, layers=4), 1e-3, 6, 16, "single_label")
+    own = {"train.learning_rate": 2e-3, "train.epochs": 1.5, "train.layers": 4, "method.rank": 8}
+    assert list(space) == list(own)
+    changes = [{}, {"train.learning_rate": 1e-3}, {"train.epochs": 3.0}, {"train.layers": "all"}, {"method.rank": 16}]
+    assert first_trials(own, space, 1e-3, alone=True) == [own, *changes[1:]]
+    assert first_trials(own, space, 1e-3, alone=False) == [own, changes[1]]
+    assert first_trials(own | {"train.layers": 5}, space, 1e-3, alone=True) == []  # which none of the trials could be
+    assert first_trials(own, space, 2e-3, alone=False) == [own]
+
+
 # ---- the study
 
 
@@ -253,6 +266,21 @@ def test_a_trial_that_ends_its_process_is_given_up(tmp_path):
     assert study.next().number == 1
     (trial,) = study.settled()
     assert (trial.state, trial.why) == ("failed", f"its process ended {MOST_DEATHS} times")
+
+
+def test_the_next_trials_change_the_best_so_far(tmp_path):
+    starts = [{"train.learning_rate": 1e-3, "method.rank": 8}, {"train.learning_rate": 2e-3}, {"method.rank": 16}]
+    study = Study(tmp_path, None, SPACE, 4, starts, 0)
+    for loss in (0.5, 0.4):
+        attempt = study.next()
+        assert not any(study.report(attempt, stage, loss) for stage in (1, 2, 3))
+        study.finish(attempt, loss, {})
+    assert study.next().values == {"train.learning_rate": 2e-3, "method.rank": 16}
+    os.close(study._held)  # as at the end of a process that was killed
+    assert Study(tmp_path, None, SPACE, 4, starts, 0).next().values == {
+        "train.learning_rate": 2e-3,
+        "method.rank": 16,
+    }
 
 
 def test_another_seed_is_another_search(tmp_path):
@@ -433,6 +461,8 @@ def test_the_gain_in_words():
     compared = compare(y, ours, {"other": theirs}, seed=0)["other"]
     told = outcome.in_words(compared, compared.gain, 12)
     assert told.startswith("tuning gained: +10.0 points of accuracy (95 % CI +")
+    assert "training time" not in told
+    assert "), in 2.1 times the training time; take" in outcome.in_words(compared, compared.gain, 12, times=2.08)
     nearer = replace(compared, measure="mae")
     assert "gained: -0.100 of mean absolute error (95 % CI -0" in outcome.in_words(nearer, nearer.gain, 12)
     assert "not compared with the recipe as it is: other rows" in outcome.in_words(None, None, 12, "other rows")

@@ -130,11 +130,18 @@ def follow(
 
     with disk_errors(folder), journal.phase("report", "Comparing the answers"), runner.last():
         results = gather(checked, asked, [_as_it_is(runner, over) for over in overs])
-        results |= {"folder": shown_folder(folder), "seconds": journal.spent()}
+        results |= {"folder": shown_folder(folder), "seconds": _spent(journal, overs)}
         write_page(compare_page(results), folder / PAGE)
         _write(results, folder / RESULTS)  # last: it says that all the others are there
     show_comparison(journal, results, folder)
     return Result(str(folder), results)
+
+
+def _spent(journal: Journal, overs: Sequence[Over]) -> dict[str, float]:
+    """Seconds of each phase and in all, with what other processes and earlier ones have run."""
+    spent = journal.spent()
+    elsewhere = max(0.0, sum(over.measured.get("seconds", 0.0) for over in overs) - spent["runs"])
+    return {name: spent[name] + (elsewhere if name in ("runs", "total") else 0.0) for name in spent}
 
 
 def _settings(checked: Checked, asked: Asked) -> dict[str, Any]:
@@ -185,7 +192,7 @@ def _run_all(runner: Runner, cells: Sequence[Cell], texts: Texts, waiting: Waiti
 
 def _run(runner: Runner, cell: Cell, held: int, texts: Texts, tell: Callable[[str], None]) -> Over:
     """The run of a cell, and what is measured beside it."""
-    file, run = measured_file(runner.folder, cell.name), runner.run_of(cell)
+    began, file, run = time.monotonic(), measured_file(runner.folder, cell.name), runner.run_of(cell)
     if failed := runner.run(cell, held, tell):
         return Over(cell, None, {"failed": failed})
     finished = read_finished(run)
@@ -197,6 +204,7 @@ def _run(runner: Runner, cell: Cell, held: int, texts: Texts, tell: Callable[[st
         except (UserError, GateError, RuntimeError, MemoryError) as error:
             return Over(cell, None, {"failed": str(error) or type(error).__name__})
         measured["values"] = runner.found_values(cell)
+    measured["seconds"] = time.monotonic() - began
     _write(measured, file)
     return Over(cell, finished, measured)
 

@@ -157,7 +157,7 @@ class SearchRecipe(BaseModel):
 
     trials: int = Field(12, description="recipes that are tried", ge=1, le=10_000)
     rows: Literal["auto"] | Annotated[int, Field(ge=2)] = Field(
-        "auto", description="training rows of a trial; auto: a fifteenth, of few all"
+        "auto", description="training rows of a trial; auto: a twenty-fifth, of few all"
     )
     finalists: int = Field(2, description="best trials that are trained again, beside the recipe as it is", ge=1)
     fresh_seeds: int = Field(2, description="seeds of which each finalist is trained again", ge=1, le=100)

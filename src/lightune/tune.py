@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -157,7 +157,9 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
             shown = _run_both(journal, folder, checked, chosen, left) if with_runs else Shown(why_not=NO_RUNS)
             made = Made(plan, study.settled(), study.importances())
             results = gather(checked, splits, made, chosen, shown, folder)
-            results["seconds"] = journal.spent() | {"total": time.monotonic() - started}
+            results["seconds"] = journal.spent() | {
+                "total": time.monotonic() - started + _elsewhere(journal, study, results)
+            }
             write_page(search_page(results), folder / PAGE)
             write_json(folder / RESULTS, results)  # last: it says that all the others are there
     finally:
@@ -167,17 +169,24 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     return _ended(folder, results)
 
 
+def _elsewhere(journal: Journal, study: Study, results: Mapping[str, Any]) -> float:
+    """Seconds of trials, finals and runs in other processes and in earlier ones."""
+    here = sum(journal.seconds.get(name, 0.0) for name in ("trials", "finals", WINNER, AS_IT_IS))
+    runs: float = sum(run["seconds"] for run in results["runs"].values())
+    return max(0.0, study.seconds() + runs - here)
+
+
 def _run_both(
     journal: Journal, folder: Path, checked: Checked, chosen: Chosen, seconds_left: Callable[[], float | None]
 ) -> Shown:
     """The runs of the winner and of the recipe as it is on all rows, and what their answers to the test rows say."""
     run = partial(_run, journal, folder, checked, seconds_left)
     base, winner = chosen.finalists[0], chosen.winner
-    with journal.phase("winner", f"Running {winner.name} on all rows"):
+    with journal.phase(WINNER, f"Running {winner.name} on all rows"):
         refused = run(WINNER, winner, 1 if winner is base else 2)
     if winner is base:
         return Shown(refused=refused)
-    with journal.phase("default", f"Running {base.name} on all rows, to compare with"):
+    with journal.phase(AS_IT_IS, f"Running {base.name} on all rows, to compare with"):
         run(AS_IT_IS, base, 1)
     compared, why_not = compare_runs(read_finished(folder / WINNER), read_finished(folder / AS_IT_IS))
     gain = None if compared is None else gain_of_recipes(compared.gain, chosen.between)

@@ -140,6 +140,8 @@ def read_method(text: str, recipe: Recipe) -> tuple[str, dict[str, Any]]:
             methods.options(head)
         except UserError as error:
             raise UserError(f"methods: {error} Short for LoRA with an option: {', '.join(SHORT)}.") from None
+    if not all("=" in each for each in written):
+        raise UserError(f"methods: {text!r}: write options as in lora:rank=4:alpha=8.")
     own = recipe.method.options if name == recipe.method.name else {}
     given = {**own, **options, **dict(parse_setting(each) for each in written)}
     methods.check_options(name, given)

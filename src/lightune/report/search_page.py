@@ -71,12 +71,12 @@ def _found(results: Results) -> list[Block]:
             Cell(names[name]),
             *(_score(run["after"].get(metric)) for metric in metrics),
             number(f"{run['trainable_parameters']:,}"),
-            number(duration(run["seconds"])),
+            number(duration(run["training_seconds"])),
         ]
         for name, run in runs.items()
     ]
     columns: list[Cell | str] = ["run on all rows", *(metric.replace("_", " ") for metric in metrics)]
-    columns += ["trained", "time"]
+    columns += ["trained", "training"]
     blocks.append(table(f"On {results['n_test']:,} test rows, with 95 % intervals", columns, rows))
     if gain:
         row = [

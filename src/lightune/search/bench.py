@@ -160,12 +160,14 @@ class Bench:
         """Trains a recipe on so many rows.
 
         on_stage gets how much of it is over, of REPORTS, and how good it is; says whether to stop, by Stopped.
+        Without it dev rows are answered at the end alone.
         """
         started = time.monotonic()
         encoder, rows = self.rows(recipe, n_rows)
         plan = self.plan(recipe, n_rows)
         n_steps = count_steps(len(rows["train"]), recipe.train.batch_size, plan.epochs)
-        stages = {math.ceil(stage * n_steps / REPORTS): stage for stage in range(1, REPORTS + 1)}
+        told = range(1 if on_stage else REPORTS, REPORTS + 1)
+        stages = {math.ceil(stage * n_steps / REPORTS): stage for stage in told}
         train = recipe.train.model_copy(update={"patience": REPORTS})  # a trial ends as the search says
         scale, y = scale_of(rows["train"].y), rows["dev"].y
 

@@ -11,6 +11,7 @@ from lightune.evidence.verdict import Comparison, gain_in_words
 from lightune.records import Score
 
 NO_RUNS = "no runs were asked for"
+ALIKE = 1.2  # times that differ by less are not worth a word
 
 
 def best_by_mean(losses: Mapping[int, Mapping[int, float]]) -> int:
@@ -33,16 +34,21 @@ def expected_luck(losses: Mapping[int, Mapping[int, float]], n_tried: int) -> fl
     return float(np.sqrt(np.mean(squares)) * norm.ppf((n_tried - 0.375) / (n_tried + 0.25)))
 
 
-def in_words(compared: Comparison | None, gain: Score | None, n_trials: int, why_not: str = "") -> str:
+def in_words(
+    compared: Comparison | None, gain: Score | None, n_trials: int, why_not: str = "", times: float = 1.0
+) -> str:
     """What to do about it, one sentence.
 
-    compared, gain: None where the recipe as it is won, or where the two cannot be compared, and why_not.
+    compared, gain: None where the recipe as it is won, or where the two cannot be compared, and why_not. times: as
+    long as the recipe as it is the one found trains.
     """
     if why_not:
         return f"a trial won, but it is not compared with the recipe as it is: {why_not}"
     if compared is None or gain is None:
         return f"none of {n_trials} trials is better than the recipe as it is: keep it"
     told = gain_told(compared.measure, gain)
+    if not 1 / ALIKE < times < ALIKE:
+        told += f", in {times:.2g} times the training time"
     if gain.value <= 0:
         return f"tuning gained nothing: {told}; keep the recipe as it is"
     told = f"tuning gained: {told}"

@@ -16,9 +16,9 @@ from lightune.records import Decision, Splits
 from lightune.search.bench import Bench, with_plan
 from lightune.search.space import Choices, Space, default_space, number_of, space_as_json, space_of_json, with_values
 
-PART, FEWEST_ROWS = 1 / 15, 1000  # of the training rows, what a trial trains on; not fewer, where there are
+PART, FEWEST_ROWS = 1 / 25, 1000  # of the training rows, what a trial trains on; not fewer, where there are
 LEAST_ROWS = 200  # where time is short
-FINAL_ROWS = 2  # times as many for the finalists
+FINAL_ROWS = 1.5  # times as many for the finalists
 TRIALS_PART, FINALS_PART = 0.3, 0.2  # of a time budget; the rest is for the two runs
 
 
@@ -42,7 +42,7 @@ def time_parts(budget: float | None, *, with_runs: bool) -> Parts:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What is tried, what the first trials set, the recipe as it is before all, on how many rows, and why.
+    """What is tried, what the first trials set or change, the recipe as it is before all, on how many rows, and why.
 
     recipe: as it is, with the epochs and layers that it comes to.
     """
@@ -101,34 +101,42 @@ def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Ben
     recipe = with_plan(recipe, plan)
     own = _values_of(recipe, space, {"train.learning_rate": plan.learning_rate})
     why = "as [search] says" if written else "the first of a list by importance; [search] in the recipe says others"
-    as_it_is = Decision("the recipe as it is", f"{plan.epochs:g} epochs, layers {plan.layers}", "in trials and runs")
+    epochs = f"{plan.epochs:g} epoch{'' if plan.epochs == 1 else 's'}"
+    as_it_is = Decision("the recipe as it is", f"{epochs}, layers {plan.layers}", "in trials and runs")
     decisions = (as_it_is, *(Decision(f"tries {key}", domain.in_words(), why) for key, domain in space.items()))
-    return SearchPlan(recipe, space, _starts(own, space, rate), n_rows, final_rows, decisions)
+    return SearchPlan(recipe, space, first_trials(own, space, rate, alone=not written), n_rows, final_rows, decisions)
 
 
 def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts) -> tuple[int, int]:
-    """Training rows of a trial and of a finalist: as asked, else a fifteenth, of few all; less if time is short."""
+    """Training rows of a trial and of a finalist: as asked, else a twenty-fifth, of few all; less in a short time."""
     n_train = len(bench.splits.train)
     if search.rows != "auto" and search.rows > n_train:
         raise UserError(f"search.rows = {search.rows}: there are {n_train:,} training rows. Ask for fewer.")
     wanted = min(n_train, max(FEWEST_ROWS, round(PART * n_train))) if search.rows == "auto" else search.rows
     if parts.trials is None or parts.finals is None:
-        return wanted, min(FINAL_ROWS * wanted, n_train)
+        return wanted, min(round(FINAL_ROWS * wanted), n_train)
     a_row = bench.seconds(recipe, wanted) / wanted
     least = min(wanted, max(LEAST_ROWS, 2 * len(bench.splits.class_names)))
     n_finals = (search.finalists + 1) * search.fresh_seeds
     n_rows = max(least, min(wanted, int(parts.trials / search.trials / a_row)))
     n_rows = n_rows if search.rows == "auto" else wanted
-    return n_rows, max(least, min(FINAL_ROWS * n_rows, n_train, int(parts.finals / n_finals / a_row)))
+    return n_rows, max(least, min(round(FINAL_ROWS * n_rows), n_train, int(parts.finals / n_finals / a_row)))
 
 
-def _starts(own: Mapping[str, Any], space: Space, rate: float) -> list[dict[str, Any]]:
-    """The recipe as it is, if the space has it, and the same with the method's own learning rate, likewise."""
-    starts = [dict(own)]
-    if "train.learning_rate" in space and own["train.learning_rate"] != rate:
-        starts.append(dict(own) | {"train.learning_rate": rate})
-    inside = [start for start in starts if all(start[key] in domain for key, domain in space.items())]
-    return inside if inside[:1] == starts[:1] else []
+def first_trials(own: Mapping[str, Any], space: Space, rate: float, *, alone: bool) -> list[dict[str, Any]]:
+    """The recipe as it is, if the space has it; then what changes in the best so far: the rate, to the method's own.
+
+    alone: and each other key in turn, to its first other value.
+    """
+    if not all(own[key] in domain for key, domain in space.items()):
+        return []
+    changes: list[dict[str, Any]] = []
+    if own.get("train.learning_rate", rate) != rate and rate in space["train.learning_rate"]:
+        changes.append({"train.learning_rate": rate})
+    for key, domain in space.items() if alone else ():
+        if isinstance(domain, Choices):
+            changes.append({key: next(value for value in domain.values if value != own[key])})
+    return [dict(own), *changes]
 
 
 def _values_of(recipe: Recipe, space: Space, found: Mapping[str, Any]) -> dict[str, Any]:

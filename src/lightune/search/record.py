@@ -54,6 +54,7 @@ def gather(
     """The numbers of a search, and of its runs in `folder`."""
     compared, plan = shown.compared, made.plan
     why_not = "" if chosen.winner is chosen.finalists[0] else shown.why_not
+    runs = {name: _run(folder / name) for name in (WINNER, AS_IT_IS) if (folder / name).is_dir()}
     return {
         "format_version": FORMAT,
         "lightune": __version__,
@@ -76,12 +77,12 @@ def gather(
         "winner": _finalist(chosen.winner, chosen),
         "expected_luck": chosen.luck,
         "between_seeds": asdict(chosen.between),
-        "runs": {name: _run(folder / name) for name in (WINNER, AS_IT_IS) if (folder / name).is_dir()},
+        "runs": runs,
         "gain": None if shown.gain is None else asdict(shown.gain),
         "p_value": None if compared is None else compared.p_value,
         "fixed": None if compared is None else compared.fixed,
         "broken": None if compared is None else compared.broken,
-        "verdict": in_words(compared, shown.gain, len(made.trials), why_not),
+        "verdict": in_words(compared, shown.gain, len(made.trials), why_not, _times(runs)),
         "refused": shown.refused,
         "folder": shown_folder(folder),
     }
@@ -116,4 +117,12 @@ def _finite(loss: float) -> float | None:
 def _run(folder: Path) -> dict[str, Any]:
     results = read_finished(folder).results
     kept = ("after", "trainable_parameters", "n_steps", "verdict", "recipe")
-    return {key: results[key] for key in kept} | {"seconds": results["seconds"]["total"]}
+    spent = results["seconds"]
+    return {key: results[key] for key in kept} | {"seconds": spent["total"], "training_seconds": spent["train"]}
+
+
+def _times(runs: Mapping[str, Mapping[str, Any]]) -> float:
+    """How often as long as the recipe as it is the winner trains; 1 where only one of them was run."""
+    if len(runs) < 2:
+        return 1.0
+    return float(runs[WINNER]["training_seconds"] / max(1e-9, runs[AS_IT_IS]["training_seconds"]))

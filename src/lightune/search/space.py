@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TRIALS_A_KEY = 4  # of the default space so many keys are tried as there are trials for
 FEWEST_KEYS = 2
-SPAN = 8.0  # the default space's learning rates: from the method's own over SPAN to the method's own times SPAN
+SPAN = 4.0  # the default space's learning rates: from the method's own over SPAN to the method's own times SPAN
 DATA_KEYS = ("data.max_tokens", "data.truncation")
 SAME_ANSWERS = ("train.memory_tokens", "train.cache", "train.gradient_checkpointing")  # change time and memory only
 LOOKS = ("train.evaluations", "train.patience")  # when dev rows are looked at, which in a trial the search says
@@ -245,18 +245,18 @@ def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_tria
     low, high = (float(f"{end:.2g}") for end in (rate / SPAN, rate * SPAN))
     low, high = min(low, plan.learning_rate), min(1.0, max(high, plan.learning_rate))
     space: Space = {"train.learning_rate": Range(low, high, log=True)}
+    if plan.epochs:
+        space["train.epochs"] = Choices((plan.epochs, min(1000.0, float(f"{2 * plan.epochs:.4g}"))))
     if methods.METHODS[name].by_layers and name != "head":
         depths = [k for k in (n_layers // 3, n_layers // 2, n_layers * 2 // 3) if 0 < k < n_layers]
         space["train.layers"] = _around(plan.layers, ["all", *reversed(depths)])
     if "rank" in options:
-        space["method.rank"] = _around(options["rank"], [options["rank"] // 2 or 1, min(1024, options["rank"] * 2)])
+        space["method.rank"] = _around(options["rank"], [min(1024, options["rank"] * 2), options["rank"] // 2 or 1])
     if "alpha" in options:
         space["method.alpha"] = _around(options["alpha"], [None, float(options["rank"]), 4.0 * options["rank"]])
     if "targets" in options:
         space["method.targets"] = _around(options["targets"], ["all", "attention", "qv"])
     space["train.batch_size"] = _around(train.batch_size, [8, 16, 32])
-    if plan.epochs:
-        space["train.epochs"] = Choices((plan.epochs, min(1000.0, float(f"{2 * plan.epochs:.4g}"))))
     space["train.warmup"] = _around(train.warmup, [0.0, 0.06, 0.2])
     space["data.truncation"] = _around(recipe.data.truncation, ["head", "head+tail"])
     space["train.head_rate"] = _around(train.head_rate, [0.3, 1.0, 3.0])

@@ -74,8 +74,8 @@ class Attempt:
 class Study:
     """The trials of a search in `folder`, of which other processes may run some.
 
-    starts: what the first trials try, every key of the space; they are never pruned. name: of the search in a storage
-    that others use, too.
+    starts: what the first trial tries, every key of the space, and what the next ones change in the best so far. The
+    first is never pruned. name: of the search in a storage that others use, too.
     """
 
     def __init__(
@@ -119,15 +119,16 @@ class Study:
                 n_startup_trials=max(3, self.n_trials // 4),
                 multivariate=True,
             )
-            start = self.starts[number] if number < len(self.starts) else {}
-            fixed = {key: self.space[key].as_parameter(value) for key, value in start.items()}
-            fixed = fixed or self._tried_before(number)
+            fixed, start = self._tried_before(number), {}
+            if number < len(self.starts) and not fixed:
+                start = dict(self.starts[number]) if number == 0 else self._best_so_far() | dict(self.starts[number])
+                fixed = {key: self.space[key].as_parameter(value) for key, value in start.items()}
             self._trials.sampler = optuna.samplers.PartialFixedSampler(fixed, sampler) if fixed else sampler
             trial = self._trials.ask()
             trial.set_user_attr(NUMBER, number)
             trial.set_user_attr(WORKER, self._me)
-            values = {key: domain.suggest(trial, key) for key, domain in self.space.items()} | dict(start)
-        return Attempt(number, values, number >= len(self.starts), trial)
+            values = {key: domain.suggest(trial, key) for key, domain in self.space.items()} | start
+        return Attempt(number, values, number > 0 or not self.starts, trial)
 
     def report(self, attempt: Attempt, step: int, value: float) -> bool:
         """Notes how good a trial is after `step` of REPORTS; whether it should stop, as others did better."""
@@ -207,6 +208,13 @@ class Study:
         attempts = (t for t in self._trials.get_trials(deepcopy=False) if number_of(t) == number)
         return next((dict(t.params) for t in attempts if set(t.params) == set(self.space)), {})
 
+    def _best_so_far(self) -> dict[str, Any]:
+        """What the best of the trials that came to their end tried; the first one's, if none did."""
+        complete = [(trial.loss, trial.number, trial) for trial in self.settled() if trial.loss is not None]
+        if complete:
+            return min(complete)[2].values
+        return {key: domain.as_value(domain.as_parameter(self.starts[0][key])) for key, domain in self.space.items()}
+
     # ---- finals
 
     @contextmanager
@@ -230,6 +238,12 @@ class Study:
 
         with self._alone(), quiet_optuna():
             self._finals.add_trial(create_trial(value=value, user_attrs={NUMBER: number, "seed": seed, **notes}))
+
+    def seconds(self) -> float:
+        """Of all trials and finals, in whichever process."""
+        with quiet_optuna():
+            all_of_them = self._trials.get_trials(deepcopy=False) + self._finals.get_trials(deepcopy=False)
+        return float(sum(trial.user_attrs.get("seconds", 0.0) for trial in all_of_them))
 
     def finals(self) -> dict[tuple[int, int], float]:
         """(number, seed) -> the loss that was found."""

@@ -166,13 +166,14 @@ def _final(
     study: Study, bench: Bench, finalist: Finalist, seed: int, n_rows: int
 ) -> tuple[float, Mapping[str, float]]:
     """The loss and the scores of a finalist with a seed, kept; infinite where its training fails."""
+    started = time.monotonic()
     try:
         tried = bench.train(finalist.recipe, n_rows, seed=seed)
         loss, scores = tried.loss if math.isfinite(tried.loss) else math.inf, tried.scores
         _keep(_place(study, finalist, seed), tried.logits)
     except (UserError, GateError, RuntimeError, MemoryError):  # as it would once more
         loss, scores = math.inf, {}
-    study.finish_final(finalist.number, seed, loss, {"scores": scores})
+    study.finish_final(finalist.number, seed, loss, {"scores": scores, "seconds": time.monotonic() - started})
     return loss, scores
 
 

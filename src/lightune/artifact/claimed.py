@@ -5,6 +5,7 @@ settings.json in it says what the work is of. A folder that holds something else
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from lightune.errors import GateError, UserError
 SETTINGS = "settings.json"
 DIGEST, ID = "digest", "id"  # of the data, and of the work, among the settings
 ELSEWHERE = "Choose another --output."
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # a file system without hard links
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,13 @@ def write_once(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], bool
             return values, True
         except FileExistsError:
             return read_object(path), False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            os.replace(part, path)  # of processes that come here at once the last one has written it
+            return read_object(path), True
         finally:
-            os.unlink(part)
+            Path(part).unlink(missing_ok=True)
     except OSError as error:
         raise GateError(f"{path}: cannot be written ({error.strerror}). {ELSEWHERE}") from None
 

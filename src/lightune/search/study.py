@@ -74,8 +74,8 @@ class Attempt:
 class Study:
     """The trials of a search in `folder`, of which other processes may run some.
 
-    starts: what the first trial tries, every key of the space, and what the next ones change in the best so far. The
-    first is never pruned. name: of the search in a storage that others use, too.
+    starts: what the first trial tries, every key of the space, and what the next ones change in the best so far; they
+    are never pruned. name: of the search in a storage that others use, too.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Study:
             trial.set_user_attr(NUMBER, number)
             trial.set_user_attr(WORKER, self._me)
             values = {key: domain.suggest(trial, key) for key, domain in self.space.items()} | start
-        return Attempt(number, values, number > 0 or not self.starts, trial)
+        return Attempt(number, values, number >= len(self.starts), trial)
 
     def report(self, attempt: Attempt, step: int, value: float) -> bool:
         """Notes how good a trial is after `step` of REPORTS; whether it should stop, as others did better."""

@@ -51,7 +51,7 @@ def in_this_process():
 
         patch.setattr(sys.modules["lightune.run"], "prove", lambda *args, **more: Proof(32, 0.0, 1e-4, True))
 
-        def call(self: Runner, cell: Any, arguments: Any, held: int, tell: Any) -> str:
+        def call(self: Runner, cell: Any, arguments: Any, held: int, tell: Any, storage: Any = None) -> str:
             return "" if main([*arguments]) == 0 else "it failed"
 
         patch.setattr(Runner, "_call", call)
@@ -254,6 +254,7 @@ RECIPE = DEFAULT.recipe
         ({"methods_": "ia3:rank=3"}, "method.rank: ia3 has no such option"),
         ({"methods_": "lora:rank=0"}, "method.rank = 0"),
         ({"methods_": "lora:rank"}, "methods: 'lora:rank': write options as in lora:rank=4"),
+        ({"methods_": {"lora": {"rank": 4}}}, "methods = .*: give a list, or a text with commas"),
         ({"sizes": "100,many"}, "sizes: 'many': give numbers of training rows"),
         ({"sizes": "1"}, "sizes: '1'"),
         ({"seeds": 0}, "seeds = 0: give a whole number from 1 on"),
@@ -271,6 +272,30 @@ def test_more_rows_than_there_are_is_told_before_the_work(reviews, tiny_bert, tm
     with pytest.raises(UserError, match=r"sizes: 5000: there are \d+ rows to train on"):
         lightune.compare(reviews, sizes="100,5000", settings=settings(tiny_bert), output=tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_one_size_and_one_model_need_no_list():
+    asked = read_asked(DEFAULT, None, Path("nets/mine"), 100, None, None)
+    assert (asked.models, asked.sizes) == (("nets/mine",), (100,))
+
+
+def test_fewer_rows_than_classes_are_told_before_the_work(reviews, tiny_bert, tmp_path):
+    rows = [{"text": f"{name} number {i}", "label": name} for name in ("red", "green", "blue") for i in range(40)]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(UserError, match="sizes: 2: there are 3 classes"):
+        lightune.compare(source, sizes="2,30", settings=settings(tiny_bert), output=tmp_path / "c")
+
+
+def test_layers_are_not_searched_where_a_method_has_none(reviews, tiny_bert):
+    given = ["search.train.layers=[1, 2]", "search.train.warmup=[0.0, 0.1]", *settings(tiny_bert)]
+    checked = load_recipe(str(reviews), None, given)
+    asked = read_asked(checked, "lora,head", None, None, None, 2)
+    data = prepare(checked.recipe.data)
+    splits = split_prepared(data, checked.recipe.data, seed=0, device="cpu")
+    spaces = {cell.method: set(cell.checked.search.space) for cell in make_cells(checked, splits, asked)}
+    assert spaces["lora"] == {"train.layers", "train.warmup"}
+    assert spaces["head"] == {"train.warmup"}
 
 
 def test_a_model_that_is_not_there_is_told_before_the_work(reviews, tmp_path):
@@ -320,6 +345,8 @@ def rng() -> np.random.Generator:
 
 
 class SplitsLike:
+    task, class_names = "single_label", ("negative", "positive")
+
     def __init__(self, asked: dict[str, int]):
         self.asked = asked
 

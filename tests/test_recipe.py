@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 
+import numpy as np
 import pytest
 
+from lightune.data.prepare import prepare
 from lightune.errors import UserError
 from lightune.recipe import Recipe, flatten, seconds_of, write_recipe
-from lightune.settings import PRESETS, load_recipe, parse_setting, shipped_recipes
+from lightune.settings import PRESETS, load_recipe, name_of, parse_setting, shipped_recipes
 
 
 def test_every_shipped_recipe_is_valid():
@@ -210,3 +213,23 @@ def test_a_time_budget_is_a_number_with_a_unit(words, seconds):
 def test_a_time_budget_without_a_unit_is_refused(words):
     with pytest.raises(UserError, match=r"time_budget = .*: write it like 90s, 10m or 2h"):
         load_recipe(None, {"time_budget": words})
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = {
+        "train.epochs": np.float64(2.0),
+        "method.rank": np.int64(4),
+        "search.method.rank": list(np.array([4, 8])),
+    }
+    checked = load_recipe(None, None, given)
+    assert (checked.recipe.train.epochs, checked.recipe.method.options["rank"]) == (2.0, 4)
+    assert json.dumps(checked.search.space["method.rank"]) == "[4, 8]"
+
+
+def test_what_nobody_could_type_is_no_data():
+    with pytest.raises(UserError, match="the data is a dict: give the name of a recipe, a file or a data set"):
+        name_of({"text": ["a"]})
+    with pytest.raises(UserError, match=r"^'x{60}'...: longer than any name"):
+        load_recipe("x" * 5000)
+    with pytest.raises(UserError, match="cannot be opened"):
+        prepare(load_recipe("x" * 300).recipe.data)

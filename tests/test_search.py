@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightune.errors import UserError
+from lightune.errors import GateError, UserError
 from lightune.evidence.seeds import Between, between_seeds, gain_of_recipes
 from lightune.evidence.verdict import compare
 from lightune.model import methods
@@ -21,9 +22,10 @@ from lightune.records import Plan, Score
 from lightune.search import outcome
 from lightune.search.bench import lack_of_fit
 from lightune.search.outcome import best_by_mean, expected_luck
-from lightune.search.plan import first_trials
+from lightune.search.plan import Parts, SearchPlan, first_trials, time_parts
+from lightune.search.record import _trial
 from lightune.search.space import Choices, Range, default_space, read_space, with_values
-from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, quiet_optuna, seed_of
+from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, quiet_optuna, seed_of, storage_errors
 from lightune.settings import load_recipe
 
 SPACE = {"train.learning_rate": Range(1e-4, 1e-2, log=True), "method.rank": Choices((4, 8, 16))}
@@ -174,6 +176,31 @@ def test_the_first_trials_change_one_thing_each():
     assert first_trials(own, space, 1e-3, alone=False) == [own, changes[1]]
     assert first_trials(own | {"train.layers": 5}, space, 1e-3, alone=True) == []  # which none of the trials could be
     assert first_trials(own, space, 2e-3, alone=False) == [own]
+
+
+def test_what_leaves_no_choice_is_not_tried():
+    plan = Plan(1000.0, 1e-3, 1024, False)
+    space = default_space(Recipe(), plan, 1e-3, 1, 40, "single_label")
+    assert not {"train.layers", "train.epochs"} & set(space)
+    own = dict.fromkeys(space, 1e-3) | {
+        key: domain.values[0] for key, domain in space.items() if key != next(iter(space))
+    }
+    assert len(first_trials(own, space, 1e-3, alone=True)) == len(space)
+
+
+def test_a_method_without_layers_takes_them_all():
+    recipe = check_recipe({"train": {"layers": 2}})
+    assert with_values(recipe, {"method.name": "head"}).train.layers == "all"
+    assert with_values(recipe, {"method.name": "ia3"}).train.layers == 2
+
+
+def test_a_budget_that_is_too_little_for_two_runs_is_told_before_the_work():
+    with pytest.raises(
+        UserError, match=r"of 1 min 00 s each of the two runs .* would have 15 s.* Ask for 3m or more, or"
+    ):
+        time_parts(60.0, with_runs=True)
+    assert time_parts(60.0, with_runs=False) == Parts(36.0, 24.0, None)
+    assert time_parts(180.0, with_runs=True).run == 45.0
 
 
 # ---- the study
@@ -351,6 +378,52 @@ def test_eight_processes_share_a_new_study(tmp_path):
 def test_a_storage_that_cannot_be_opened_is_one_message(tmp_path):
     with pytest.raises(UserError, match=r"search.storage = 'nosuch://x'.*Leave it out for a file"):
         Study(tmp_path, "nosuch://x", SPACE, 3, [], 0)
+
+
+def test_the_password_of_a_storage_is_not_told(tmp_path):
+    with pytest.raises(UserError, match=r"search.storage = 'postgresql://me:\*\*\*@127.0.0.1:1/db'") as told:
+        Study(tmp_path, "postgresql://me:SECRET@127.0.0.1:1/db", SPACE, 3, [], 0)
+    assert "SECRET" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["50%20off", "a?1", "{x}", "ü b"])
+def test_a_folder_may_have_any_name(name, tmp_path):
+    study = make_study(tmp_path / name, 1)
+    run_trials(study)
+    study.close()
+    assert (tmp_path / name / "search.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_search_in_a_storage_of_ones_own_may_be_moved(tmp_path):
+    url = f"sqlite:///{tmp_path / 'all.db'}"
+    for folder in ("before", "after"):
+        with Study(tmp_path / folder, url, SPACE, 2, [], 0, "id") as study:
+            assert len(study.settled()) == (folder == "after")
+            study.finish(study.next(), 0.5, {})
+    with Study(tmp_path / "after", url, SPACE, 2, [], 0, "other") as study:
+        assert study.settled() == []
+
+
+def test_a_storage_that_fails_later_is_one_message(tmp_path):
+    study = make_study(tmp_path, 2)
+    (tmp_path / "search.db").write_bytes(b"no database" * 1000)
+    with (
+        pytest.raises(GateError, match=r"the search's storage failed \(.*the same command goes on"),
+        storage_errors(),
+    ):
+        study.next()
+
+
+def test_a_loss_that_is_no_number_can_be_written(tmp_path):
+    study = make_study(tmp_path, 1)
+    attempt = study.next()
+    study.report(attempt, 1, float("nan"))
+    study.report(attempt, 2, 0.5)
+    study.finish(attempt, 0.4, {})
+    plan = SearchPlan(Recipe(), SPACE, [], 1, 1)
+    (told,) = (_trial(trial, plan) for trial in study.settled())
+    assert json.loads(json.dumps(told, allow_nan=False))["reports"] == {"2": 0.5}
 
 
 def test_the_studies_open_in_optuna(tmp_path):

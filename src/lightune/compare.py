@@ -34,7 +34,7 @@ from lightune.report.compare_page import compare_page
 from lightune.report.compare_screen import Waiting, show_cell, show_comparison
 from lightune.report.page import write_page
 from lightune.run import LESS_MEMORY, check_asked, check_for_task
-from lightune.settings import Settings, load_recipe
+from lightune.settings import Settings, load_recipe, name_of
 from lightune.use.classifier import Classifier
 
 SPEED_TEXTS, WARM_TEXTS = 128, 16  # that a classifier answers to be timed, and before that
@@ -83,7 +83,7 @@ def compare(
         "time_budget": time_budget,
         "evidence.baselines": [] if no_baselines else None,
     }
-    checked = load_recipe(None if target is None else str(target), given, settings, preset)
+    checked = load_recipe(name_of(target), given, settings, preset)
     asked = read_asked(checked, methods, models, sizes, seeds, tune)
     with network_off(offline), told_when_full(LESS_MEMORY):
         return follow(checked, asked, journal or Journal(), output=output, offline=offline)

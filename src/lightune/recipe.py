@@ -173,7 +173,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """As `flatten`, but a table that says a range is a value."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        is_table = isinstance(value, Mapping) and not {"low", "high"} & set(value)
+        is_table = isinstance(value, Mapping) and value and not {"low", "high"} & set(value)
         found |= _leaves(value, f"{prefix}{key}.") if is_table else {f"{prefix}{key}": value}
     return found
 

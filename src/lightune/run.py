@@ -54,8 +54,9 @@ from lightune.report.card import write_card
 from lightune.report.page import run_page, write_page
 from lightune.report.pictures import draw_results
 from lightune.report.screen import plan_as_dict, show_faults, show_plan, show_results
-from lightune.settings import Settings, load_recipe
+from lightune.settings import Settings, load_recipe, name_of
 from lightune.training.fine_tune import fine_tune
+from lightune.training.losses import check_loss
 from lightune.training.plan import OVERHEAD_SECONDS, Besides
 from lightune.training.rehearsal import rehearse
 
@@ -109,7 +110,7 @@ def run(
         "evidence.require": None if require is None else list(require),
         "evidence.baselines": [] if no_baselines else None,
     }
-    checked = load_recipe(None if target is None else str(target), given, settings, preset)
+    checked = load_recipe(name_of(target), given, settings, preset)
     with network_off(offline), own_randomness(), told_when_full(LESS_MEMORY):
         return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
 
@@ -312,6 +313,7 @@ def check_for_task(recipe: Recipe, metrics: Sequence[str], requirements: Sequenc
     gate.check_task(requirements, task)
     score.check_task(metrics, task)
     check_goals(recipe.evidence, task)
+    check_loss(recipe.train.loss, is_numbers=task == "regression")
 
 
 let_be_called(__name__, run)

@@ -17,6 +17,8 @@ from lightune.recipe import Checked, MethodRecipe, Recipe, check_recipe, check_s
 
 DEFAULT_RECIPE = "imdb-minilm"
 
+LONGEST_NAME = 4096  # of a path, on the systems we know
+
 Settings = Iterable[str] | Mapping[str, Any]
 
 # what a preset sets; what is set by hand goes before it
@@ -79,6 +81,13 @@ def load_recipe(
     return Checked(recipe, {key: origins.get(key, "default") for key in flatten(recipe.model_dump())}, name, search)
 
 
+def _plain(value: Any) -> Any:
+    """A value of Python's own for one of NumPy's."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """("train.epochs", 2) for "train.epochs=2"; the value is TOML, and a bare word is a string."""
     key, equals, value = text.partition("=")
@@ -95,6 +104,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return key.strip(), parsed["value"]
 
 
+def name_of(target: object) -> str | None:
+    """What a function in Python was given as its recipe or data, as one would type it. UserError if nobody could."""
+    if target is not None and not isinstance(target, str | Path):
+        raise UserError(f"the data is a {type(target).__name__}: give the name of a recipe, a file or a data set.")
+    return None if target is None else str(target)
+
+
 def _preset(name: str | None) -> dict[str, Any]:
     if name is None:
         return {}
@@ -105,7 +121,7 @@ def _preset(name: str | None) -> dict[str, Any]:
 
 def _pairs(settings: Settings) -> Iterable[tuple[str, Any]]:
     if isinstance(settings, Mapping):
-        return flatten(settings).items()
+        return {key: _plain(value) for key, value in flatten(settings).items()}.items()
     if isinstance(settings, str) or not isinstance(settings, Iterable):
         raise UserError(f"settings = {settings!r}: give a list of 'key=value' texts, or a dictionary.")
     parsed = (parse_setting(str(text)) for text in settings)
@@ -119,11 +135,20 @@ def _start(target: str | None) -> tuple[str, dict[str, Any]]:
         return name, _read_toml(recipes[name])
     if name.endswith(".toml"):
         return Path(name).stem, _read_toml(Path(name))
+    if len(name) > LONGEST_NAME:
+        raise UserError(f"{name[:60]!r}...: longer than any name. Give that of a recipe, a file or a data set.")
     if not name:
         raise UserError("no recipe and no data named: the name is empty. Leave it out for the IMDB reviews.")
-    if "/" not in name and not Path(name).exists() and (hint := near_match(name, recipes)):
+    if "/" not in name and not _is_there(name) and (hint := near_match(name, recipes)):
         raise UserError(f"{name!r}: no recipe, file or folder of this name.{hint} See: lightune recipes")
     return _short_name(name), {"data": {"source": name}}
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # longer than any name
+        return False
 
 
 def _short_name(source: str) -> str:

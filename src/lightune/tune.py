@@ -7,8 +7,11 @@ as it is → run the winner and the recipe as it is on all rows → compare them
 from __future__ import annotations
 
 import gc
+import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +19,7 @@ from typing import Any
 
 from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
-from lightune.artifact.folder import disk_errors, write_json
+from lightune.artifact.folder import disk_errors, replacing, write_json
 from lightune.callable import let_be_called
 from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError
@@ -24,7 +27,7 @@ from lightune.evidence.seeds import gain_of_recipes
 from lightune.hardware import choose_hardware, own_randomness, told_when_full, tune_process
 from lightune.journal import Journal
 from lightune.libraries import network_off
-from lightune.recipe import Checked, Recipe, seconds_of, write_recipe
+from lightune.recipe import Checked, Recipe, flatten, seconds_of, write_recipe
 from lightune.records import Result
 from lightune.report.page import write_page
 from lightune.report.search_page import search_page
@@ -33,12 +36,12 @@ from lightune.report.versus import compare_runs
 from lightune.run import LESS_MEMORY, check_asked, check_for_task
 from lightune.run import follow as run_recipe
 from lightune.search.bench import Bench
-from lightune.search.folder import AS_IT_IS, BEST, CLOSED, PAGE, PLAN, RESULTS, WINNER, claim_of
+from lightune.search.folder import AS_IT_IS, BEST, CLOSED, PAGE, PLAN, RESULTS, STORAGE_VARIABLE, WINNER, claim_of
 from lightune.search.outcome import NO_RUNS
-from lightune.search.plan import pinned, plan_search, time_parts
+from lightune.search.plan import LEAST_RUN, pinned, plan_search, time_parts
 from lightune.search.record import Made, Shown, gather
 from lightune.search.space import read_space
-from lightune.search.study import Study, seed_of
+from lightune.search.study import Study, seed_of, storage_errors
 from lightune.search.trials import (
     Chosen,
     Finalist,
@@ -48,7 +51,7 @@ from lightune.search.trials import (
     train_finalists,
     try_all,
 )
-from lightune.settings import Settings, load_recipe
+from lightune.settings import Settings, load_recipe, name_of
 
 LEAST_LEFT = 0.3  # of a time budget, for the two runs: a search that took longer is not to end with nothing
 
@@ -93,7 +96,7 @@ def tune(
         "search.trials": trials,
         "search.storage": storage,
     }
-    checked = load_recipe(None if target is None else str(target), given, settings, preset)
+    checked = load_recipe(name_of(target), given, settings, preset)
     with network_off(offline), own_randomness(), told_when_full(LESS_MEMORY):
         return follow(checked, journal or Journal(), output=output, with_runs=not no_runs)
 
@@ -106,6 +109,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     written = read_space(search.space, recipe)  # mistakes are told before the work
     metrics, _, requirements = check_asked(recipe)
     budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
+    parts = time_parts(budget, with_runs=with_runs)
     claim = claim_of(checked, with_runs=with_runs)
     folder = claim.find(output, f"{checked.name}-search")
     if (earlier := claim.over(folder)) is not None:
@@ -116,7 +120,6 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         data = prepare(recipe.data)
         check_for_task(recipe, metrics, requirements, data.task)
-        parts = time_parts(budget, with_runs=with_runs)
         splits = split_prepared(data, recipe.data, seed=recipe.seed, **hardware.speed, budget=parts.run)
         journal.decide(*data.decisions, *splits.decisions, *hardware.decisions, *tune_process(hardware))
 
@@ -130,9 +133,9 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         journal.decide(*plan.decisions)
 
     journal.say(f"\n{'Going on with the search' if is_begun else 'The search is'} in {folder}")
-    study = Study(folder, search.storage, plan.space, search.trials, plan.starts, recipe.seed, name)
-    gc.freeze()  # what is loaded by now stays: each training looks for what the one before has left
-    try:
+    storage = search.storage or os.environ.get(STORAGE_VARIABLE)
+    given = folder, storage, plan.space, search.trials, plan.starts, recipe.seed, name
+    with disk_errors(folder), storage_errors(), _frozen(), Study(*given) as study:
         title = f"Trying {search.trials} recipes on {plan.trial_rows:,} of {len(splits.train):,} training rows"
         with journal.phase("trials", title), Board(journal, study) as board:
             deadline = None if parts.trials is None else started + parts.trials
@@ -148,7 +151,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
             chosen = choose_winner(finalists, losses, between, study.settled())
             show_finals(journal, chosen)
 
-        with disk_errors(folder), study.last():  # one process alone ends the search
+        with study.last():  # one process alone ends the search
             if (earlier := claim.over(folder)) is not None:
                 journal.say(f"another process has ended the search: {folder}")
                 return _ended(folder, earlier)
@@ -161,12 +164,20 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
                 "total": time.monotonic() - started + _elsewhere(journal, study, results)
             }
             write_page(search_page(results), folder / PAGE)
-            write_json(folder / RESULTS, results)  # last: it says that all the others are there
-    finally:
-        gc.unfreeze()
-        study.close()
+            with replacing(folder / RESULTS) as part:
+                write_json(part, results)  # last: it says that all the others are there
     show_outcome(journal, results, folder)
     return _ended(folder, results)
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """What is loaded by now stays: each training looks for what the one before has left."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _elsewhere(journal: Journal, study: Study, results: Mapping[str, Any]) -> float:
@@ -186,6 +197,8 @@ def _run_both(
         refused = run(WINNER, winner, 1 if winner is base else 2)
     if winner is base:
         return Shown(refused=refused)
+    if not all(map(math.isfinite, chosen.losses[base.number].values())):
+        return Shown(why_not=f"{base.name} cannot be trained", refused=refused)
     with journal.phase(AS_IT_IS, f"Running {base.name} on all rows, to compare with"):
         run(AS_IT_IS, base, 1)
     compared, why_not = compare_runs(read_finished(folder / WINNER), read_finished(folder / AS_IT_IS))
@@ -215,7 +228,7 @@ def _run(
     """
     if not (folder / name / RUN_RESULTS).is_file():
         own, left = _as_checked(checked, finalist), seconds_left()
-        budget = None if left is None else f"{left / n_left:.0f}s"
+        budget = None if left is None else f"{max(LEAST_RUN, left / n_left):.0f}s"
         recipe = own.recipe.model_copy(update={"time_budget": budget})
         voice = journal.another()  # a run counts its own seconds
         try:
@@ -238,9 +251,12 @@ def _bare(recipe: Recipe) -> Recipe:
 
 
 def _as_checked(checked: Checked, finalist: Finalist) -> Checked:
-    """The finalist's recipe with the origin of each value."""
+    """The finalist's recipe with the origin of each value, and as many seeds as were asked for."""
+    recipe = finalist.recipe.model_copy(update={"seeds": checked.recipe.seeds})
+    before, after = flatten(checked.recipe.model_dump()), flatten(recipe.model_dump())
+    changed = {key: "chosen" for key, value in after.items() if before.get(key) != value}
     found = dict.fromkeys(finalist.values, "found by search")
-    return replace(checked, recipe=finalist.recipe, origins=checked.origins | found)
+    return replace(checked, recipe=recipe, origins=checked.origins | changed | found)
 
 
 def _seconds_left(budget: float | None, started: float) -> Callable[[], float | None]:

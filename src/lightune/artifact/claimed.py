@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightune.artifact.folder import folder_typed
 from lightune.errors import GateError, UserError
 
 SETTINGS = "settings.json"
@@ -42,10 +43,11 @@ class Claim:
         something else.
         """
         if output:
-            if why := self._why_not(Path(output), self.settings):
+            path = folder_typed(output)
+            if why := self._why_not(path, self.settings):
                 raise UserError(f"{output}: {why}. {ELSEWHERE}")
-            return Path(output)
-        first = Path("runs") / name
+            return path
+        first = folder_typed(Path("runs") / name)
         numbered = (first.with_name(f"{name}-{i}") if i > 1 else first for i in range(1, 10_000))
         return next(path for path in numbered if not self._why_not(path, self.settings) and self.over(path) is None)
 
@@ -112,7 +114,8 @@ def write_once(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], bool
             if error.errno not in NO_LINKS:
                 raise
             os.replace(part, path)  # of processes that come here at once the last one has written it
-            return read_object(path), True
+            found = read_object(path)
+            return found, found == values
         finally:
             Path(part).unlink(missing_ok=True)
     except OSError as error:

@@ -149,6 +149,15 @@ def choose_run_folder(output: str | Path | None, name: str, *, overwrite: bool) 
     return folder
 
 
+def folder_typed(output: str | Path) -> Path:
+    """A folder of long work, as it was typed but for a ~. UserError or GateError if nothing can be kept there."""
+    final, shown = _absolute(str(output)), str(output)
+    _check_writable(final, shown)
+    if final.is_dir() and not os.access(final, os.R_OK | os.W_OK | os.X_OK):
+        raise GateError(f"{shown}: cannot be written to. Choose another --output.")
+    return Path(output).expanduser()
+
+
 def _absolute(output: str) -> Path:
     try:
         final = Path(output).expanduser().resolve()

@@ -18,6 +18,7 @@ from lightune.comparison.cells import Cell
 from lightune.comparison.folder import CELLS, LOGS, RUNS, SEARCHES
 from lightune.errors import GateError
 from lightune.recipe import SearchRecipe, write_recipe
+from lightune.search.folder import STORAGE_VARIABLE
 
 BEST, FOUND = "best.toml", "search.json"  # of a search
 LOOK_SECONDS = 0.5  # between looks at a process
@@ -93,28 +94,32 @@ class Runner:
         if self.has_search and not cell.is_baselines:
             search = self.folder / SEARCHES / cell.name
             _add_search(cell.checked.search, recipe)
-            options = ["--no-runs", "--no-baselines", "--output", str(search), *also]
-            options += ["--storage", storage] if storage else []
-            if failed := self._call(cell, ["tune", str(recipe), *options], held, tell):
+            options = ["--no-runs", "--no-baselines", "--output", _typed(search), *also]
+            if failed := self._call(cell, ["tune", _typed(recipe), *options], held, tell, storage):
                 return failed
             recipe = search / BEST
             also += ["--seeds", str(given.seeds)]
             also += ["--time-budget", given.time_budget] if given.time_budget else []
-        return self._call(cell, ["run", str(recipe), "--output", str(run), *also], held, tell)
+        return self._call(cell, ["run", _typed(recipe), "--output", _typed(run), *also], held, tell)
 
     def found_values(self, cell: Cell) -> dict[str, Any]:
         """What the search for a cell's recipe found; nothing without one."""
         path = self.folder / SEARCHES / cell.name / FOUND
         return dict(read_object(path)["winner"]["values"]) if self.has_search and path.is_file() else {}
 
-    def _call(self, cell: Cell, arguments: Sequence[str], held: int, tell: Callable[[str], None]) -> str:
+    def _call(
+        self, cell: Cell, arguments: Sequence[str], held: int, tell: Callable[[str], None], storage: str | None = None
+    ) -> str:
         """Calls lightune in a fresh process; the last line of its errors if it fails."""
         # -P: no module is taken from the folder the user stands in
         command = [sys.executable, "-P", "-m", "lightune", *arguments]
         log = self.folder / LOGS / f"{cell.name}.txt"
         errors = log.with_suffix(".errors.txt")
+        env = os.environ | ({STORAGE_VARIABLE: storage} if storage else {})  # no password where all can read it
         with log.open("ab") as out, errors.open("wb") as err:
-            process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, pass_fds=[held])
+            process = subprocess.Popen(
+                command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, pass_fds=[held], env=env
+            )
             try:
                 while True:
                     try:
@@ -131,6 +136,11 @@ class Runner:
             errors.unlink()
             return ""
         return told or f"its process ended with {code}"
+
+
+def _typed(path: Path) -> str:
+    """A path that is not taken for an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def _add_search(search: SearchRecipe, path: Path) -> None:

@@ -103,7 +103,11 @@ def read_asked(
 def _listed(what: str, given: Listed, otherwise: Sequence[str]) -> tuple[str, ...]:
     if given is None:
         return tuple(otherwise)
-    items = OUTSIDE_BRACKETS.split(given) if isinstance(given, str) else given
+    items: Any = OUTSIDE_BRACKETS.split(given) if isinstance(given, str) else given
+    if isinstance(items, int | PurePath) and not isinstance(items, bool):
+        items = [items]
+    if isinstance(items, Mapping) or not isinstance(items, Iterable):
+        raise UserError(f"{what} = {given!r}: give a list, or a text with commas.")
     found = [str(item).strip() for item in items]
     if not found or not all(found):
         raise UserError(f"{what} = {given!r}: a name is missing. Separate them with commas, and nothing else.")
@@ -151,12 +155,15 @@ def read_method(text: str, recipe: Recipe) -> tuple[str, dict[str, Any]]:
 def make_cells(checked: Checked, splits: Splits, asked: Asked) -> list[Cell]:
     """Every method with every model on every number of rows, and for each number what there is to beat.
 
-    UserError for more rows than there are, and for more cells than anybody waits for.
+    UserError for more rows than there are, fewer than classes, and for more cells than anybody waits for.
     """
     n_train = splits.asked["train"]
     sizes = [n_train if size == ALL else int(size) for size in asked.sizes]
     if too_many := [size for size in sizes if size > n_train]:
         raise UserError(f"sizes: {too_many[0]}: there are {n_train:,} rows to train on. Ask for fewer, or for all.")
+    n_classes = 0 if splits.task == "multi_label" else len(splits.class_names)
+    if too_few := [size for size in sizes if size < n_classes]:
+        raise UserError(f"sizes: {too_few[0]}: there are {n_classes} classes. Ask for a row of each at least.")
     if len(asked.methods) * len(asked.models) * len(sizes) > MOST_CELLS:
         raise UserError(f"compare: more than {MOST_CELLS} runs. Name fewer methods, models or sizes.")
     cells: list[Cell] = []
@@ -187,7 +194,8 @@ def _baselines_of(recipe: Recipe, *, is_first: bool) -> list[str]:
 
 
 def _search(search: SearchRecipe, recipe: Recipe, trials: int) -> SearchRecipe:
-    """What a cell's search may try, of what was written: not the options that its method lacks.
+    """What a cell's search may try, of what was written: not the options that its method lacks, nor layers
+    where it works on the whole network.
 
     UserError for what cannot be searched.
     """
@@ -199,6 +207,10 @@ def _search(search: SearchRecipe, recipe: Recipe, trials: int) -> SearchRecipe:
         for key, value in search.space.items()
         if not key.startswith("method.") or key.removeprefix("method.") in known
     }
+    if not METHODS[recipe.method.name].by_layers:
+        space.pop("train.layers", None)
+    if empty := next((key for key, value in space.items() if isinstance(value, list) and None in value), None):
+        raise UserError(f"search.{empty}: a comparison cannot try None. Leave it out.")
     read_space(space, recipe)
     fields = {key: getattr(search, key) for key in SearchRecipe.model_fields}
     return SearchRecipe(**fields | {"trials": trials} | nested(space))

@@ -106,15 +106,15 @@ def _run(over: Over) -> FinishedRun:
 
 def _entrants(over: Over, answers: Compared, asked: Asked) -> list[Entrant]:
     """Who answers in a run: the tuned classifier, or baselines."""
-    cell = over.cell
+    cell, n_rows = over.cell, int(_run(over).results["n_train"])  # of each class one at least, so more than asked for
     if not cell.is_baselines:
-        return [Entrant(cell.name, cell.method, cell.model, cell.size, _title(cell, asked), answers.by_seed)]
+        return [Entrant(cell.name, cell.method, cell.model, n_rows, _title(cell, asked), answers.by_seed)]
     titles = {name: each["title"] for name, each in _run(over).results["baselines"].items()}
     if len(asked.models) > 1:
         own = [name for name in titles if BASELINES[name].needs_embeddings]
         titles |= {name: f"{titles[name]}, {short_name(cell.model)}" for name in own}
     return [
-        Entrant(f"{cell.name}: {name}", titles[name], cell.model, cell.size, titles[name], [theirs], baseline=name)
+        Entrant(f"{cell.name}: {name}", titles[name], cell.model, n_rows, titles[name], [theirs], baseline=name)
         for name, theirs in answers.others.items()
     ]
 

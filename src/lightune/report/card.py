@@ -132,6 +132,11 @@ def base_name(name: str) -> str:
     return PurePosixPath(name).name if PurePosixPath(name).is_absolute() else name
 
 
+def without_folders(text: str) -> str:
+    """A text with the last part alone of every absolute path in it: pages are passed around."""
+    return re.sub(r"(?<![\w.~-])(?:/[^\s/:,;'\"]+)+", lambda path: base_name(path[0]), text)
+
+
 def _score(score: dict[str, float], in_units: bool = False) -> str:
     if in_units:
         return f"{figures(score['value'])} ({figures(score['low'])} to {figures(score['high'])})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from lightune.evidence.verdict import gain_in_words
 from lightune.hardware import GIB
 from lightune.journal import duration
 from lightune.legible import ends, figures
-from lightune.report.card import base_name
+from lightune.report.card import base_name, without_folders
 from lightune.report.charts import Dots, plot
 from lightune.report.compare_screen import MIB, in_order
 from lightune.report.page import render
@@ -141,7 +140,7 @@ def _curves(results: Results) -> list[Block]:
             gain = gain_in_words(measure, more["gain"])
             score = Cell(figures(more["score"]["value"]), ends(more["score"]), is_number=True)
             rows.append([curve["title"], number(f"{more['size']:,}"), score, Cell(gain)])
-    most = max(row["size"] for row in results["rows"])
+    most = max(row["size"] for row in results["rows"] if not row["failed"])
     columns = ["recipe", "training rows", f"{name}, expected", f"against {most:,} rows"]
     why = (
         "A power law through the errors at all sizes, which never rises. Few sizes do not show where it ends, so "
@@ -209,10 +208,5 @@ def _pairs(results: Results) -> list[Block]:
 
 
 def _failed(results: Results) -> list[Block]:
-    rows = [[row["name"], Cell(_without_folders(row["failed"]))] for row in results["rows"] if row["failed"]]
+    rows = [[row["name"], Cell(without_folders(row["failed"]))] for row in results["rows"] if row["failed"]]
     return [table("The same command tries them once more", ["run", "why"], rows)] if rows else []
-
-
-def _without_folders(text: str) -> str:
-    """A text with the last part alone of every absolute path in it: pages are passed around."""
-    return re.sub(r"(?<![\w.~-])(?:/[^\s/:,;'\"]+)+", lambda path: base_name(path[0]), text)

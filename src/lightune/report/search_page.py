@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from shlex import quote
 from typing import Any
 
 from lightune.comparison.outcome import front
@@ -13,7 +14,7 @@ from lightune.evidence.verdict import OF, amount
 from lightune.journal import duration
 from lightune.legible import figures
 from lightune.records import Score
-from lightune.report.card import base_name
+from lightune.report.card import base_name, without_folders
 from lightune.report.charts import Dots, bars, parallel, plot
 from lightune.report.page import render
 from lightune.report.parts import NOTHING, Block, Cell, Code, Figure, Section, Text, facts, number, p_value, table
@@ -62,8 +63,9 @@ def _found(results: Results) -> list[Block]:
     values = results["winner"]["values"]
     told = facts("What the winner sets", {key: _written(value) for key, value in values.items()}, ("key", "value"))
     blocks: list[Block] = [told] if values else [Text("The recipe as it is won: nothing is set.")]
+    again = Code(f"lightune run {quote(results['folder'] + '/best.toml')}")
     if not runs:
-        return [*blocks, Code(f"lightune run {results['folder']}/best.toml")]
+        return [*blocks, again]
     names = {"winner": "the winner", "default": "the recipe as it is"}
     metrics = [name for name in headline_of(results["task"]) if name in next(iter(runs.values()))["after"]][:4]
     rows = [
@@ -87,8 +89,7 @@ def _found(results: Results) -> list[Block]:
         ]
         columns = ["gain", "rows better", "rows worse", "p, one seed each"]
         blocks.append(table("The winner against the recipe as it is, on the same test rows", columns, [row]))
-    blocks.append(Code(f"lightune run {results['folder']}/best.toml"))
-    return blocks
+    return [*blocks, again]
 
 
 def _score(score: Mapping[str, Any] | None) -> Cell:
@@ -227,7 +228,7 @@ def _every(results: Results) -> list[Block]:
             number(duration(t["seconds"])),
             Cell(
                 STATES[t["state"]],
-                t["why"] or (f"at a loss of {figures(_last(t))}" if t["state"] == "stopped" else ""),
+                without_folders(t["why"]) or (f"at a loss of {figures(_last(t))}" if t["state"] == "stopped" else ""),
             ),
         ]
         for t in results["trials"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any
 
@@ -130,6 +131,6 @@ def show_outcome(journal: Journal, results: Mapping[str, Any], folder: Path) -> 
     journal.say(f"{duration(results['seconds']['total'])} in all")
     journal.say(f"the recipe: {folder / BEST}   (read {folder / PAGE})")
     if results["runs"]:
-        journal.say(f"use it: lightune predict {folder / WINNER} FILE")
+        journal.say(f"use it: lightune predict {quote(str(folder / WINNER))} FILE")
     else:
-        journal.say(f"run it: lightune run {folder / BEST}")
+        journal.say(f"run it: lightune run {quote(str(folder / BEST))}")

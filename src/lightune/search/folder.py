@@ -21,6 +21,7 @@ from lightune.recipe import Checked, flatten
 PLAN, CLOSED = "plan.json", "finals.json"
 RESULTS, PAGE, BEST = "search.json", "search.html", "best.toml"
 WINNER, AS_IT_IS = "winner", "default"
+STORAGE_VARIABLE = "LIGHTUNE_STORAGE"  # of the environment: where a URL is not seen by others
 
 
 def claim_of(checked: Checked, *, with_runs: bool) -> Claim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from lightune.artifact.claimed import write_once
 from lightune.errors import UserError
+from lightune.journal import duration
 from lightune.model import methods
 from lightune.model.anatomy import inspect
 from lightune.recipe import Recipe, SearchRecipe, check_recipe
@@ -19,6 +21,7 @@ from lightune.search.space import Choices, Space, default_space, number_of, spac
 PART, FEWEST_ROWS = 1 / 25, 1000  # of the training rows, what a trial trains on; not fewer, where there are
 LEAST_ROWS = 200  # where time is short
 FINAL_ROWS = 1.5  # times as many for the finalists
+LEAST_RUN = 45.0  # seconds: a run of a small network is ready to train after some fifteen
 TRIALS_PART, FINALS_PART = 0.3, 0.2  # of a time budget; the rest is for the two runs
 
 
@@ -32,12 +35,22 @@ class Parts:
 
 
 def time_parts(budget: float | None, *, with_runs: bool) -> Parts:
-    """How a budget in seconds is shared out; without runs all of it is for the trials and the finals."""
+    """How a budget in seconds is shared out; without runs all of it is for the trials and the finals.
+
+    UserError if there is too little for the runs.
+    """
     if budget is None:
         return Parts()
     both = TRIALS_PART + FINALS_PART
     search = budget if with_runs else budget / both
-    return Parts(TRIALS_PART * search, FINALS_PART * search, budget * (1 - both) / 2)
+    run = budget * (1 - both) / 2
+    if with_runs and run < LEAST_RUN:
+        least = math.ceil(2 * LEAST_RUN / (1 - both) / 60)
+        raise UserError(
+            f"time budget: of {duration(budget)} each of the two runs at the end would have {duration(run)}, too "
+            f"little to read, train and score in. Ask for {least}m or more, or leave the runs out with --no-runs."
+        )
+    return Parts(TRIALS_PART * search, FINALS_PART * search, run if with_runs else None)
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Ben
     anatomy = inspect(base.model, base.missing_keys)
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)
     plan, task = bench.plan(recipe, n_rows), bench.splits.task
-    space = written or default_space(recipe, plan, rate, anatomy.n_layers, search.trials, task)
+    space = written or default_space(recipe, plan, rate, len(anatomy.layers), search.trials, task)
     recipe = with_plan(recipe, plan)
     own = _values_of(recipe, space, {"train.learning_rate": plan.learning_rate})
     why = "as [search] says" if written else "the first of a list by importance; [search] in the recipe says others"
@@ -112,6 +125,11 @@ def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts) -> t
     n_train = len(bench.splits.train)
     if search.rows != "auto" and search.rows > n_train:
         raise UserError(f"search.rows = {search.rows}: there are {n_train:,} training rows. Ask for fewer.")
+    n_classes = 0 if bench.splits.task == "multi_label" else len(bench.splits.class_names)
+    if search.rows != "auto" and search.rows < n_classes:
+        raise UserError(
+            f"search.rows = {search.rows}: there are {n_classes} classes. Ask for a row of each at least."
+        )
     wanted = min(n_train, max(FEWEST_ROWS, round(PART * n_train))) if search.rows == "auto" else search.rows
     if parts.trials is None or parts.finals is None:
         return wanted, min(round(FINAL_ROWS * wanted), n_train)

@@ -72,7 +72,7 @@ def gather(
         "final_rows": plan.final_rows,
         "space": {key: _domain(domain) for key, domain in plan.space.items()},
         "importances": dict(made.importances),
-        "trials": [asdict(trial) | {"is_as_it_is": bool(plan.starts) and not trial.number} for trial in made.trials],
+        "trials": [_trial(trial, plan) for trial in made.trials],
         "finalists": [_finalist(each, chosen) for each in chosen.finalists],
         "winner": _finalist(chosen.winner, chosen),
         "expected_luck": chosen.luck,
@@ -86,6 +86,11 @@ def gather(
         "refused": shown.refused,
         "folder": shown_folder(folder),
     }
+
+
+def _trial(trial: Trial, plan: SearchPlan) -> dict[str, Any]:
+    reports = {part: loss for part, loss in trial.reports.items() if math.isfinite(loss)}
+    return asdict(trial) | {"reports": reports, "is_as_it_is": bool(plan.starts) and not trial.number}
 
 
 def _domain(domain: Any) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def space_of_json(written: Mapping[str, Any]) -> Space:
 
 def _name(value: Any) -> Any:
     """A value as Optuna can hold it: lists as JSON."""
-    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
 
 
 def read_space(written: Mapping[str, Any], recipe: Recipe) -> Space:
@@ -146,7 +146,7 @@ def _check_name(key: str) -> None:
 
 def _domain(key: str, written: Any) -> Choices | Range:
     if isinstance(written, list):
-        if len(written) < 2 or len({json.dumps(value) for value in written}) < len(written):
+        if len(written) < 2 or len({_name(number_of(value)) for value in written}) < len(written):
             raise UserError(f"search.{key} = {written!r}: give two different values or more.")
         return Choices(tuple(written))
     if not isinstance(written, Mapping):
@@ -227,11 +227,16 @@ def _as_its_kind(key: str, domain: Choices | Range, recipe: Recipe, names: Seque
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with some keys set; another method starts from its own options and learning rate."""
+    """The recipe with some keys set; another method starts from its own options and learning rate.
+
+    One that works on the whole network takes all layers, unless they are among the values.
+    """
     flat = flatten(recipe.model_dump())
     if values.get("method.name", recipe.method.name) != recipe.method.name:
         flat = {key: value for key, value in flat.items() if not key.startswith("method.")}
         flat["train.learning_rate"] = "auto"
+    if not methods.METHODS[str(values.get("method.name", recipe.method.name))].by_layers:
+        flat["train.layers"] = "all"
     return check_recipe(nested(flat | dict(values)))
 
 
@@ -246,7 +251,7 @@ def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_tria
     low, high = min(low, plan.learning_rate), min(1.0, max(high, plan.learning_rate))
     space: Space = {"train.learning_rate": Range(low, high, log=True)}
     if plan.epochs:
-        space["train.epochs"] = Choices((plan.epochs, min(1000.0, float(f"{2 * plan.epochs:.4g}"))))
+        space["train.epochs"] = _around(plan.epochs, [min(1000.0, float(f"{2 * plan.epochs:.4g}"))])
     if methods.METHODS[name].by_layers and name != "head":
         depths = [k for k in (n_layers // 3, n_layers // 2, n_layers * 2 // 3) if 0 < k < n_layers]
         space["train.layers"] = _around(plan.layers, ["all", *reversed(depths)])
@@ -262,8 +267,10 @@ def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_tria
     space["train.head_rate"] = _around(train.head_rate, [0.3, 1.0, 3.0])
     if task in ("single_label", "ordinal"):
         space["train.balance"] = _around(train.balance, ["none", "weights"])
-    n_keys = max(FEWEST_KEYS, n_trials // TRIALS_A_KEY)
-    return dict(list(space.items())[:n_keys])
+    open_keys = [
+        (key, domain) for key, domain in space.items() if isinstance(domain, Range) or len(domain.values) > 1
+    ]
+    return dict(open_keys[: max(FEWEST_KEYS, n_trials // TRIALS_A_KEY)])
 
 
 def _around(own: Any, others: Sequence[Any]) -> Choices:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lightune.artifact.folder import is_locked, lock
-from lightune.errors import UserError, first_line
+from lightune.errors import GateError, UserError, first_line
 from lightune.search.space import Space
 
 if TYPE_CHECKING:
@@ -93,10 +93,16 @@ class Study:
         (folder / WORKERS).mkdir(parents=True, exist_ok=True)
         self._me = uuid.uuid4().hex
         self._held = lock(folder / WORKERS / self._me)  # until this process ends, however it ends
-        url = storage or f"sqlite:///{folder / DATABASE}"
+        url = storage or _file_url(folder / DATABASE)
+        prefix = f"lightune-{name}-" if storage else ""  # of the search, wherever its folder is moved to
         with self._alone(), quiet_optuna():
-            self._trials = _open(url, NAME if storage is None else f"{folder.name}-{name}-{NAME}")
-            self._finals = _open(url, FINALS if storage is None else f"{folder.name}-{name}-{FINALS}")
+            self._trials, self._finals = _open(url, prefix + NAME), _open(url, prefix + FINALS)
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Lets go of the database and of this process's mark."""
@@ -311,9 +317,45 @@ def _is_taken(trial: FrozenTrial) -> bool:
     return _is_settled(trial) or (number_of(trial) >= 0 and trial.state == TrialState.RUNNING)
 
 
+def _file_url(path: Path) -> str:
+    """The storage in a file, whatever its name."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def _without_password(text: str, url: str) -> str:
+    """A text about a storage that does not tell its password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        password, shown = make_url(url).password, make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return text
+    text = text.replace(url, shown)
+    return text.replace(password, "***") if password else text
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """A storage that fails while it is used is one message; the same command goes on with the search."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError) as error:
+        raise GateError(
+            f"the search's storage failed ({first_line(error.__cause__ or error)}). What is done is kept; the same "
+            f"command goes on once it can be used."
+        ) from None
+
+
 def _open(url: str, name: str) -> optuna.Study:
     """The study of this name, made if there is none. UserError where the storage cannot be used."""
     import optuna
+    from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -323,10 +365,9 @@ def _open(url: str, name: str) -> optuna.Study:
             optuna.storages.RDBStorage(url, engine_kwargs=waits) if is_file else optuna.storages.get_storage(url)
         )
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, pruner=_halving())
-    except (SQLAlchemyError, ImportError, ValueError, RuntimeError, OSError) as error:
-        raise UserError(
-            f"search.storage = {url!r}: cannot be opened ({first_line(error)}). Leave it out for a file."
-        ) from None
+    except (OptunaError, SQLAlchemyError, ImportError, ValueError, RuntimeError, OSError) as error:
+        told = f"search.storage = {url!r}: cannot be opened ({first_line(error)}). Leave it out for a file."
+        raise UserError(_without_password(told, url)) from None
 
 
 def _halving() -> Any:

@@ -105,9 +105,9 @@ def choose_finalists(study: Study, recipe: Recipe, n_best: int, closed: Path) ->
     complete = [trial for trial in study.settled() if trial.loss is not None]
     if not complete:
         failures = sorted({trial.why for trial in study.settled()})
-        raise GateError(f"no trial came to its end: {'; '.join(failures)[:500]}")
+        raise GateError(f"no trial came to its end: {'; '.join(failures)[:500] or 'none was run'}")
     base = Finalist(0 if study.starts else BASE, {}, recipe)
-    known = study.starts[:1]  # what is the same recipe is no other finalist
+    known = [*study.starts[:1], *(trial.values for trial in complete if study.starts and not trial.number)]
     others: list[Finalist] = []
     for trial in sorted(complete, key=lambda trial: (trial.loss, trial.number)):
         if trial.values not in known:

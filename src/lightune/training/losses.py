@@ -76,13 +76,18 @@ OF_NUMBERS = ("squared_error", "absolute_error")
 def find_loss(name: str, labels: NDArray[np.generic]) -> Loss:
     """The row of LOSSES, or for "auto" what these labels mostly take. UserError for one that does not suit them."""
     is_numbers = labels.dtype.kind == "f"
+    check_loss(name, is_numbers=is_numbers)
     if name == "auto":
         return squared_error if is_numbers else cross_entropy
-    if (name in OF_NUMBERS) != is_numbers:
+    return LOSSES[name]
+
+
+def check_loss(name: str, *, is_numbers: bool) -> None:
+    """UserError for a loss that does not suit labels that are numbers, or classes."""
+    if name != "auto" and (name in OF_NUMBERS) != is_numbers:
         suited = [each for each in LOSSES if (each in OF_NUMBERS) == is_numbers]
         what = "numbers" if is_numbers else "classes"
         raise UserError(f"train.loss = {name!r}: not for labels that are {what}. There are {', '.join(suited)}.")
-    return LOSSES[name]
 
 
 def start_from_shares(model: nn.Module, head_modules: Sequence[str], labels: Ints) -> None:

@@ -54,11 +54,11 @@ class Curve:
 
 
 def fit_curve(sizes: Sequence[int], draws: Floats, rng: np.random.Generator) -> Curve | None:
-    """The laws through the errors at K sizes; None where there are fewer than three.
+    """The laws through the errors at K sizes; None where fewer than three differ.
 
     draws (B, K): what the errors may be, by the choice of test rows and of a seed; their spread is how sure each is.
     """
-    if len(sizes) < FEWEST_SIZES:
+    if len(set(sizes)) < FEWEST_SIZES:
         return None
     least = LEAST_ERROR * float(draws.max()) or LEAST_ERROR
     draws = np.maximum(draws, least)

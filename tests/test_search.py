@@ -6,12 +6,14 @@ import json
 import multiprocessing
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 from lightune.errors import GateError, UserError
 from lightune.evidence.seeds import Between, between_seeds, gain_of_recipes
@@ -26,6 +28,7 @@ from lightune.search.plan import Parts, SearchPlan, first_trials, time_parts
 from lightune.search.record import _trial
 from lightune.search.space import Choices, Range, default_space, read_space, with_values
 from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, quiet_optuna, seed_of, storage_errors
+from lightune.search.trials import try_all
 from lightune.settings import load_recipe
 
 SPACE = {"train.learning_rate": Range(1e-4, 1e-2, log=True), "method.rank": Choices((4, 8, 16))}
@@ -352,6 +355,31 @@ def test_what_another_process_trains_is_left_to_it(tmp_path):
     assert other.finals() == {(0, 5): 0.25}
 
 
+def test_a_process_that_waits_for_another_says_what_for(tmp_path):
+    one, other = make_study(tmp_path, 1), make_study(tmp_path, 1)
+    attempt, told = one.next(), []
+
+    def trial(what: str) -> None:
+        told.append(what)
+        one.finish(attempt, 0.5, {"seconds": 1.0})
+
+    try_all(other, None, Recipe(), 1, None, print, trial)  # trains nothing: there is no bench
+    assert told == ["the last trials"]
+
+    def end() -> None:
+        with other.last(lambda: told.append("the runs")):
+            told.append("over")
+
+    with ThreadPoolExecutor() as pool:
+        with one.last(lambda: told.append("nobody is there")):
+            ending = pool.submit(end)
+            deadline = time.monotonic() + 10
+            while len(told) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        ending.result(10)
+    assert told == ["the last trials", "the runs", "over"]
+
+
 def _work(folder: str) -> None:
     study = make_study(Path(folder), 24)
     while not study.is_over:
@@ -403,6 +431,13 @@ def test_a_search_in_a_storage_of_ones_own_may_be_moved(tmp_path):
             study.finish(study.next(), 0.5, {})
     with Study(tmp_path / "after", url, SPACE, 2, [], 0, "other") as study:
         assert study.settled() == []
+
+
+def test_a_storage_that_fails_later_does_not_tell_its_password():
+    url = "postgresql://me:SECRET@127.0.0.1:1/db"
+    told = r"failed \(no answer from postgresql://me:\*\*\*@127.0.0.1:1/db\)"
+    with pytest.raises(GateError, match=told), storage_errors(url):
+        raise SQLAlchemyError(f"no answer from {url}")
 
 
 def test_a_storage_that_fails_later_is_one_message(tmp_path):

@@ -333,7 +333,9 @@ def test_a_final_that_fails_is_no_end_of_the_search(bench, tmp_path):
         Finalist(0, {"data.max_tokens": 9000}, with_values(bench.recipe, {"data.max_tokens": 9000})),
     ]
     told: list[float] = []
-    losses = train_finalists(study, bench, finalists, [5], 32, lambda one, seed, loss, scores: told.append(loss))
+    losses = train_finalists(
+        study, bench, finalists, [5], 32, lambda one, seed, loss, scores: told.append(loss), print
+    )
     assert losses[0] == {5: float("inf")}
     assert sorted(told) == [losses[-1][5], float("inf")]
     assert best_by_mean(losses) == -1

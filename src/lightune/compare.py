@@ -14,7 +14,7 @@ from typing import Any
 
 from lightune.artifact.claimed import Claim, read_object, shown_folder
 from lightune.artifact.finished import read_finished
-from lightune.artifact.folder import ADAPTER, disk_errors, replacing, write_json
+from lightune.artifact.folder import ADAPTER, disk_errors, write_json
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
 from lightune.callable import let_be_called
 from lightune.comparison.cell_run import LOOK_SECONDS, Runner
@@ -132,7 +132,7 @@ def follow(
         results = gather(checked, asked, [_as_it_is(runner, over) for over in overs])
         results |= {"folder": shown_folder(folder), "seconds": _spent(journal, overs)}
         write_page(compare_page(results), folder / PAGE)
-        _write(results, folder / RESULTS)  # last: it says that all the others are there
+        write_json(folder / RESULTS, results)  # last: it says that all the others are there
     show_comparison(journal, results, folder)
     return Result(str(folder), results)
 
@@ -205,7 +205,7 @@ def _run(runner: Runner, cell: Cell, held: int, texts: Texts, tell: Callable[[st
             return Over(cell, None, {"failed": str(error) or type(error).__name__})
         measured["values"] = runner.found_values(cell)
     measured["seconds"] = time.monotonic() - began
-    _write(measured, file)
+    write_json(file, measured)
     return Over(cell, finished, measured)
 
 
@@ -215,11 +215,6 @@ def _as_it_is(runner: Runner, over: Over) -> Over:
     if over.run is not None or not file.is_file() or not (run / RUN_RESULTS).is_file():
         return over
     return Over(over.cell, read_finished(run), read_object(file))
-
-
-def _write(values: dict[str, Any], path: Path) -> None:
-    with replacing(path) as part:
-        write_json(part, values)
 
 
 def _speed(run: Path, cell: Cell, texts: Texts) -> float:

@@ -19,7 +19,7 @@ from typing import Any
 
 from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
-from lightune.artifact.folder import disk_errors, replacing, write_json
+from lightune.artifact.folder import disk_errors, write_json
 from lightune.callable import let_be_called
 from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError
@@ -135,23 +135,23 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     journal.say(f"\n{'Going on with the search' if is_begun else 'The search is'} in {folder}")
     storage = search.storage or os.environ.get(STORAGE_VARIABLE)
     given = folder, storage, plan.space, search.trials, plan.starts, recipe.seed, name
-    with disk_errors(folder), storage_errors(), _frozen(), Study(*given) as study:
+    with disk_errors(folder), storage_errors(storage), _frozen(), Study(*given) as study:
         title = f"Trying {search.trials} recipes on {plan.trial_rows:,} of {len(splits.train):,} training rows"
         with journal.phase("trials", title), Board(journal, study) as board:
             deadline = None if parts.trials is None else started + parts.trials
             if not (folder / CLOSED).is_file():
-                try_all(study, bench, plan.recipe, plan.trial_rows, deadline, board.tell)
+                try_all(study, bench, plan.recipe, plan.trial_rows, deadline, board.tell, board.waits)
 
         title = f"The best, and the recipe as it is, with fresh seeds on {plan.final_rows:,} rows"
         with journal.phase("finals", title):
             finalists = choose_finalists(study, plan.recipe, search.finalists, folder / CLOSED)
             seeds = [seed_of(recipe.seed, "fresh", i) for i in range(search.fresh_seeds)]
-            losses = train_finalists(study, bench, finalists, seeds, plan.final_rows, board.tell_final)
+            losses = train_finalists(study, bench, finalists, seeds, plan.final_rows, board.tell_final, board.waits)
             between = seeds_apart(study, bench, finalists, seeds, plan.final_rows)
             chosen = choose_winner(finalists, losses, between, study.settled())
             show_finals(journal, chosen)
 
-        with study.last():  # one process alone ends the search
+        with study.last(partial(board.waits, "the runs")):  # one process alone ends the search
             if (earlier := claim.over(folder)) is not None:
                 journal.say(f"another process has ended the search: {folder}")
                 return _ended(folder, earlier)
@@ -164,8 +164,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
                 "total": time.monotonic() - started + _elsewhere(journal, study, results)
             }
             write_page(search_page(results), folder / PAGE)
-            with replacing(folder / RESULTS) as part:
-                write_json(part, results)  # last: it says that all the others are there
+            write_json(folder / RESULTS, results)  # last: it says that all the others are there
     show_outcome(journal, results, folder)
     return _ended(folder, results)
 

@@ -23,7 +23,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,6 +222,20 @@ def _check_writable(final: Path, shown: str) -> None:
         raise GateError(f"{shown}: {there} cannot be written to. Choose another --output.")
 
 
+@contextmanager
+def alone(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Inside, no other process is inside for this file; waits is called once if there is one to wait for."""
+    try:
+        held = lock(path)
+    except BlockingIOError:
+        waits()
+        held = lock(path, wait=True)
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
 def lock(path: Path, *, wait: bool = False) -> int:
     """A descriptor that keeps others out until it is closed or its process dies. OSError if another has it.
 
@@ -273,8 +287,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """`values` as JSON that a strict parser accepts (NaN is an error)."""
-    path.write_text(json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    """`values` as JSON that a strict parser accepts (NaN is an error), in one step."""
+    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def save_adapter(model: nn.Module, encoder: Encoder, contract: Contract, adapter: Path) -> Contract:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightune.artifact.claimed import read_object
-from lightune.artifact.folder import RESULTS, lock
+from lightune.artifact.folder import RESULTS, alone, lock
 from lightune.comparison.cells import Cell
 from lightune.comparison.folder import CELLS, LOGS, RUNS, SEARCHES
 from lightune.errors import GateError
@@ -72,11 +72,8 @@ class Runner:
     @contextmanager
     def last(self) -> Iterator[None]:
         """Inside, no other process ends this comparison."""
-        descriptor = lock(self.folder / CELLS / "last.lock", wait=True)
-        try:
+        with alone(self.folder / CELLS / "last.lock"):
             yield
-        finally:
-            os.close(descriptor)
 
     def run(self, cell: Cell, held: int, tell: Callable[[str], None]) -> str:
         """Makes the run of a cell; what went wrong, in a line, or nothing. held: its lock, which the run keeps.

@@ -27,6 +27,7 @@ class Board:
         from rich.live import Live
 
         self.journal, self.study = journal, study
+        self._waited: set[str] = set()
         is_drawn = journal.console.is_terminal and not journal.console.quiet
         self._live = Live(console=journal.console, transient=True, auto_refresh=False) if is_drawn else None
 
@@ -50,6 +51,12 @@ class Board:
             self.journal.event("trial", number=over.number, state=over.state, loss=over.loss, values=over.values)
         if self._live:
             self._live.update(_table(settled, running, self.study), refresh=True)
+
+    def waits(self, what: str) -> None:
+        """Said once: this process has nothing to do until others are through with `what`."""
+        if what not in self._waited:
+            self.journal.say(f"  waiting for another process, which is at {what}")
+        self._waited.add(what)
 
     def tell_final(self, finalist: Finalist, seed: int, loss: float, scores: Mapping[str, float]) -> None:
         """A finalist was trained with a fresh seed."""

@@ -10,7 +10,7 @@ import hashlib
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lightune.artifact.folder import is_locked, lock
+from lightune.artifact.folder import alone, is_locked, lock
 from lightune.errors import GateError, UserError, first_line
 from lightune.search.space import Space
 
@@ -258,25 +258,16 @@ class Study:
         return {(t.user_attrs[NUMBER], t.user_attrs["seed"]): float(t.value or 0.0) for t in found}
 
     @contextmanager
-    def last(self) -> Iterator[None]:
-        """One process after the other."""
-        with self._holding(LAST):
+    def last(self, waits: Callable[[], None]) -> Iterator[None]:
+        """One process after the other; waits is called if there is one before."""
+        with alone(self.folder / LAST, waits):
             yield
 
     # ---- inside
 
     def _alone(self) -> AbstractContextManager[None]:
         """No other process of this search changes anything meanwhile."""
-        return self._holding(QUEUE)
-
-    @contextmanager
-    def _holding(self, name: str) -> Iterator[None]:
-        """Inside, no other process holds this file of the folder."""
-        held = lock(self.folder / name, wait=True)
-        try:
-            yield
-        finally:
-            os.close(held)
+        return alone(self.folder / QUEUE)
 
     def _bury(self) -> None:
         """Attempts of processes that died are failed ones; their trials are free again."""
@@ -338,7 +329,7 @@ def _without_password(text: str, url: str) -> str:
 
 
 @contextmanager
-def storage_errors() -> Iterator[None]:
+def storage_errors(url: str | None = None) -> Iterator[None]:
     """A storage that fails while it is used is one message; the same command goes on with the search."""
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
@@ -346,9 +337,10 @@ def storage_errors() -> Iterator[None]:
     try:
         yield
     except (OptunaError, SQLAlchemyError) as error:
+        told = _without_password(first_line(error.__cause__ or error), url or "")
         raise GateError(
-            f"the search's storage failed ({first_line(error.__cause__ or error)}). What is done is kept; the same "
-            f"command goes on once it can be used."
+            f"the search's storage failed ({told}). What is done is kept; the same command goes on once it can be "
+            f"used."
         ) from None
 
 

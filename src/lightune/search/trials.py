@@ -55,17 +55,20 @@ def try_all(
     n_rows: int,
     deadline: float | None,
     tell: Callable[[Attempt | None, Trial | None], None],
+    waits: Callable[[str], None],
 ) -> None:
     """Runs trials until all are settled, here or in other processes, or the deadline, in monotonic time, is over.
 
-    tell gets each trial when it begins, and when it is over what came of it, None where it is tried once more.
+    tell gets each trial when it begins, and when it is over what came of it, None where it is tried once more. waits
+    is told what other processes are at, while there is nothing else to do.
     """
     while not study.is_over:
         if deadline is not None and time.monotonic() > deadline and any(t.loss is not None for t in study.settled()):
             return
         attempt = study.next()
         if attempt is None:
-            time.sleep(POLL_SECONDS)  # another process is at the last ones
+            waits("the last trials")
+            time.sleep(POLL_SECONDS)
             continue
         tell(attempt, None)
         _try(study, attempt, bench, recipe, n_rows)
@@ -145,6 +148,7 @@ def train_finalists(
     seeds: Sequence[int],
     n_rows: int,
     tell: Callable[[Finalist, int, float, Mapping[str, float]], None],
+    waits: Callable[[str], None],
 ) -> Losses:
     """The loss of every finalist with every seed, trained in any process; tell gets those that this one trains."""
     wanted = [(finalist, seed) for seed in seeds for finalist in finalists]
@@ -157,6 +161,7 @@ def train_finalists(
                     tell(finalist, seed, loss, scores)
                     is_idle = False
         if is_idle:
+            waits("the last finals")
             time.sleep(POLL_SECONDS)
     found = study.finals()
     return {each.number: {seed: found[each.number, seed] for seed in seeds} for each in finalists}

@@ -9,6 +9,8 @@ import pytest
 
 from lightune.artifact.claimed import Claim, write_once
 from lightune.errors import GateError, UserError
+from lightune.search.folder import claim_of
+from lightune.settings import load_recipe
 
 
 def refuse(number: int):
@@ -25,7 +27,25 @@ def test_the_first_one_writes_and_the_others_read(has_links, tmp_path, monkeypat
     path = tmp_path / "plan.json"
     assert write_once(path, {"rows": 1}) == ({"rows": 1}, True)
     assert write_once(path, {"rows": 2}) == ({"rows": 1}, False)
-    assert list(tmp_path.iterdir()) == [path]
+    assert [each for each in tmp_path.iterdir() if each.suffix != ".lock"] == [path]
+
+
+def test_results_of_other_data_are_not_taken_for_those_of_this(tmp_path):
+    claim = Claim("search", {"seed": 0}, "search.json")
+    claim.take(tmp_path / "s", "one")
+    (tmp_path / "s" / "search.json").write_text('{"winner": 1}')
+    assert claim.over(tmp_path / "s", "one") == {"winner": 1}
+    with pytest.raises(UserError, match=r"holds a search of something else \(digest = 'one', not 'other'\)"):
+        claim.over(tmp_path / "s", "other")
+
+
+def test_a_search_in_another_storage_is_not_begun_anew_in_the_folder(monkeypatch):
+    known = []
+    for url in (None, "sqlite:///a.db"):
+        if url:
+            monkeypatch.setenv("LIGHTUNE_STORAGE", url)
+        known.append(claim_of(load_recipe(None), with_runs=True).settings["search.storage"])
+    assert known == ["in the folder", "elsewhere"]
 
 
 def test_a_folder_may_be_under_the_home(tmp_path, monkeypatch):

@@ -537,6 +537,13 @@ def test_a_cell_searches_what_its_method_has():
     assert set(spaces["ia3"].space) == {"train.learning_rate"}
     assert {search.trials for search in spaces.values()} == {5}
     assert {search.rows for search in spaces.values()} == {50}
+    for key, why in (
+        ("search.method.rnk=[2, 4]", "lora has no such option"),
+        ("search.train.layers=[1, 2]", "whole network"),
+    ):
+        names = ["head", "prompt"] if "layers" in key else ["lora", "head"]
+        with pytest.raises(UserError, match=why):
+            read_asked(load_recipe(None, None, [key]), names, None, None, None, 5)
     for key in ("search.method.name=['lora', 'ia3']", "search.model=['a', 'b']"):
         with pytest.raises(UserError, match=r"each recipe of a comparison has its own. Name them with --m"):
             read_asked(load_recipe(None, None, [key]), "lora", None, None, None, 5)

@@ -22,13 +22,13 @@ from lightune.model import methods
 from lightune.recipe import Recipe, SearchRecipe, check_recipe
 from lightune.records import Plan, Score
 from lightune.search import outcome
-from lightune.search.bench import lack_of_fit
+from lightune.search.bench import Tried, lack_of_fit
 from lightune.search.outcome import best_by_mean, expected_luck
 from lightune.search.plan import Parts, SearchPlan, first_trials, time_parts
 from lightune.search.record import _trial
 from lightune.search.space import Choices, Range, default_space, read_space, with_values
 from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, quiet_optuna, seed_of, storage_errors
-from lightune.search.trials import try_all
+from lightune.search.trials import Finalist, choose_finalists, train_finalists, try_all
 from lightune.settings import load_recipe
 
 SPACE = {"train.learning_rate": Range(1e-4, 1e-2, log=True), "method.rank": Choices((4, 8, 16))}
@@ -82,6 +82,7 @@ def test_a_search_table_is_read_from_a_recipe_and_from_the_command_line(tmp_path
         ({"method.rank": [0, 4]}, r"method.rank = 0"),
         ({"method.name": ["lora", "lra"]}, r"no such method. Did you mean 'lora'"),
         ({"method.name": ["lora", "ia3"], "method.rank": [4, 8]}, "method.rank: ia3 has no such option"),
+        ({"method.name": ["head", "prompt"], "train.layers": [1, 2]}, "head, prompt works on the whole network"),
     ],
 )
 def test_what_cannot_be_searched_is_one_message(written, message):
@@ -119,8 +120,7 @@ def test_a_range_suits_all_methods_that_are_tried():
     recipe = check_recipe({"method": {"name": "ia3"}})
     space = read_space({"method.name": ["lora", "vera"], "method.dropout": {"low": 0.0, "high": 0.5}}, recipe)
     assert not space["method.dropout"].whole
-    with quiet_optuna():
-        assert 0.3 in Range(0.0, 0.5, step=0.1)
+    assert 0.3 in Range(0.0, 0.5, step=0.1)
 
 
 def test_every_value_of_every_kind_survives_optuna():
@@ -136,6 +136,13 @@ def test_every_value_of_every_kind_survives_optuna():
     assert 0.75 in numbers
     assert 0.7 not in numbers
     assert True not in numbers
+
+
+def test_layers_are_for_those_of_the_methods_that_can_be_kept_to_some():
+    space = read_space({"method.name": ["lora", "head"], "train.layers": ["all", 2]}, Recipe())
+    assert set(space) == {"method.name", "train.layers"}
+    tried = [with_values(Recipe(), {"method.name": name, "train.layers": 2}) for name in ("lora", "head")]
+    assert [recipe.train.layers for recipe in tried] == [2, "all"]
 
 
 def test_another_method_starts_from_its_own_options_and_rate():
@@ -273,6 +280,92 @@ def test_a_search_goes_on_as_if_it_had_not_been_cut_off(tmp_path):
     assert told(last) == told(whole)
     with quiet_optuna():
         assert not [t for t in last._trials.get_trials() if t.state.name in ("RUNNING", "WAITING")]
+
+
+def test_a_rate_of_many_digits_is_the_same_before_a_kill_and_after_it(tmp_path):
+    starts = [{"train.learning_rate": 1.23456e-3, "method.rank": 8}, {"train.learning_rate": 2.34567e-3}]
+    seen = []
+    for _ in range(4):
+        study = Study(tmp_path, None, SPACE, 2, starts, 0)
+        attempt = study.next()
+        seen.append((attempt.number, attempt.values["train.learning_rate"]))
+        if len(seen) % 2 == 0:
+            study.finish(attempt, 0.5, {})
+        os.close(study._held)  # as at the end of a process, killed or not
+    assert seen == [(0, 1.23e-3)] * 2 + [(1, 2.35e-3)] * 2
+    assert [trial.values["train.learning_rate"] for trial in study.settled()] == [1.23e-3, 2.35e-3]
+
+
+class Trainings:
+    """A bench that trains nothing: what comes of one training after the other, a loss or an error."""
+
+    def __init__(self, *outcomes: float | Exception):
+        self.outcomes = list(outcomes)
+
+    def train(self, recipe: Recipe, n_rows: int, *, seed: int, on_stage: Any = None) -> Tried:
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return Tried(np.zeros((1, 2)), outcome, {}, 1.0, 1)
+
+
+def tried_until(study: Study, deadline: float | None, *losses: float) -> list[int]:
+    try_all(study, Trainings(*losses), Recipe(), 1, deadline, lambda *told: None, lambda what: None)
+    return [trial.number for trial in study.settled()]
+
+
+def test_no_trial_begins_when_their_time_is_over_but_one_has_to_be_there(tmp_path):
+    study = make_study(tmp_path, 5)
+    assert tried_until(study, time.monotonic() - 1, 0.5) == [0]
+    assert tried_until(study, time.monotonic() - 1) == [0]
+    assert tried_until(study, time.monotonic() + 60, 0.4, 0.3, 0.2, 0.1) == [0, 1, 2, 3, 4]
+
+
+def test_what_ends_after_the_finalists_are_chosen_changes_nothing(tmp_path):
+    study = Study(tmp_path, None, {"method.rank": Choices((4, 8))}, 4, [{"method.rank": 8}], 0)
+    late = []
+    for loss in (0.5, 0.4, 0.3, None):
+        attempt = study.next()
+        if loss is None or (attempt.values["method.rank"] == 4 and late == []):
+            late.append(attempt)  # still under way
+        else:
+            study.finish(attempt, loss, {})
+    chosen = choose_finalists(study, Recipe(), 2)
+    for attempt in late:
+        study.finish(attempt, 0.1, {})
+    assert choose_finalists(study, Recipe(), 2) == chosen
+    assert study.is_closed
+    assert tried_until(make_study(tmp_path, 9), None) == [0, 1, 2, 3]  # no trial more
+
+
+def test_a_final_is_tried_again_but_not_on_a_full_disk(tmp_path):
+    study = make_study(tmp_path, 1)
+    finalist = Finalist(0, {}, Recipe())
+
+    def final(seed: int, *outcomes: float | Exception) -> float:
+        bench = Trainings(*outcomes)
+        losses = train_finalists(study, bench, [finalist], [seed], 1, lambda *told: None, lambda what: None)
+        assert bench.outcomes == []
+        return losses[0][seed]
+
+    assert final(1, RuntimeError("CUDA out of memory"), 0.5) == 0.5
+    assert final(2, ValueError("odd"), RuntimeError("no memory")) == float("inf")
+    assert final(3, UserError("this model reads up to 32 tokens")) == float("inf")
+    with pytest.raises(OSError, match="No space left"):
+        final(4, OSError(28, "No space left on device"))
+
+
+def test_a_lock_that_cannot_be_had_is_no_other_process(tmp_path, monkeypatch):
+    from lightune.search import study as module
+
+    study = make_study(tmp_path, 1)
+
+    def full(path: Path, **more: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "lock", full)
+    with pytest.raises(OSError, match="No space left"), study.final(0, 5):
+        pass
 
 
 def test_the_recipe_as_it_is_counts_where_others_are_stopped(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import shutil
@@ -279,6 +280,17 @@ def test_a_trial_can_be_stopped_at_a_third_and_at_two_thirds(bench):
     assert seen == [1, 2, 3]
 
 
+def test_the_loss_of_a_trial_is_that_at_its_end(bench):
+    recipe = with_values(bench.recipe, {"train.learning_rate": 0.1, "train.schedule": "constant"})
+    rising = 0
+    for seed in range(5):
+        losses: list[float] = []
+        tried = bench.train(recipe, 32, seed=seed, on_stage=lambda stage, loss: bool(losses.append(loss)))  # noqa: B023
+        assert tried.loss == losses[-1]
+        rising += losses[-1] > min(losses)
+    assert rising  # else its best would be its end
+
+
 @pytest.mark.parametrize(("batch_size", "epochs"), [(4, 1.0), (5, 2.0), (7, 1.0), (32, 2.5)])
 def test_reports_are_at_thirds_whatever_the_epochs(bench, batch_size, epochs, monkeypatch):
     from lightune.search import bench as module
@@ -320,9 +332,9 @@ def test_every_kind_of_label_can_be_searched(task, reviews, tiny_bert, tmp_path)
     data = prepare(recipe.data)
     splits = split_prepared(data, recipe.data, seed=0, device="cpu")
     bench = Bench(data, pinned(recipe, splits), splits, choose_hardware("cpu", "fp32"))
-    go_on = lambda stage, loss: False  # noqa: E731  as a trial does: the best of three looks
-    poor = bench.train(with_values(bench.recipe, {"train.learning_rate": 1e-6}), 64, seed=1, on_stage=go_on)
-    good = bench.train(bench.recipe, 64, seed=1, on_stage=go_on)
+    go_on = lambda stage, loss: False  # noqa: E731  as a trial does
+    poor = bench.train(with_values(bench.recipe, {"train.learning_rate": 1e-6}), 200, seed=1, on_stage=go_on)
+    good = bench.train(bench.recipe, 200, seed=1, on_stage=go_on)
     assert good.loss < poor.loss
 
 
@@ -351,6 +363,35 @@ def test_the_plan_of_the_first_process_is_that_of_all(bench, tmp_path):
     assert plan.settled_in(tmp_path / "plan.json") is plan
     other = replace(plan, trial_rows=50, final_rows=60, starts=[], space={})
     assert other.settled_in(tmp_path / "plan.json") == plan
+
+
+# ---- time
+
+
+def test_both_runs_have_the_same_time_and_work_also_after_a_kill(reviews, tiny_bert, tmp_path, monkeypatch):
+    module, seen = importlib.import_module("lightune.tune"), []
+    plain = module.run_recipe
+
+    def run(checked: Any, journal: Any, *, output: Path) -> Any:
+        recipe = checked.recipe
+        seen.append(
+            (output.name, recipe.time_budget, recipe.evidence.baselines, recipe.evidence.doctor, recipe.seeds)
+        )
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return plain(replace(checked, recipe=recipe.model_copy(update={"time_budget": None})), journal, output=output)
+
+    monkeypatch.setattr(module, "run_recipe", run)
+    given = {"trials": 3, "time_budget": "4m", "output": tmp_path / "search"}
+    given["settings"] = settings(tiny_bert, 'evidence.baselines=["majority"]', "seeds=2")
+    with pytest.raises(KeyboardInterrupt):
+        lightune.tune(reviews, **given)
+    found = lightune.tune(reviews, **given).results
+    assert [name for name, *_ in seen] == ["winner", "default", "default"]
+    (first,) = {tuple(map(str, rest)) for _, *rest in seen}
+    assert 60 <= float(first[0].removesuffix("s")) <= 120  # a quarter at least, and half of what is left
+    assert first[1:] == ("['majority']", "False", "1")
+    assert found["verdict"].startswith("tuning gained")
 
 
 # ---- kills

@@ -98,15 +98,14 @@ def follow(
     metrics, _, requirements = check_asked(recipe)
     claim = Claim("comparison", _settings(checked, asked), RESULTS, _is_whole)
     folder = claim.find(output, f"{checked.name}-compare")
-    if (earlier := claim.over(folder)) is not None:
-        journal.say(f"this comparison is over: read {folder / PAGE}")
-        return Result(str(folder), earlier)
-
     with journal.phase("read", "Reading the data"):
         for model in asked.models:
             locate(model)  # one that is not there is told before the work
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         data = prepare(recipe.data)
+        if (earlier := claim.over(folder, data.digest)) is not None:
+            journal.say(f"this comparison is over: read {folder / PAGE}")
+            return Result(str(folder), earlier)
         check_for_task(recipe, metrics, requirements, data.task)
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
         every = asked.has_sizes and recipe.data.train_rows == "auto"  # the sizes say how many, not we
@@ -116,10 +115,10 @@ def follow(
         runs = Decision("runs", str(len(cells)), f"each in a process of its own; {_in_words(cells)}")
         journal.decide(*data.decisions, *splits.decisions, runs, *tune_process(hardware))
         texts = [text if data.pair is None else split_pair(text) for text in splits.test.texts[:SPEED_TEXTS]]
-        digests = [corpus.digest for corpus in (data.corpus, data.other) if corpus is not None]
+        digest = data.digest
         del data, splits
         hardware.release()  # the runs need the room
-        _, is_begun = claim.take(folder, " ".join(digests))
+        _, is_begun = claim.take(folder, digest)
 
     journal.say(f"\n{'Going on with the comparison' if is_begun else 'The comparison is'} in {folder}")
     runner = Runner(folder, bool(asked.tune), offline)
@@ -167,11 +166,11 @@ def _run_all(runner: Runner, cells: Sequence[Cell], texts: Texts, waiting: Waiti
     """Every cell, in the order given, each run by this process or by another that shares the comparison."""
     overs: dict[str, Over] = {}
     while missing := [cell for cell in cells if cell.name not in overs]:
-        is_idle = True
+        is_idle, waits_for = True, (missing[0].name, "another process is at it")
         for cell in missing:
             with runner.held(cell) as held:
                 if held is None and runner.is_left_alone(cell):
-                    waiting.tell(cell.name, "what was left running when a comparison was killed comes to its end")
+                    waits_for = cell.name, "what was left running when a comparison was killed comes to its end"
                     break  # two trainings at once would slow each other, and be timed wrongly
                 if held is None:
                     continue
@@ -185,7 +184,7 @@ def _run_all(runner: Runner, cells: Sequence[Cell], texts: Texts, waiting: Waiti
                 show_cell(waiting, over, seconds)
                 is_idle = False
         if is_idle:
-            waiting.tell(missing[0].name, "another process is at it")
+            waiting.tell(*waits_for)
             time.sleep(LOOK_SECONDS)
     return [overs[cell.name] for cell in cells]
 

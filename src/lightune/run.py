@@ -56,7 +56,7 @@ from lightune.report.pictures import draw_results
 from lightune.report.screen import plan_as_dict, show_faults, show_plan, show_results
 from lightune.settings import Settings, load_recipe, name_of
 from lightune.training.fine_tune import fine_tune
-from lightune.training.losses import check_loss
+from lightune.training.losses import check_for_labels
 from lightune.training.plan import OVERHEAD_SECONDS, Besides
 from lightune.training.rehearsal import rehearse
 
@@ -313,7 +313,7 @@ def check_for_task(recipe: Recipe, metrics: Sequence[str], requirements: Sequenc
     gate.check_task(requirements, task)
     score.check_task(metrics, task)
     check_goals(recipe.evidence, task)
-    check_loss(recipe.train.loss, is_numbers=task == "regression")
+    check_for_labels(recipe.train, task)
 
 
 let_be_called(__name__, run)

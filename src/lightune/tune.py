@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightune.artifact.claimed import write_once
 from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
 from lightune.artifact.folder import disk_errors, write_json
@@ -36,9 +36,9 @@ from lightune.report.versus import compare_runs
 from lightune.run import LESS_MEMORY, check_asked, check_for_task
 from lightune.run import follow as run_recipe
 from lightune.search.bench import Bench
-from lightune.search.folder import AS_IT_IS, BEST, CLOSED, PAGE, PLAN, RESULTS, STORAGE_VARIABLE, WINNER, claim_of
+from lightune.search.folder import AS_IT_IS, BEST, PAGE, PLAN, RESULTS, RUN_TIME, WINNER, claim_of, storage_of
 from lightune.search.outcome import NO_RUNS
-from lightune.search.plan import LEAST_RUN, pinned, plan_search, time_parts
+from lightune.search.plan import Parts, pinned, plan_search, time_parts
 from lightune.search.record import Made, Shown, gather
 from lightune.search.space import read_space
 from lightune.search.study import Study, seed_of, storage_errors
@@ -52,8 +52,6 @@ from lightune.search.trials import (
     try_all,
 )
 from lightune.settings import Settings, load_recipe, name_of
-
-LEAST_LEFT = 0.3  # of a time budget, for the two runs: a search that took longer is not to end with nothing
 
 
 def tune(
@@ -112,13 +110,12 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     parts = time_parts(budget, with_runs=with_runs)
     claim = claim_of(checked, with_runs=with_runs)
     folder = claim.find(output, f"{checked.name}-search")
-    if (earlier := claim.over(folder)) is not None:
-        journal.say(f"this search is over: read {folder / PAGE}")
-        return _ended(folder, earlier)
-
     with journal.phase("read", "Reading the data"):
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         data = prepare(recipe.data)
+        if (earlier := claim.over(folder, data.digest)) is not None:
+            journal.say(f"this search is over: read {folder / PAGE}")
+            return _ended(folder, earlier)
         check_for_task(recipe, metrics, requirements, data.task)
         splits = split_prepared(data, recipe.data, seed=recipe.seed, **hardware.speed, budget=parts.run)
         journal.decide(*data.decisions, *splits.decisions, *hardware.decisions, *tune_process(hardware))
@@ -127,24 +124,23 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         bench = Bench(data, pinned(recipe, splits), splits, hardware)
         journal.decide(*bench.decisions)
         plan = plan_search(search, written, bench.recipe, bench, parts)
-        digests = [corpus.digest for corpus in (data.corpus, data.other) if corpus is not None]
-        name, is_begun = claim.take(folder, " ".join(digests))
+        name, is_begun = claim.take(folder, data.digest)
         plan = plan.settled_in(folder / PLAN)
         journal.decide(*plan.decisions)
 
     journal.say(f"\n{'Going on with the search' if is_begun else 'The search is'} in {folder}")
-    storage = search.storage or os.environ.get(STORAGE_VARIABLE)
+    storage = storage_of(search)
     given = folder, storage, plan.space, search.trials, plan.starts, recipe.seed, name
     with disk_errors(folder), storage_errors(storage), _frozen(), Study(*given) as study:
         title = f"Trying {search.trials} recipes on {plan.trial_rows:,} of {len(splits.train):,} training rows"
         with journal.phase("trials", title), Board(journal, study) as board:
-            deadline = None if parts.trials is None else started + parts.trials
-            if not (folder / CLOSED).is_file():
-                try_all(study, bench, plan.recipe, plan.trial_rows, deadline, board.tell, board.waits)
+            # what an earlier process has spent is spent
+            deadline = None if parts.trials is None else started + parts.trials - study.seconds()
+            try_all(study, bench, plan.recipe, plan.trial_rows, deadline, board.tell, board.waits)
 
         title = f"The best, and the recipe as it is, with fresh seeds on {plan.final_rows:,} rows"
         with journal.phase("finals", title):
-            finalists = choose_finalists(study, plan.recipe, search.finalists, folder / CLOSED)
+            finalists = choose_finalists(study, plan.recipe, search.finalists)
             seeds = [seed_of(recipe.seed, "fresh", i) for i in range(search.fresh_seeds)]
             losses = train_finalists(study, bench, finalists, seeds, plan.final_rows, board.tell_final, board.waits)
             between = seeds_apart(study, bench, finalists, seeds, plan.final_rows)
@@ -156,8 +152,9 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
                 journal.say(f"another process has ended the search: {folder}")
                 return _ended(folder, earlier)
             write_recipe(_as_checked(checked, chosen.winner), {}, folder / BEST)
-            left = _seconds_left(budget, started)
-            shown = _run_both(journal, folder, checked, chosen, left) if with_runs else Shown(why_not=NO_RUNS)
+            spent = max(time.monotonic() - started, study.seconds())
+            each = _seconds_of_a_run(folder, budget, spent, parts, chosen) if with_runs else None
+            shown = _run_both(journal, folder, checked, chosen, each) if with_runs else Shown(why_not=NO_RUNS)
             made = Made(plan, study.settled(), study.importances())
             results = gather(checked, splits, made, chosen, shown, folder)
             results["seconds"] = journal.spent() | {
@@ -186,20 +183,30 @@ def _elsewhere(journal: Journal, study: Study, results: Mapping[str, Any]) -> fl
     return max(0.0, study.seconds() + runs - here)
 
 
-def _run_both(
-    journal: Journal, folder: Path, checked: Checked, chosen: Chosen, seconds_left: Callable[[], float | None]
-) -> Shown:
-    """The runs of the winner and of the recipe as it is on all rows, and what their answers to the test rows say."""
-    run = partial(_run, journal, folder, checked, seconds_left)
+def _seconds_of_a_run(folder: Path, budget: float | None, spent: float, parts: Parts, chosen: Chosen) -> float | None:
+    """How long each run at the end may take: as long as the other, before a kill and after it."""
+    if budget is None or parts.run is None:
+        return None
+    n_runs = 1 if chosen.winner is chosen.finalists[0] else 2
+    found, _ = write_once(folder / RUN_TIME, {"seconds": max(parts.run, (budget - spent) / n_runs)})
+    return float(found["seconds"])
+
+
+def _run_both(journal: Journal, folder: Path, checked: Checked, chosen: Chosen, seconds: float | None) -> Shown:
+    """The runs of the winner and of the recipe as it is on all rows, and what their answers to the test rows say.
+
+    seconds: that each may take.
+    """
+    run = partial(_run, journal, folder, checked, seconds)
     base, winner = chosen.finalists[0], chosen.winner
     with journal.phase(WINNER, f"Running {winner.name} on all rows"):
-        refused = run(WINNER, winner, 1 if winner is base else 2)
+        refused = run(WINNER, winner)
     if winner is base:
         return Shown(refused=refused)
     if not all(map(math.isfinite, chosen.losses[base.number].values())):
         return Shown(why_not=f"{base.name} cannot be trained", refused=refused)
     with journal.phase(AS_IT_IS, f"Running {base.name} on all rows, to compare with"):
-        run(AS_IT_IS, base, 1)
+        run(AS_IT_IS, base)
     compared, why_not = compare_runs(read_finished(folder / WINNER), read_finished(folder / AS_IT_IS))
     gain = None if compared is None else gain_of_recipes(compared.gain, chosen.between)
     return Shown(compared, gain, why_not, refused)
@@ -216,19 +223,15 @@ def _run(
     journal: Journal,
     folder: Path,
     checked: Checked,
-    seconds_left: Callable[[], float | None],
+    seconds: float | None,
     name: str,
     finalist: Finalist,
-    n_left: int,
 ) -> str:
-    """The run of a finalist on all rows, unless an earlier process has made it; what a gate said, if it said no.
-
-    n_left: runs that share the time.
-    """
+    """The run of a finalist on all rows, unless an earlier process has made it; what a gate said, if it said no."""
     if not (folder / name / RUN_RESULTS).is_file():
-        own, left = _as_checked(checked, finalist), seconds_left()
-        budget = None if left is None else f"{max(LEAST_RUN, left / n_left):.0f}s"
-        recipe = own.recipe.model_copy(update={"time_budget": budget})
+        own = _as_checked(checked, finalist)
+        budget = None if seconds is None else f"{seconds:.0f}s"
+        recipe = own.recipe.model_copy(update={"time_budget": budget, "seeds": 1})
         voice = journal.another()  # a run counts its own seconds
         try:
             run_recipe(
@@ -244,8 +247,9 @@ def _run(
 
 
 def _bare(recipe: Recipe) -> Recipe:
-    """Without what the winner's run tells already."""
-    evidence = recipe.evidence.model_copy(update={"baselines": [], "doctor": False, "require": []})
+    """Without what the winner's run tells already, unless that would give it more time to train in."""
+    needless = {} if recipe.time_budget else {"baselines": [], "doctor": False}
+    evidence = recipe.evidence.model_copy(update={"require": [], **needless})
     return recipe.model_copy(update={"evidence": evidence, "trackers": []})
 
 
@@ -256,11 +260,6 @@ def _as_checked(checked: Checked, finalist: Finalist) -> Checked:
     changed = {key: "chosen" for key, value in after.items() if before.get(key) != value}
     found = dict.fromkeys(finalist.values, "found by search")
     return replace(checked, recipe=recipe, origins=checked.origins | changed | found)
-
-
-def _seconds_left(budget: float | None, started: float) -> Callable[[], float | None]:
-    """Of a budget; not less than the runs need at least, whatever came before them."""
-    return lambda: None if budget is None else max(LEAST_LEFT * budget, budget - (time.monotonic() - started))
 
 
 let_be_called(__name__, tune)

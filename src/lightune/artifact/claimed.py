@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightune.artifact.folder import folder_typed
+from lightune.artifact.folder import alone, folder_typed
 from lightune.errors import GateError, UserError
 
 SETTINGS = "settings.json"
@@ -66,10 +66,15 @@ class Claim:
             raise UserError(f"{path}: {why}. {ELSEWHERE}")
         return str(found.get(ID)), not is_ours
 
-    def over(self, path: Path) -> dict[str, Any] | None:
-        """What the results say, None while the work is not over."""
+    def over(self, path: Path, digest: str | None = None) -> dict[str, Any] | None:
+        """What the results say, None while the work is not over.
+
+        digest: of the data as it is now. UserError if the results are of other data.
+        """
         if not (path / self.results).is_file():
             return None
+        if digest is not None and (why := self._why_not(path, {**self.settings, DIGEST: digest})):
+            raise UserError(f"{path}: {why}. {ELSEWHERE}")
         results = read_object(path / self.results)
         return results if self.is_whole(results) else None
 
@@ -113,9 +118,11 @@ def write_once(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], bool
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            os.replace(part, path)  # of processes that come here at once the last one has written it
-            found = read_object(path)
-            return found, found == values
+            with alone(path.with_name(f".{path.name}.lock")):
+                if path.is_file():
+                    return read_object(path), False
+                os.replace(part, path)
+                return values, True
         finally:
             Path(part).unlink(missing_ok=True)
     except OSError as error:

@@ -18,9 +18,9 @@ from lightune.comparison.cells import Cell
 from lightune.comparison.folder import CELLS, LOGS, RUNS, SEARCHES
 from lightune.errors import GateError
 from lightune.recipe import SearchRecipe, write_recipe
-from lightune.search.folder import STORAGE_VARIABLE
+from lightune.search.folder import BEST, STORAGE_VARIABLE
+from lightune.search.folder import RESULTS as FOUND
 
-BEST, FOUND = "best.toml", "search.json"  # of a search
 LOOK_SECONDS = 0.5  # between looks at a process
 
 

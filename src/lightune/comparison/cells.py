@@ -16,7 +16,7 @@ from lightune.model import methods
 from lightune.model.methods import METHODS
 from lightune.recipe import Checked, Recipe, SearchRecipe, check_recipe, nested
 from lightune.records import Splits
-from lightune.search.space import read_space
+from lightune.search.space import check_key, read_space, searchable
 from lightune.settings import parse_setting
 
 ALL = "all"
@@ -84,11 +84,13 @@ def read_asked(
     names = _listed("methods", methods_, DEFAULT_METHODS if is_of_methods else (recipe.method.name,))
     if names == (ALL,):
         names = tuple(METHODS)
-    for name in names:
-        read_method(name, recipe)
+    asked = [read_method(name, recipe)[0] for name in names]
     for key, option in (("method.name", "--methods"), ("model", "--models")):
         if tune and key in checked.search.space:
             raise UserError(f"search.{key}: each recipe of a comparison has its own. Name them with {option}.")
+    for key in checked.search.space if tune else ():
+        if not any(key in searchable([name]) for name in asked):
+            check_key(key, asked[:1])  # says so
     numbers = tuple(_size(size) for size in _listed("sizes", sizes, (ALL,)))
     return Asked(
         names,
@@ -194,21 +196,10 @@ def _baselines_of(recipe: Recipe, *, is_first: bool) -> list[str]:
 
 
 def _search(search: SearchRecipe, recipe: Recipe, trials: int) -> SearchRecipe:
-    """What a cell's search may try, of what was written: not the options that its method lacks, nor layers
-    where it works on the whole network.
-
-    UserError for what cannot be searched.
-    """
+    """What a cell's search may try, of what was written: what its method has. UserError for what no search can."""
     if not trials:
         return SearchRecipe()
-    known = methods.options(recipe.method.name)
-    space = {
-        key: value
-        for key, value in search.space.items()
-        if not key.startswith("method.") or key.removeprefix("method.") in known
-    }
-    if not METHODS[recipe.method.name].by_layers:
-        space.pop("train.layers", None)
+    space = {key: value for key, value in search.space.items() if key in searchable([recipe.method.name])}
     if empty := next((key for key, value in space.items() if isinstance(value, list) and None in value), None):
         raise UserError(f"search.{empty}: a comparison cannot try None. Leave it out.")
     read_space(space, recipe)

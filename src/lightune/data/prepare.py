@@ -57,6 +57,11 @@ class Prepared:
     test_table: pa.Table
     decisions: tuple[Decision, ...]
 
+    @property
+    def digest(self) -> str:
+        """Of all that was read, separate test data included."""
+        return " ".join(corpus.digest for corpus in (self.corpus, self.other) if corpus is not None)
+
 
 def prepare(recipe: DataRecipe) -> Prepared:
     """Reads the source (and the test file), picks the columns, renders the texts."""

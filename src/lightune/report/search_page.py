@@ -18,6 +18,7 @@ from lightune.report.card import base_name, without_folders
 from lightune.report.charts import Dots, bars, parallel, plot
 from lightune.report.page import render
 from lightune.report.parts import NOTHING, Block, Cell, Code, Figure, Section, Text, facts, number, p_value, table
+from lightune.search.folder import AS_IT_IS, BEST, WINNER
 from lightune.search.outcome import gain_told
 
 Results = Mapping[str, Any]
@@ -63,10 +64,10 @@ def _found(results: Results) -> list[Block]:
     values = results["winner"]["values"]
     told = facts("What the winner sets", {key: _written(value) for key, value in values.items()}, ("key", "value"))
     blocks: list[Block] = [told] if values else [Text("The recipe as it is won: nothing is set.")]
-    again = Code(f"lightune run {quote(results['folder'] + '/best.toml')}")
+    again = Code(f"lightune run {quote(results['folder'] + '/' + BEST)}")
     if not runs:
         return [*blocks, again]
-    names = {"winner": "the winner", "default": "the recipe as it is"}
+    names = {WINNER: "the winner", AS_IT_IS: "the recipe as it is"}
     metrics = [name for name in headline_of(results["task"]) if name in next(iter(runs.values()))["after"]][:4]
     rows = [
         [

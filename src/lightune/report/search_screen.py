@@ -40,6 +40,8 @@ class Board:
         if self._live:
             self._live.stop()
             self._live = None
+        if kind is None and (n_tried := len(self.study.settled())) < self.study.n_trials:
+            self.journal.say(f"  the time for trials is over: {n_tried} of {self.study.n_trials} were tried")
 
     def tell(self, running: Attempt | None, over: Trial | None) -> None:
         """A trial begins, or is over; neither: it broke off, and is tried once more."""

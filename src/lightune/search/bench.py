@@ -26,6 +26,7 @@ from lightune.recipe import EvidenceRecipe, Recipe
 from lightune.records import Plan, Scale, Splits
 from lightune.search.study import REPORTS
 from lightune.training.fine_tune import fine_tune
+from lightune.training.losses import check_for_labels
 from lightune.training.plan import Cost, make_plan
 from lightune.training.prefix_cache import PrefixCache, frozen_blocks
 from lightune.training.rehearsal import measure
@@ -112,8 +113,9 @@ class Bench:
         return self._once("rows", _reading_of(recipe, limit, n_rows), made)
 
     def check(self, recipe: Recipe) -> None:
-        """UserError for a model that is not there, and for a length or layers that ours has not."""
+        """UserError for what cannot be trained: no such model, a length or layers that ours has not, other labels."""
         locate(recipe.model)
+        check_for_labels(recipe.train, self.splits.task)
         if recipe.model != self.recipe.model:
             return
         base, data = self.base(recipe.model), recipe.data
@@ -138,8 +140,8 @@ class Bench:
         )
         return plan
 
-    def seconds(self, recipe: Recipe, n_rows: int) -> float:
-        """About how long a training on so many rows takes, by a few passes."""
+    def seconds(self, recipe: Recipe, n_rows: int) -> tuple[float, float]:
+        """About how long a training on so many rows takes, by a few passes, and a look at the dev rows."""
         encoder, rows = self.rows(recipe, n_rows)
         base, plan = copy_of(self.base(recipe.model), seed=recipe.seed), self.plan(recipe, n_rows)
         anatomy = inspect(base.model, base.missing_keys)
@@ -152,7 +154,7 @@ class Bench:
         quicken(model.to(self.hardware.device), self.hardware.precision)
         cost: Cost = measure(model, anatomy, encoder, timed, train, plan, self.hardware, recipe.seed)
         tokens = training_tokens(rows["train"], train, plan.epochs)
-        return tokens * cost.step + REPORTS * rows["dev"].n_tokens * cost.forward
+        return tokens * cost.step, rows["dev"].n_tokens * cost.forward
 
     def train(
         self, recipe: Recipe, n_rows: int, *, seed: int, on_stage: Callable[[int, float], bool] | None = None
@@ -171,7 +173,10 @@ class Bench:
         train = recipe.train.model_copy(update={"patience": REPORTS})  # a trial ends as the search says
         scale, y = scale_of(rows["train"].y), rows["dev"].y
 
+        last: list[Floats] = []
+
         def look(logits: Floats, step: int) -> None:
+            last[:] = [logits]
             if on_stage and step in stages and on_stage(stages[step], lack_of_fit(y, logits, scale)):
                 raise Stopped
 
@@ -179,7 +184,7 @@ class Bench:
         base = copy_of(self.base(recipe.model), seed=seed)
         options = methods.check_options(recipe.method.name, recipe.method.options)
         quiet = Journal(io.StringIO(), quiet=True)
-        model, history, _ = fine_tune(
+        model, _, _ = fine_tune(
             recipe.model_copy(update={"train": train}),
             plan,
             options,
@@ -194,7 +199,7 @@ class Bench:
             on_dev=look,
         )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        logits = history.dev_logits
+        (logits,) = last  # at its end, as the finals are compared, not at the best of its looks
         scores = score_dev(logits, rows["dev"], scale)
         return Tried(logits, lack_of_fit(y, logits, scale), scores, time.monotonic() - started, trained)
 

@@ -3,6 +3,7 @@
 settings.json   what is searched, by which the same command finds its search again
 plan.json       what is tried, on how many rows: as the first process planned it
 finals.json     the finalists, once the trials are closed
+runs.json       of a time budget, how much each run at the end has
 search.db       the trials and the finals, two Optuna studies; optuna-dashboard opens it
 finals/         dev logits of each finalist and seed
 workers/        a file for each process that takes part, locked while it lives
@@ -15,17 +16,25 @@ search.html     its page
 
 from __future__ import annotations
 
-from lightune.artifact.claimed import Claim
-from lightune.recipe import Checked, flatten
+import os
 
-PLAN, CLOSED = "plan.json", "finals.json"
+from lightune.artifact.claimed import Claim
+from lightune.recipe import Checked, SearchRecipe, flatten
+
+PLAN, CLOSED, RUN_TIME = "plan.json", "finals.json", "runs.json"
 RESULTS, PAGE, BEST = "search.json", "search.html", "best.toml"
 WINNER, AS_IT_IS = "winner", "default"
 STORAGE_VARIABLE = "LIGHTUNE_STORAGE"  # of the environment: where a URL is not seen by others
 
 
+def storage_of(search: SearchRecipe) -> str | None:
+    """Where its trials are kept; None: in its folder."""
+    return search.storage or os.environ.get(STORAGE_VARIABLE)
+
+
 def claim_of(checked: Checked, *, with_runs: bool) -> Claim:
-    """What the folder of a search is known by; not where it is stored, which may hold a password."""
-    search = {f"search.{key}": value for key, value in checked.search.model_dump(exclude={"storage"}).items()}
+    """What the folder of a search is known by; not where it is stored, which may hold a password, but whether."""
+    search = {f"search.{key}": value for key, value in checked.search.model_dump().items()}
+    search["search.storage"] = "elsewhere" if storage_of(checked.search) else "in the folder"
     settings = flatten(checked.recipe.model_dump()) | search | ({} if with_runs else {"runs": False})
     return Claim("search", settings, RESULTS)

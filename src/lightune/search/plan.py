@@ -17,6 +17,7 @@ from lightune.recipe import Recipe, SearchRecipe, check_recipe
 from lightune.records import Decision, Splits
 from lightune.search.bench import Bench, with_plan
 from lightune.search.space import Choices, Space, default_space, number_of, space_as_json, space_of_json, with_values
+from lightune.search.study import REPORTS
 
 PART, FEWEST_ROWS = 1 / 25, 1000  # of the training rows, what a trial trains on; not fewer, where there are
 LEAST_ROWS = 200  # where time is short
@@ -111,8 +112,10 @@ def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Ben
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)
     plan, task = bench.plan(recipe, n_rows), bench.splits.task
     space = written or default_space(recipe, plan, rate, len(anatomy.layers), search.trials, task)
+    automatic = {key: value for key, value in _values_of(recipe, space, {}).items() if value == "auto"}
     recipe = with_plan(recipe, plan)
     own = _values_of(recipe, space, {"train.learning_rate": plan.learning_rate})
+    own |= {key: value for key, value in automatic.items() if value in space[key]}
     why = "as [search] says" if written else "the first of a list by importance; [search] in the recipe says others"
     epochs = f"{plan.epochs:g} epoch{'' if plan.epochs == 1 else 's'}"
     as_it_is = Decision("the recipe as it is", f"{epochs}, layers {plan.layers}", "in trials and runs")
@@ -133,12 +136,13 @@ def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts) -> t
     wanted = min(n_train, max(FEWEST_ROWS, round(PART * n_train))) if search.rows == "auto" else search.rows
     if parts.trials is None or parts.finals is None:
         return wanted, min(round(FINAL_ROWS * wanted), n_train)
-    a_row = bench.seconds(recipe, wanted) / wanted
+    training, look = bench.seconds(recipe, wanted)
+    a_row = training / wanted
     least = min(wanted, max(LEAST_ROWS, 2 * len(bench.splits.class_names)))
     n_finals = (search.finalists + 1) * search.fresh_seeds
-    n_rows = max(least, min(wanted, int(parts.trials / search.trials / a_row)))
+    n_rows = max(least, min(wanted, int((parts.trials / search.trials - REPORTS * look) / a_row)))
     n_rows = n_rows if search.rows == "auto" else wanted
-    return n_rows, max(least, min(round(FINAL_ROWS * n_rows), n_train, int(parts.finals / n_finals / a_row)))
+    return n_rows, max(least, min(round(FINAL_ROWS * n_rows), n_train, int((parts.finals / n_finals - look) / a_row)))
 
 
 def first_trials(own: Mapping[str, Any], space: Space, rate: float, *, alone: bool) -> list[dict[str, Any]]:
@@ -149,7 +153,7 @@ def first_trials(own: Mapping[str, Any], space: Space, rate: float, *, alone: bo
     if not all(own[key] in domain for key, domain in space.items()):
         return []
     changes: list[dict[str, Any]] = []
-    if own.get("train.learning_rate", rate) != rate and rate in space["train.learning_rate"]:
+    if own.get("train.learning_rate", rate) not in (rate, "auto") and rate in space["train.learning_rate"]:
         changes.append({"train.learning_rate": rate})
     for key, domain in space.items() if alone else ():
         if isinstance(domain, Choices):

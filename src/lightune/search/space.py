@@ -26,6 +26,7 @@ FEWEST_KEYS = 2
 SPAN = 4.0  # the default space's learning rates: from the method's own over SPAN to the method's own times SPAN
 DATA_KEYS = ("data.max_tokens", "data.truncation")
 SAME_ANSWERS = ("train.memory_tokens", "train.cache", "train.gradient_checkpointing")  # change time and memory only
+LAYERS = "train.layers"  # which not all methods can be kept to
 LOOKS = ("train.evaluations", "train.patience")  # when dev rows are looked at, which in a trial the search says
 
 
@@ -125,7 +126,7 @@ def read_space(written: Mapping[str, Any], recipe: Recipe) -> Space:
     tried = space.get("method.name")
     names = tried.values if isinstance(tried, Choices) else (recipe.method.name,)
     for key in space:
-        _check_key(key, names)
+        check_key(key, names)
     for key, domain in space.items():
         for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
             _check_value(key, value, recipe, names)
@@ -169,11 +170,14 @@ def _domain(key: str, written: Any) -> Choices | Range:
     return Range(ends[0], ends[1], bool(log), step)
 
 
-def _check_key(key: str, names: Sequence[Any]) -> None:
-    """UserError for a key that cannot be tried."""
+def check_key(key: str, names: Sequence[Any]) -> None:
+    """UserError for a key that cannot be tried with these methods."""
+    _check_name(key)
     known = searchable(names)
     if key in known:
         return
+    if key == LAYERS:
+        raise UserError(f"search.{key}: {', '.join(map(str, names))} works on the whole network. Leave it out.")
     if key.startswith("method."):
         option = key.removeprefix("method.")
         lacking = next(name for name in names if option not in methods.options(str(name)))
@@ -190,7 +194,12 @@ def searchable(names: Sequence[Any]) -> list[str]:
     train = [key for key in flatten(Recipe().model_dump()) if key.startswith("train.")]
     options = [set(methods.options(str(name))) for name in names]
     shared = [f"method.{name}" for name in methods.options(str(names[0])) if all(name in each for each in options)]
-    changing = [key for key in train if key not in (*SAME_ANSWERS, *LOOKS)]
+    skipped = (
+        *SAME_ANSWERS,
+        *LOOKS,
+        *(() if any(methods.METHODS[str(name)].by_layers for name in names) else (LAYERS,)),
+    )
+    changing = [key for key in train if key not in skipped]
     return ["model", "method.name", *shared, *changing, *DATA_KEYS]
 
 
@@ -229,15 +238,16 @@ def _as_its_kind(key: str, domain: Choices | Range, recipe: Recipe, names: Seque
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """The recipe with some keys set; another method starts from its own options and learning rate.
 
-    One that works on the whole network takes all layers, unless they are among the values.
+    One that works on the whole network takes all layers, whatever the values say.
     """
     flat = flatten(recipe.model_dump())
     if values.get("method.name", recipe.method.name) != recipe.method.name:
         flat = {key: value for key, value in flat.items() if not key.startswith("method.")}
         flat["train.learning_rate"] = "auto"
-    if not methods.METHODS[str(values.get("method.name", recipe.method.name))].by_layers:
-        flat["train.layers"] = "all"
-    return check_recipe(nested(flat | dict(values)))
+    flat |= values
+    if not methods.METHODS[str(flat["method.name"])].by_layers:
+        flat[LAYERS] = "all"
+    return check_recipe(nested(flat))
 
 
 def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_trials: int, task: str) -> Space:
@@ -252,9 +262,9 @@ def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_tria
     space: Space = {"train.learning_rate": Range(low, high, log=True)}
     if plan.epochs:
         space["train.epochs"] = _around(plan.epochs, [min(1000.0, float(f"{2 * plan.epochs:.4g}"))])
-    if methods.METHODS[name].by_layers and name != "head":
+    if methods.METHODS[name].by_layers:
         depths = [k for k in (n_layers // 3, n_layers // 2, n_layers * 2 // 3) if 0 < k < n_layers]
-        space["train.layers"] = _around(plan.layers, ["all", *reversed(depths)])
+        space[LAYERS] = _around(plan.layers, ["all", *reversed(depths)])
     if "rank" in options:
         space["method.rank"] = _around(options["rank"], [min(1024, options["rank"] * 2), options["rank"] // 2 or 1])
     if "alpha" in options:

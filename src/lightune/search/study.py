@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lightune.artifact.claimed import ELSEWHERE
 from lightune.artifact.folder import alone, is_locked, lock
 from lightune.errors import GateError, UserError, first_line
+from lightune.search.folder import CLOSED
 from lightune.search.space import Space
 
 if TYPE_CHECKING:
@@ -89,14 +91,19 @@ class Study:
         name: str = "",
     ):
         self.folder, self.space, self.n_trials, self.seed = folder, space, n_trials, seed
-        self.starts = list(starts)[:n_trials]
+        self.starts = [self._told_back(start) for start in starts][:n_trials]
         (folder / WORKERS).mkdir(parents=True, exist_ok=True)
         self._me = uuid.uuid4().hex
         self._held = lock(folder / WORKERS / self._me)  # until this process ends, however it ends
         url = storage or _file_url(folder / DATABASE)
         prefix = f"lightune-{name}-" if storage else ""  # of the search, wherever its folder is moved to
+        of = (
+            (f"search.storage = {url!r}", "Leave it out for a file.")
+            if storage
+            else (str(folder / DATABASE), ELSEWHERE)
+        )
         with self._alone(), quiet_optuna():
-            self._trials, self._finals = _open(url, prefix + NAME), _open(url, prefix + FINALS)
+            self._trials, self._finals = _open(url, prefix + NAME, *of), _open(url, prefix + FINALS, *of)
 
     def __enter__(self) -> Study:
         return self
@@ -155,7 +162,7 @@ class Study:
             else:
                 self._trials.tell(attempt.trial, loss)
 
-    def fail(self, attempt: Attempt, why: str, *, again: bool) -> None:
+    def fail(self, attempt: Attempt, why: str, seconds: float = 0.0, *, again: bool) -> None:
         """A trial that broke off: it is tried once more if `again`, else that settles it."""
         from optuna.trial import TrialState
 
@@ -163,6 +170,7 @@ class Study:
             before = [t for t in self._trials.get_trials(deepcopy=False) if number_of(t) == attempt.number]
             n_failed = sum("failure" in t.user_attrs for t in before) + 1
             attempt.trial.set_user_attr("failure", why)
+            attempt.trial.set_user_attr("seconds", seconds)
             attempt.trial.set_user_attr(SETTLED, not again or n_failed >= ATTEMPTS)
             self._trials.tell(attempt.trial, state=TrialState.FAIL)
 
@@ -219,7 +227,21 @@ class Study:
         complete = [(trial.loss, trial.number, trial) for trial in self.settled() if trial.loss is not None]
         if complete:
             return min(complete)[2].values
-        return {key: domain.as_value(domain.as_parameter(self.starts[0][key])) for key, domain in self.space.items()}
+        return dict(self.starts[0])
+
+    def _told_back(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as they are known after they were written down: a trial is the same before and after a kill."""
+        return {key: self.space[key].as_value(self.space[key].as_parameter(value)) for key, value in values.items()}
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a process has chosen the finalists: no trial counts any more."""
+        return self.closing.is_file()
+
+    @property
+    def closing(self) -> Path:
+        """The file that says which trials are finalists."""
+        return self.folder / CLOSED
 
     # ---- finals
 
@@ -230,7 +252,7 @@ class Study:
         place.mkdir(exist_ok=True)
         try:
             held = lock(place / f"{number}-{seed}.lock")
-        except OSError:
+        except BlockingIOError:
             yield False
             return
         try:
@@ -344,8 +366,11 @@ def storage_errors(url: str | None = None) -> Iterator[None]:
         ) from None
 
 
-def _open(url: str, name: str) -> optuna.Study:
-    """The study of this name, made if there is none. UserError where the storage cannot be used."""
+def _open(url: str, name: str, shown: str, mend: str) -> optuna.Study:
+    """The study of this name, made if there is none.
+
+    UserError where the storage cannot be used: of what is shown, and how to mend it.
+    """
     import optuna
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
@@ -358,7 +383,7 @@ def _open(url: str, name: str) -> optuna.Study:
         )
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, pruner=_halving())
     except (OptunaError, SQLAlchemyError, ImportError, ValueError, RuntimeError, OSError) as error:
-        told = f"search.storage = {url!r}: cannot be opened ({first_line(error)}). Leave it out for a file."
+        told = f"{shown}: cannot be opened ({first_line(error)}). {mend}"
         raise UserError(_without_password(told, url)) from None
 
 

@@ -17,10 +17,10 @@ from lightune.evidence.calibration import calibrate
 from lightune.evidence.decisions import scale_of
 from lightune.evidence.seeds import Between, between_seeds
 from lightune.recipe import Recipe
-from lightune.search.bench import Bench, Stopped
+from lightune.search.bench import Bench, Stopped, Tried
 from lightune.search.outcome import best_by_mean, expected_luck
 from lightune.search.space import with_values
-from lightune.search.study import FINALS, Attempt, Study, Trial, seed_of
+from lightune.search.study import ATTEMPTS, FINALS, Attempt, Study, Trial, seed_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def try_all(
     tell gets each trial when it begins, and when it is over what came of it, None where it is tried once more. waits
     is told what other processes are at, while there is nothing else to do.
     """
-    while not study.is_over:
+    while not study.is_over and not study.is_closed:
         if deadline is not None and time.monotonic() > deadline and any(t.loss is not None for t in study.settled()):
             return
         attempt = study.next()
@@ -88,20 +88,20 @@ def _try(study: Study, attempt: Attempt, bench: Bench, recipe: Recipe, n_rows: i
     except Stopped:
         study.finish(attempt, None, {"seconds": time.monotonic() - started})
     except (UserError, GateError) as error:  # what this recipe cannot do, it cannot do again
-        study.fail(attempt, str(error), again=False)
+        study.fail(attempt, str(error), time.monotonic() - started, again=False)
     except Exception as error:  # whatever torch, PEFT or the memory say about one recipe, the others go on
-        study.fail(attempt, f"{type(error).__name__}: {error}", again=True)
+        study.fail(attempt, f"{type(error).__name__}: {error}", time.monotonic() - started, again=True)
     else:
         if not math.isfinite(tried.loss):
-            study.fail(attempt, f"its loss is {tried.loss}", again=False)
+            study.fail(attempt, f"its loss is {tried.loss}", tried.seconds, again=False)
             return
         study.finish(
             attempt, tried.loss, {"seconds": tried.seconds, "scores": tried.scores, "trained": tried.trained}
         )
 
 
-def choose_finalists(study: Study, recipe: Recipe, n_best: int, closed: Path) -> list[Finalist]:
-    """The recipe as it is, and the best trials, as the file `closed` says once a process has chosen.
+def choose_finalists(study: Study, recipe: Recipe, n_best: int) -> list[Finalist]:
+    """The recipe as it is, and the best trials: those that the first process to come here has chosen.
 
     GateError if no trial came to its end.
     """
@@ -110,14 +110,15 @@ def choose_finalists(study: Study, recipe: Recipe, n_best: int, closed: Path) ->
         failures = sorted({trial.why for trial in study.settled()})
         raise GateError(f"no trial came to its end: {'; '.join(failures)[:500] or 'none was run'}")
     base = Finalist(0 if study.starts else BASE, {}, recipe)
-    known = [*study.starts[:1], *(trial.values for trial in complete if study.starts and not trial.number)]
-    others: list[Finalist] = []
+    known, best = list(study.starts[:1]), []
     for trial in sorted(complete, key=lambda trial: (trial.loss, trial.number)):
         if trial.values not in known:
-            known = [*known, trial.values]
-            others.append(Finalist(trial.number, trial.values, with_values(recipe, trial.values)))
-    chosen, _ = write_once(closed, {"finalists": [each.number for each in others[:n_best]]})
-    return [base, *(each for each in others if each.number in chosen["finalists"])]
+            known.append(trial.values)
+            best.append(trial.number)
+    chosen, _ = write_once(study.closing, {"finalists": best[:n_best]})
+    values = {trial.number: trial.values for trial in complete}
+    others = [number for number in chosen["finalists"] if number in values]
+    return [base, *(Finalist(number, values[number], with_values(recipe, values[number])) for number in others)]
 
 
 @dataclass(frozen=True)
@@ -172,14 +173,26 @@ def _final(
 ) -> tuple[float, Mapping[str, float]]:
     """The loss and the scores of a finalist with a seed, kept; infinite where its training fails."""
     started = time.monotonic()
-    try:
-        tried = bench.train(finalist.recipe, n_rows, seed=seed)
-        loss, scores = tried.loss if math.isfinite(tried.loss) else math.inf, tried.scores
+    tried = _trained(bench, finalist, seed, n_rows)
+    loss, scores = (tried.loss, tried.scores) if tried and math.isfinite(tried.loss) else (math.inf, {})
+    if tried:
         _keep(_place(study, finalist, seed), tried.logits)
-    except (UserError, GateError, RuntimeError, MemoryError):  # as it would once more
-        loss, scores = math.inf, {}
     study.finish_final(finalist.number, seed, loss, {"scores": scores, "seconds": time.monotonic() - started})
     return loss, scores
+
+
+def _trained(bench: Bench, finalist: Finalist, seed: int, n_rows: int) -> Tried | None:
+    """A training of a finalist; None where it fails as often as a trial may."""
+    for _ in range(ATTEMPTS):
+        try:
+            return bench.train(finalist.recipe, n_rows, seed=seed)
+        except (UserError, GateError):  # what this recipe cannot do, it cannot do again
+            return None
+        except OSError:  # the disk is at fault, not the recipe
+            raise
+        except Exception:  # another process may have had the memory
+            pass
+    return None
 
 
 def seeds_apart(

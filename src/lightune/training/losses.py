@@ -13,6 +13,7 @@ import numpy as np
 
 from lightune.errors import UserError
 from lightune.model.anatomy import inside
+from lightune.recipe import Task, TrainRecipe
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +89,25 @@ def check_loss(name: str, *, is_numbers: bool) -> None:
         suited = [each for each in LOSSES if (each in OF_NUMBERS) == is_numbers]
         what = "numbers" if is_numbers else "classes"
         raise UserError(f"train.loss = {name!r}: not for labels that are {what}. There are {', '.join(suited)}.")
+
+
+def check_balance(balance: str, task: Task) -> None:
+    """UserError if classes are to count alike where there are none, or where a row has several."""
+    if balance == "none":
+        return
+    if task == "multi_label":
+        raise UserError(
+            f"train.balance = {balance!r}: of several labels a row none can come alone. Leave it out; "
+            f"train.loss = 'focal' gives rare labels more weight, thresholds of their own they have in any case."
+        )
+    if task == "regression":
+        raise UserError(f"train.balance = {balance!r}: numbers have no classes that could count alike. Leave it out.")
+
+
+def check_for_labels(train: TrainRecipe, task: Task) -> None:
+    """UserError for what a training takes of labels of another kind."""
+    check_loss(train.loss, is_numbers=task == "regression")
+    check_balance(train.balance, task)
 
 
 def start_from_shares(model: nn.Module, head_modules: Sequence[str], labels: Ints) -> None:

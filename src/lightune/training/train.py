@@ -200,7 +200,6 @@ class Loop:
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.y, self.loss = on_scale(rows.y, scale_of(rows.y)), find_loss(recipe.loss, rows.y)
         self.weights: torch.Tensor | None = None
-        _check_balance(recipe.balance, rows.y)
         if recipe.balance == "weights":
             self.weights = to_device(class_weights(rows.y), hardware.device)  # (C,)
         self.recorded: Recorded | None = None
@@ -269,19 +268,6 @@ class Loop:
         mine = rows[self.accelerator.process_index :: world]
         # the last step of an epoch can be smaller than the number of processes; all must still take part
         return (mine, world) if len(mine) else (rows[:1], 0)
-
-
-def _check_balance(balance: str, labels: NDArray[np.generic]) -> None:
-    """UserError if classes are to count alike where there are none, or where a row has several."""
-    if balance == "none":
-        return
-    if labels.ndim == 2:
-        raise UserError(
-            f"train.balance = {balance!r}: of several labels a row none can come alone. Leave it out; "
-            f"train.loss = 'focal' gives rare labels more weight, thresholds of their own they have in any case."
-        )
-    if labels.dtype.kind == "f":
-        raise UserError(f"train.balance = {balance!r}: numbers have no classes that could count alike. Leave it out.")
 
 
 class Best:

@@ -365,3 +365,22 @@ def test_a_race_of_searches_tells_the_best_at_each_quarter(tmp_path):
     empty = {"seconds": 80.0, "rows": [1, 1], "points": nothing} | search.summed_up(nothing, 80.0)
     assert "none" in search.markdown({"command": "c", "figures": empty})
     search.draw(empty, tmp_path / "empty.png")
+
+
+def test_short_trainings_tell_how_far_seeds_and_recipes_are_apart(reviews, tiny_bert, tmp_path, monkeypatch, capsys):
+    import short_trainings
+
+    assert short_trainings.summed_up(np.array([[1.0, 3.0], [2.0, 4.0]])) == [
+        (2.0, pytest.approx(2**0.5), 0.0, 0.0),
+        (3.0, pytest.approx(2**0.5), 1.0, 0.0),  # a seed makes both good or bad alike
+    ]
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(
+        f'model = "{tiny_bert}"\ndata = {{source = "{reviews}", dev_rows = 20, max_tokens = 32}}\n'
+        'train = {epochs = 1.0, batch_size = 8}\nhardware = {device = "cpu", precision = "fp32"}\n'
+    )
+    monkeypatch.setattr(short_trainings, "TARGET", str(recipe))
+    short_trainings.main(24, 2, "train.learning_rate=1e-2,train.layers=1")
+    told = capsys.readouterr().out
+    assert "train.learning_rate=1e-2, train.layers=1, seed 1: " in told
+    assert told.count("seed 0: ") == told.count("seed 1: ") == 2

@@ -35,8 +35,10 @@ def test_results_of_other_data_are_not_taken_for_those_of_this(tmp_path):
     claim.take(tmp_path / "s", "one")
     (tmp_path / "s" / "search.json").write_text('{"winner": 1}')
     assert claim.over(tmp_path / "s", "one") == {"winner": 1}
-    with pytest.raises(UserError, match=r"holds a search of something else \(digest = 'one', not 'other'\)"):
+    with pytest.raises(UserError, match="s: holds a search of other data: it has changed since"):
         claim.over(tmp_path / "s", "other")
+    with pytest.raises(UserError, match="s: holds a search, not a comparison"):
+        Claim("comparison", {"seed": 0}, "compare.json").find(tmp_path / "s", "x")
 
 
 def test_a_search_in_another_storage_is_not_begun_anew_in_the_folder(monkeypatch):

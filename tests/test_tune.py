@@ -37,6 +37,12 @@ QUICK = ["evidence.doctor=false", "search.rows=24", "train.learning_rate=2e-5", 
 KEYS = ["search.train.learning_rate={low=1e-5, high=5e-2, log=true}", "search.method.rank=[2, 8]"]
 
 
+def exchange(one: Path, other: Path) -> None:
+    shutil.move(one, one.with_name("kept"))
+    shutil.move(other, one)
+    shutil.move(one.with_name("kept"), other)
+
+
 def settings(model: Path, *more: str) -> list[str]:
     return [f"model={model}", *TINY_SETTINGS, *QUICK, *KEYS, *more]
 
@@ -127,6 +133,46 @@ def test_what_is_over_is_not_begun_again(found, reviews, tiny_bert):
     assert sorted((str(path), path.stat().st_mtime_ns) for path in Path(found.folder).rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda folder: (folder / "finals.json").write_text('{"finalists": [99]}'),
+            "trial 99 was chosen, and is gone",
+        ),
+        (lambda folder: exchange(folder / "winner", folder / "default"), "winner: is of another recipe"),
+        (lambda folder: (folder / "finals.json").write_text("{}"), "finals.json: cannot be read"),
+        (lambda folder: (folder / "search.db").unlink(), "finalists were chosen, but their trials are gone"),
+        (lambda folder: next((folder / "finals").glob("*.npy")).unlink(), r"\.npy: cannot be read"),
+        (lambda folder: next((folder / "finals").glob("*.npy")).write_text("x"), r"\.npy: cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_one_message(damage, message, found, reviews, tiny_bert, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(found.folder, copy)
+    (copy / "search.json").write_text("{}")
+    damage(copy)
+    with pytest.raises(UserError, match=message):
+        lightune.tune(reviews, trials=4, no_baselines=True, settings=settings(tiny_bert), output=copy)
+
+
+def test_runs_on_data_that_has_changed_since_the_search_began_are_not_compared(
+    reviews, tiny_bert, tmp_path, monkeypatch
+):
+    data = tmp_path / "reviews.csv"
+    shutil.copy(reviews, data)
+    module = importlib.import_module("lightune.tune")
+    plain = module.choose_winner
+
+    def edited(*given: Any) -> Any:
+        data.write_text(data.read_text().replace("lovely", "lively", 1))
+        return plain(*given)
+
+    monkeypatch.setattr(module, "choose_winner", edited)
+    with pytest.raises(UserError, match="the data has changed since the search began"):
+        lightune.tune(data, trials=2, no_baselines=True, settings=settings(tiny_bert), output=tmp_path / "search")
+
+
 def test_a_folder_of_another_search_is_left_alone(found, reviews, tiny_bert, tmp_path):
     shutil.copytree(found.folder, tmp_path / "copy")
     (tmp_path / "copy" / "search.json").unlink()
@@ -134,6 +180,8 @@ def test_a_folder_of_another_search_is_left_alone(found, reviews, tiny_bert, tmp
         lightune.tune(reviews, seed=1, no_baselines=True, settings=settings(tiny_bert), output=tmp_path / "copy")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="output = 5: give the path of a folder"):
+        lightune.tune(reviews, settings=settings(tiny_bert), output=5)
     with pytest.raises(UserError, match="holds something else than a search"):
         lightune.tune(reviews, settings=settings(tiny_bert), output=tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]

@@ -104,7 +104,8 @@ def follow(
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         data = prepare(recipe.data)
         if (earlier := claim.over(folder, data.digest)) is not None:
-            journal.say(f"this comparison is over: read {folder / PAGE}")
+            journal.say(f"this comparison is over: {folder}")
+            show_comparison(journal, earlier, folder)
             return Result(str(folder), earlier)
         check_for_task(recipe, metrics, requirements, data.task)
         budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)

@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightune.artifact.claimed import write_once
+from lightune.artifact.claimed import ELSEWHERE, write_once
 from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
 from lightune.artifact.folder import disk_errors, write_json
 from lightune.callable import let_be_called
 from lightune.data.prepare import prepare, split_prepared
-from lightune.errors import GateError
+from lightune.errors import GateError, UserError
 from lightune.evidence.seeds import gain_of_recipes
 from lightune.hardware import choose_hardware, own_randomness, told_when_full, tune_process
 from lightune.journal import Journal
@@ -114,7 +114,8 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         data = prepare(recipe.data)
         if (earlier := claim.over(folder, data.digest)) is not None:
-            journal.say(f"this search is over: read {folder / PAGE}")
+            journal.say(f"this search is over: {folder}")
+            show_outcome(journal, earlier, folder)
             return _ended(folder, earlier)
         check_for_task(recipe, metrics, requirements, data.task)
         splits = split_prepared(data, recipe.data, seed=recipe.seed, **hardware.speed, budget=parts.run)
@@ -153,8 +154,10 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
                 return _ended(folder, earlier)
             write_recipe(_as_checked(checked, chosen.winner), {}, folder / BEST)
             spent = max(time.monotonic() - started, study.seconds())
-            each = _seconds_of_a_run(folder, budget, spent, parts, chosen) if with_runs else None
-            shown = _run_both(journal, folder, checked, chosen, each) if with_runs else Shown(why_not=NO_RUNS)
+            shown = Shown(why_not=NO_RUNS)
+            if with_runs:
+                seconds = _seconds_of_a_run(folder, budget, spent, parts, chosen)
+                shown = _run_both(journal, folder, checked, chosen, data.digest, seconds)
             made = Made(plan, study.settled(), study.importances())
             results = gather(checked, splits, made, chosen, shown, folder)
             results["seconds"] = journal.spent() | {
@@ -192,21 +195,25 @@ def _seconds_of_a_run(folder: Path, budget: float | None, spent: float, parts: P
     return float(found["seconds"])
 
 
-def _run_both(journal: Journal, folder: Path, checked: Checked, chosen: Chosen, seconds: float | None) -> Shown:
+def _run_both(
+    journal: Journal, folder: Path, checked: Checked, chosen: Chosen, digest: str, seconds: float | None
+) -> Shown:
     """The runs of the winner and of the recipe as it is on all rows, and what their answers to the test rows say.
 
-    seconds: that each may take.
+    digest: of the data; seconds: that each may take.
     """
     run = partial(_run, journal, folder, checked, seconds)
     base, winner = chosen.finalists[0], chosen.winner
     with journal.phase(WINNER, f"Running {winner.name} on all rows"):
         refused = run(WINNER, winner)
+        _check_run(folder / WINNER, winner, chosen, digest)
     if winner is base:
         return Shown(refused=refused)
     if not all(map(math.isfinite, chosen.losses[base.number].values())):
         return Shown(why_not=f"{base.name} cannot be trained", refused=refused)
     with journal.phase(AS_IT_IS, f"Running {base.name} on all rows, to compare with"):
         run(AS_IT_IS, base)
+        _check_run(folder / AS_IT_IS, base, chosen, digest)
     compared, why_not = compare_runs(read_finished(folder / WINNER), read_finished(folder / AS_IT_IS))
     gain = None if compared is None else gain_of_recipes(compared.gain, chosen.between)
     return Shown(compared, gain, why_not, refused)
@@ -244,6 +251,19 @@ def _run(
     return "; ".join(
         f"required {each['what']}: {each['why']}" for each in results["requirements"] if not each["passed"]
     )
+
+
+def _check_run(path: Path, finalist: Finalist, chosen: Chosen, digest: str) -> None:
+    """UserError for a run that is not of this finalist, or not on the data that was searched on."""
+    results = read_finished(path).results
+    made, wanted = flatten(results["recipe"]), flatten(finalist.recipe.model_dump())
+    tried = sorted({key for each in chosen.finalists for key in each.values})
+    for key in tried:
+        if wanted.get(key) not in (made.get(key), "auto", None):
+            raise UserError(f"{path}: is of another recipe ({key} = {made.get(key)!r}). {ELSEWHERE}")
+    used = [results["data"][name] for name in ("digest", "test_digest") if results["data"].get(name)]
+    if " ".join(used) != digest:
+        raise UserError(f"{path}: the data has changed since the search began. {ELSEWHERE}")
 
 
 def _bare(recipe: Recipe) -> Recipe:

@@ -19,7 +19,7 @@ from lightune.artifact.folder import alone, folder_typed
 from lightune.errors import GateError, UserError
 
 SETTINGS = "settings.json"
-DIGEST, ID = "digest", "id"  # of the data, and of the work, among the settings
+DIGEST, ID, KIND = "digest", "id", "kind"  # of the data, of the work, and what it is, among the settings
 ELSEWHERE = "Choose another --output."
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # a file system without hard links
 
@@ -56,7 +56,7 @@ class Claim:
 
         digest: of the data. UserError if other work has come first, or the data is no longer the same.
         """
-        wanted = {**self.settings, DIGEST: digest}
+        wanted = {**self.settings, DIGEST: digest, KIND: self.what}
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -88,8 +88,12 @@ class Claim:
             is_being_made = all(each.name.startswith(f".{SETTINGS}") for each in path.iterdir())
             return "" if is_being_made else f"holds something else than a {self.what}"
         found = read_object(path / SETTINGS)
-        skipped = {ID} | ({DIGEST} - set(wanted))
+        if (kind := found.get(KIND)) != self.what:
+            return f"holds a {kind}, not a {self.what}"
+        skipped = {ID, KIND} | ({DIGEST} - set(wanted))
         other = sorted(key for key in {*wanted, *found} - skipped if found.get(key) != wanted.get(key))
+        if other == [DIGEST]:
+            return f"holds a {self.what} of other data: it has changed since"
         told = ", ".join(f"{key} = {found.get(key)!r}, not {wanted.get(key)!r}" for key in other[:3])
         return f"holds a {self.what} of something else ({told})" if other else ""
 

@@ -151,6 +151,8 @@ def choose_run_folder(output: str | Path | None, name: str, *, overwrite: bool) 
 
 def folder_typed(output: str | Path) -> Path:
     """A folder of long work, as it was typed but for a ~. UserError or GateError if nothing can be kept there."""
+    if not isinstance(output, str | Path):
+        raise UserError(f"output = {output!r}: give the path of a folder.")
     final, shown = _absolute(str(output)), str(output)
     _check_writable(final, shown)
     if final.is_dir() and not os.access(final, os.R_OK | os.W_OK | os.X_OK):

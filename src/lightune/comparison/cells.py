@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections import Counter
@@ -84,7 +85,11 @@ def read_asked(
     names = _listed("methods", methods_, DEFAULT_METHODS if is_of_methods else (recipe.method.name,))
     if names == (ALL,):
         names = tuple(METHODS)
-    asked = [read_method(name, recipe)[0] for name in names]
+    given = [read_method(name, recipe) for name in names]
+    asked = [name for name, _ in given]
+    whole = [json.dumps([name, methods.check_options(name, options)], default=str) for name, options in given]
+    if twice := next((i for i, each in enumerate(whole) if each in whole[:i]), 0):
+        raise UserError(f"methods: {names[whole.index(whole[twice])]} and {names[twice]} are the same.")
     for key, option in (("method.name", "--methods"), ("model", "--models")):
         if tune and key in checked.search.space:
             raise UserError(f"search.{key}: each recipe of a comparison has its own. Name them with {option}.")
@@ -148,6 +153,8 @@ def read_method(text: str, recipe: Recipe) -> tuple[str, dict[str, Any]]:
             raise UserError(f"methods: {error} Short for LoRA with an option: {', '.join(SHORT)}.") from None
     if not all("=" in each for each in written):
         raise UserError(f"methods: {text!r}: write options as in lora:rank=4:alpha=8.")
+    if twice := [key for key, n in Counter(each.partition("=")[0] for each in written).items() if n > 1]:
+        raise UserError(f"methods: {text!r}: {twice[0]} is there twice.")
     own = recipe.method.options if name == recipe.method.name else {}
     given = {**own, **options, **dict(parse_setting(each) for each in written)}
     methods.check_options(name, given)

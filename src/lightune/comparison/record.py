@@ -206,7 +206,7 @@ def _curves(
 
 
 def _beyond(curve: Curve, least: int, most: int, *, is_error: bool) -> dict[str, Any]:
-    """The scores along a curve, beyond its last size too, and what that brings."""
+    """The scores along a curve, at its last size and beyond, and what that brings."""
 
     def score(n_rows: float) -> dict[str, float]:
         error = curve.at(n_rows)
@@ -214,6 +214,7 @@ def _beyond(curve: Curve, least: int, most: int, *, is_error: bool) -> dict[str,
 
     places = np.geomspace(least, most * MORE_ROWS[-1], 25)
     return {
+        "now": score(most),
         "line": [{"size": float(place)} | score(place) for place in places],
         "more": [
             {"size": times * most, "score": score(times * most), "gain": asdict(curve.gain(most, times * most))}

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightune.evidence.score import is_lower_better, spoken
 from lightune.evidence.verdict import gain_in_words
-from lightune.legible import with_interval
+from lightune.legible import figures, with_interval
 
 Row = Mapping[str, Any]
 
@@ -31,7 +31,9 @@ def _best(tuned: Sequence[Row], pairs: Sequence[Row], measure: str) -> list[str]
     best = _sorted(tuned, measure)[0]
     equal = [row for row in tuned if row is not best and _outcome(best, row, pairs) == "not distinguishable"]
     worse = [row for row in tuned if row is not best and row not in equal]
-    told = f"{best['name']} is ahead with {spoken(measure)} {with_interval(best['score'])}"
+    is_tied = any(row["score"]["value"] == best["score"]["value"] for row in tuned if row is not best)
+    place = "is among the best" if is_tied else "is ahead"
+    told = f"{best['name']} {place} with {spoken(measure)} {with_interval(best['score'])}"
     if equal:
         told += f"; not distinguishable from it: {_names(equal)}"
     if worse:
@@ -70,7 +72,8 @@ def _more(curve: Mapping[str, Any], measure: str) -> str:
     gain, score = twice["gain"], twice["score"]
     by = gain_in_words(measure, gain, "")
     named = f"{curve['title']}: twice as many training rows, {twice['size']:,}"
-    return f"{named}, would bring {spoken(measure)} to about {with_interval(score)}: {by}"
+    now = figures(curve["now"]["value"])
+    return f"{named}, would bring {spoken(measure)} from about {now} to about {with_interval(score)}: {by}"
 
 
 def _sorted(rows: Sequence[Row], measure: str) -> list[Row]:

@@ -18,7 +18,7 @@ from lightune.report.card import base_name, without_folders
 from lightune.report.charts import Dots, bars, parallel, plot
 from lightune.report.page import render
 from lightune.report.parts import NOTHING, Block, Cell, Code, Figure, Section, Text, facts, number, p_value, table
-from lightune.search.folder import AS_IT_IS, BEST, WINNER
+from lightune.search.folder import BEST, RUN_NAMES, WINNER
 from lightune.search.outcome import gain_told
 
 Results = Mapping[str, Any]
@@ -46,6 +46,8 @@ def _verdict(results: Results) -> list[Block]:
     blocks: list[Block] = [Text(f"{told[0].upper()}{told[1:]}.", "verdict")]
     spread = math.sqrt(results["between_seeds"]["variance"])
     measure = results["measure"]
+    if results["runs"]:
+        blocks.append(Text(f"The verdict on the winner alone: {results['runs'][WINNER]['verdict']}.", "note"))
     if results["gain"]:
         seeds = f"{amount(measure, spread)}{OF[measure]}"
         blocks.append(
@@ -67,11 +69,10 @@ def _found(results: Results) -> list[Block]:
     again = Code(f"lightune run {quote(results['folder'] + '/' + BEST)}")
     if not runs:
         return [*blocks, again]
-    names = {WINNER: "the winner", AS_IT_IS: "the recipe as it is"}
     metrics = [name for name in headline_of(results["task"]) if name in next(iter(runs.values()))["after"]][:4]
     rows = [
         [
-            Cell(names[name]),
+            Cell(RUN_NAMES[name]),
             *(_score(run["after"].get(metric)) for metric in metrics),
             number(f"{run['trainable_parameters']:,}"),
             number(duration(run["training_seconds"])),

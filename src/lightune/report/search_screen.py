@@ -13,7 +13,7 @@ import numpy as np
 
 from lightune.journal import Journal, duration
 from lightune.legible import figures
-from lightune.search.folder import BEST, PAGE, WINNER
+from lightune.search.folder import BEST, PAGE, RUN_NAMES, WINNER
 from lightune.search.study import REPORTS, Attempt, Study, Trial
 from lightune.search.trials import Chosen, Finalist
 
@@ -135,11 +135,13 @@ def show_finals(journal: Journal, chosen: Chosen) -> None:
 def show_outcome(journal: Journal, results: Mapping[str, Any], folder: Path) -> None:
     """The verdict and where everything is."""
     found = results["winner"]["values"]
-    journal.say("\n" + ("\n".join(f"  {key} = {value}" for key, value in found.items()) or "  no other values"))
+    journal.say("\n" + ("\n".join(f"  {key} = {value}" for key, value in found.items()) or "  the recipe as it is"))
     journal.say(f"\nverdict: {results['verdict']}")
-    journal.say(f"{duration(results['seconds']['total'])} in all")
-    journal.say(f"the recipe: {folder / BEST}   (read {folder / PAGE})")
     if results["runs"]:
-        journal.say(f"use it: lightune predict {quote(str(folder / WINNER))} FILE")
-    else:
+        journal.say(f"the verdict on the winner alone: {results['runs'][WINNER]['verdict']}")
+    journal.say(f"{duration(results['seconds']['total'])} in all")
+    journal.say(f"the recipe found: {folder / BEST}   (read {folder / PAGE})")
+    for name in results["runs"]:
+        journal.say(f"use {RUN_NAMES[name]}: lightune predict {quote(str(folder / name))} FILE")
+    if not results["runs"]:
         journal.say(f"run it: lightune run {quote(str(folder / BEST))}")

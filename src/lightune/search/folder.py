@@ -24,6 +24,7 @@ from lightune.recipe import Checked, SearchRecipe, flatten
 PLAN, CLOSED, RUN_TIME = "plan.json", "finals.json", "runs.json"
 RESULTS, PAGE, BEST = "search.json", "search.html", "best.toml"
 WINNER, AS_IT_IS = "winner", "default"
+RUN_NAMES = {WINNER: "the winner", AS_IT_IS: "the recipe as it is"}
 STORAGE_VARIABLE = "LIGHTUNE_STORAGE"  # of the environment: where a URL is not seen by others
 
 
@@ -37,4 +38,4 @@ def claim_of(checked: Checked, *, with_runs: bool) -> Claim:
     search = {f"search.{key}": value for key, value in checked.search.model_dump().items()}
     search["search.storage"] = "elsewhere" if storage_of(checked.search) else "in the folder"
     settings = flatten(checked.recipe.model_dump()) | search | ({} if with_runs else {"runs": False})
-    return Claim("search", settings, RESULTS)
+    return Claim("search", settings, RESULTS, is_whole=lambda results: "refused" in results)

@@ -158,11 +158,15 @@ def _domain(key: str, written: Any) -> Choices | Range:
     if unknown := set(written) - {"low", "high", "log", "step"}:
         raise UserError(f"search.{key}: a range has low, high, log and step, not {sorted(unknown)}.")
     low, high, log, step = (written.get(name) for name in ("low", "high", "log", "step"))
+    if low is None or high is None:
+        raise UserError(f"search.{key} = {dict(written)!r}: a range needs low and high.")
     ends = [end for end in (low, high) if isinstance(end, int | float) and not isinstance(end, bool)]
     if len(ends) < 2 or not ends[0] < ends[1]:
         raise UserError(f"search.{key}: low = {low!r}, high = {high!r}: an empty range. Low must be less than high.")
-    if not isinstance(log, bool | None) or (log and (ends[0] <= 0 or step is not None)):
-        raise UserError(f"search.{key}: log = {log!r}: true or false; true needs low above 0, and no step.")
+    if not isinstance(log, bool | None):
+        raise UserError(f"search.{key}: log = {log!r}: give true or false.")
+    if log and (ends[0] <= 0 or step is not None):
+        raise UserError(f"search.{key}: a logarithmic scale needs low above 0, and no step.")
     if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or not step > 0):
         raise UserError(f"search.{key}: step = {step!r}: give a number above 0.")
     if step is not None and step > ends[1] - ends[0]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightune.artifact.claimed import write_once
+from lightune.artifact.claimed import ELSEWHERE, write_once
 from lightune.artifact.folder import replacing
-from lightune.errors import GateError, UserError
+from lightune.errors import GateError, UserError, first_line
 from lightune.evidence.calibration import calibrate
 from lightune.evidence.decisions import scale_of
 from lightune.evidence.seeds import Between, between_seeds
@@ -106,6 +106,8 @@ def choose_finalists(study: Study, recipe: Recipe, n_best: int) -> list[Finalist
     GateError if no trial came to its end.
     """
     complete = [trial for trial in study.settled() if trial.loss is not None]
+    if not complete and study.is_closed:
+        raise UserError(f"{study.folder}: finalists were chosen, but their trials are gone. {ELSEWHERE}")
     if not complete:
         failures = sorted({trial.why for trial in study.settled()})
         raise GateError(f"no trial came to its end: {'; '.join(failures)[:500] or 'none was run'}")
@@ -116,9 +118,15 @@ def choose_finalists(study: Study, recipe: Recipe, n_best: int) -> list[Finalist
             known.append(trial.values)
             best.append(trial.number)
     chosen, _ = write_once(study.closing, {"finalists": best[:n_best]})
+    if not isinstance(chosen.get("finalists"), list):
+        raise UserError(f"{study.closing}: cannot be read. {ELSEWHERE}")
     values = {trial.number: trial.values for trial in complete}
-    others = [number for number in chosen["finalists"] if number in values]
-    return [base, *(Finalist(number, values[number], with_values(recipe, values[number])) for number in others)]
+    if gone := [number for number in chosen["finalists"] if number not in values]:
+        raise UserError(f"{study.folder}: trial {gone[0]} was chosen, and is gone. {ELSEWHERE}")
+    return [
+        base,
+        *(Finalist(number, values[number], with_values(recipe, values[number])) for number in chosen["finalists"]),
+    ]
 
 
 @dataclass(frozen=True)
@@ -206,7 +214,7 @@ def seeds_apart(
             continue
         _, rows = bench.rows(finalist.recipe, n_rows)
         y, scale = rows["dev"].y, scale_of(rows["train"].y)
-        several = [np.load(_place(study, finalist, seed), allow_pickle=False) for seed in seeds]
+        several = [_kept(_place(study, finalist, seed)) for seed in seeds]
         answers[finalist.number] = [_answers(y, logits, finalist.recipe, bench, scale) for logits in several]
     if not answers:
         raise GateError("no finalist could be trained with fresh seeds. Try lower learning rates in [search].")
@@ -220,6 +228,14 @@ def _answers(y: NDArray[Any], logits: NDArray[np.float64], recipe: Recipe, bench
 
 def _place(study: Study, finalist: Finalist, seed: int) -> Path:
     return study.folder / FINALS / f"{finalist.number}-{seed}.npy"
+
+
+def _kept(path: Path) -> NDArray[np.float64]:
+    """The logits that were written. UserError if they are gone."""
+    try:
+        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}). {ELSEWHERE}") from None
 
 
 def _keep(path: Path, logits: NDArray[np.float64]) -> None:

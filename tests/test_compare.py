@@ -552,6 +552,26 @@ def test_a_cell_searches_what_its_method_has():
             read_asked(load_recipe(None, None, [key]), "lora", None, None, None, 5)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("lora,lora:rank=8", "methods: lora and lora:rank=8 are the same"),
+        ("dora,lora:use_dora=true", "methods: dora and lora:use_dora=true are the same"),
+        ("lora:rank=4:rank=8", "'lora:rank=4:rank=8': rank is there twice"),
+    ],
+)
+def test_the_same_twice_is_told(names, message):
+    with pytest.raises(UserError, match=message):
+        read_asked(load_recipe(None), names, None, None, None, None)
+
+
+def test_equal_scores_are_not_ahead():
+    results = comparison(sizes=(1000,))
+    rows = [row | {"score": results["rows"][-2]["score"]} for row in results["rows"] if not row["is_baseline"]]
+    rows = [row for row in rows if not row["failed"]]
+    assert " is among the best with accuracy" in verdicts(results | {"rows": rows, "curves": []})[0]
+
+
 def test_a_search_reads_its_table_from_the_recipe_of_its_cell(tmp_path):
     from lightune.comparison.cell_run import _add_search
     from lightune.recipe import write_recipe

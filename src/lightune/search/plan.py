@@ -111,7 +111,10 @@ def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Ben
     anatomy = inspect(base.model, base.missing_keys)
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)
     plan, task = bench.plan(recipe, n_rows), bench.splits.task
-    space = written or default_space(recipe, plan, rate, len(anatomy.layers), search.trials, task)
+    on_all_rows = n_rows >= len(bench.splits.train)
+    space = written or default_space(
+        recipe, plan, rate, len(anatomy.layers), search.trials, task, on_all_rows=on_all_rows
+    )
     automatic = {key: value for key, value in _values_of(recipe, space, {}).items() if value == "auto"}
     recipe = with_plan(recipe, plan)
     own = _values_of(recipe, space, {"train.learning_rate": plan.learning_rate})

@@ -26,7 +26,7 @@ FEWEST_KEYS = 2
 SPAN = 4.0  # the default space's learning rates: from the method's own over SPAN to the method's own times SPAN
 DATA_KEYS = ("data.max_tokens", "data.truncation")
 SAME_ANSWERS = ("train.memory_tokens", "train.cache", "train.gradient_checkpointing")  # change time and memory only
-LAYERS = "train.layers"  # which not all methods can be kept to
+EPOCHS, LAYERS = "train.epochs", "train.layers"  # the latter not all methods can be kept to
 LOOKS = ("train.evaluations", "train.patience")  # when dev rows are looked at, which in a trial the search says
 
 
@@ -254,18 +254,21 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     return check_recipe(nested(flat))
 
 
-def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_trials: int, task: str) -> Space:
+def default_space(
+    recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_trials: int, task: str, *, on_all_rows: bool
+) -> Space:
     """A few keys, the more important ones first: as many as there are trials for.
 
     plan: of the recipe as it is; rate: the method's own learning rate in this network, of n_layers blocks.
+    on_all_rows: trials read them all. Else more epochs look better than they are: a short training gains by steps.
     """
     name, train = recipe.method.name, recipe.train
     options = methods.check_options(name, recipe.method.options)
     low, high = (float(f"{end:.2g}") for end in (rate / SPAN, rate * SPAN))
     low, high = min(low, plan.learning_rate), min(1.0, max(high, plan.learning_rate))
     space: Space = {"train.learning_rate": Range(low, high, log=True)}
-    if plan.epochs:
-        space["train.epochs"] = _around(plan.epochs, [min(1000.0, float(f"{2 * plan.epochs:.4g}"))])
+    epochs = {EPOCHS: _around(plan.epochs, [min(1000.0, float(f"{2 * plan.epochs:.4g}"))])} if plan.epochs else {}
+    space |= epochs if on_all_rows else {}
     if methods.METHODS[name].by_layers:
         depths = [k for k in (n_layers // 3, n_layers // 2, n_layers * 2 // 3) if 0 < k < n_layers]
         space[LAYERS] = _around(plan.layers, ["all", *reversed(depths)])
@@ -276,6 +279,7 @@ def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_tria
     if "targets" in options:
         space["method.targets"] = _around(options["targets"], ["all", "attention", "qv"])
     space["train.batch_size"] = _around(train.batch_size, [8, 16, 32])
+    space |= epochs
     space["train.warmup"] = _around(train.warmup, [0.0, 0.06, 0.2])
     space["data.truncation"] = _around(recipe.data.truncation, ["head", "head+tail"])
     space["train.head_rate"] = _around(train.head_rate, [0.3, 1.0, 3.0])

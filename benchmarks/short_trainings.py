@@ -1,65 +1,129 @@
 """How surely do short trainings tell recipes apart? Each recipe on few rows with several seeds, as a trial trains.
 
-`python benchmarks/short_trainings.py ROWS SEEDS [SETTING,SETTING] …` trains the default recipe, and one with each
-group of settings, on so many rows of the default data, with the seeds 0, 1, … and prints the dev loss of each. Two
-recipes are told apart by the mean difference of their losses over its spread: where a seed makes both good or bad
-alike, the spread of differences at the same seed is below that of losses of different seeds.
+`python benchmarks/short_trainings.py ROWS[,ROWS…] SEEDS [SETTING,SETTING] …` trains the default recipe, and one with
+each group of settings, on so many rows of the default data ("all": all there are), with the seeds 0, 1, … and prints
+the dev loss and accuracy of each. Two recipes are told apart by the mean difference of their losses over its spread:
+where a seed makes both good or bad alike, the spread of differences at the same seed is below that of losses of
+different seeds. Of several numbers of rows the last says what the others should have said.
 
     python benchmarks/short_trainings.py 1000 5 train.learning_rate=1e-3 train.epochs=2 train.layers=all
+    python benchmarks/short_trainings.py 1000,4000,all 3 --dev 2000 --processes 4 train.epochs=2 data.max_tokens=512
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lightune.search.bench import Bench
+
+    Floats = NDArray[np.float64]
+
 TARGET: str | None = None  # the default data
+Training = tuple[str | None, int | None, int, tuple[str, ...], int]  # target, dev rows, rows, settings, seed
 
 
-def losses_of(groups: list[list[str]], n_rows: int, n_seeds: int) -> NDArray[np.float64]:
-    """(recipes, seeds) dev losses, the default recipe first; each is printed with its seconds."""
+@cache
+def bench_of(target: str | None, n_dev: int | None) -> Bench:
+    """What all trainings of a process share."""
     from lightune.data.prepare import prepare, split_prepared
     from lightune.hardware import choose_hardware
     from lightune.search.bench import Bench
     from lightune.search.plan import pinned
     from lightune.settings import load_recipe
 
-    recipe = load_recipe(TARGET).recipe
+    dev = [f"data.dev_rows={n_dev}", "data.train_rows=all"] if n_dev else []
+    recipe = load_recipe(target, None, dev).recipe
     hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
     data = prepare(recipe.data)
     splits = split_prepared(data, recipe.data, seed=recipe.seed, **hardware.speed)
-    bench = Bench(data, pinned(recipe, splits), splits, hardware)
-    found = np.zeros((1 + len(groups), n_seeds))
-    for i, settings in enumerate([[], *groups]):
-        tried = pinned(load_recipe(TARGET, None, settings).recipe, splits)
-        for seed in range(n_seeds):
-            began = time.monotonic()
-            found[i, seed] = bench.train(tried, n_rows, seed=seed).loss
-            told = f"{', '.join(settings) or 'as it is'}, seed {seed}: {found[i, seed]:.4f}"
-            print(f"{told}  ({time.monotonic() - began:.0f} s)", flush=True)
-    return found
+    return Bench(data, pinned(recipe, splits), splits, hardware)
 
 
-def summed_up(losses: NDArray[np.float64]) -> list[tuple[float, float, float, float]]:
+def trained(training: Training) -> tuple[float, float, float]:
+    """The dev loss of a training, its accuracy, and its seconds."""
+    from lightune.search.plan import pinned
+    from lightune.settings import load_recipe
+
+    target, n_dev, n_rows, settings, seed = training
+    bench = bench_of(target, n_dev)
+    recipe = pinned(load_recipe(target, None, list(settings)).recipe, bench.splits)
+    began = time.monotonic()
+    tried = bench.train(recipe, n_rows or len(bench.splits.train), seed=seed)
+    return tried.loss, tried.scores.get("accuracy", float("nan")), time.monotonic() - began
+
+
+def all_trained(trainings: Sequence[Training], n_processes: int) -> Iterator[tuple[float, float, float]]:
+    """What came of each, in their order."""
+    if n_processes == 1:
+        yield from map(trained, trainings)
+        return
+    with ProcessPoolExecutor(n_processes, get_context("spawn")) as pool:
+        yield from pool.map(trained, trainings)
+
+
+def summed_up(losses: Floats) -> list[tuple[float, float, float, float]]:
     """Of each recipe the mean, the spread over seeds, and of its difference to the first one the mean and spread."""
     apart = losses - losses[0]
     rows = zip(losses.mean(1), losses.std(1, ddof=1), apart.mean(1), apart.std(1, ddof=1), strict=True)
     return [tuple(map(float, row)) for row in rows]  # type: ignore[misc]
 
 
-def main(n_rows: int, n_seeds: int, *groups: str) -> None:
-    """Trains, and prints what the losses say."""
-    found = summed_up(losses_of([group.split(",") for group in groups], n_rows, n_seeds))
-    print(f"\n{'recipe':48} {'loss':>7} {'spread':>7} {'less the first':>15} {'spread':>7}")
-    for name, row in zip(["as it is", *groups], found, strict=True):
-        print(f"{name:48} {row[0]:7.4f} {row[1]:7.4f} {row[2]:+15.4f} {row[3]:7.4f}")
+def tell(n_rows: int, names: Iterable[str], losses: Floats, accuracies: Floats, seconds: Floats) -> None:
+    """Prints what so many rows say of each recipe; losses and the others: (recipes, seeds)."""
+    head = f"{n_rows or 'all'} rows"
+    print(
+        f"\n{head:64} {'loss':>7} {'spread':>7} {'less the first':>15} {'spread':>7} {'accuracy':>9} {'seconds':>8}"
+    )
+    for name, row, right, took in zip(names, summed_up(losses), accuracies.mean(1), seconds.mean(1), strict=True):
+        print(f"{name:64} {row[0]:7.4f} {row[1]:7.4f} {row[2]:+15.4f} {row[3]:7.4f} {right:9.4f} {took:8.1f}")
+
+
+def main(
+    sizes: Sequence[int], n_seeds: int, *groups: str, n_dev: int | None = None, n_processes: int = 1
+) -> dict[int, Any]:
+    """Trains, prints what the losses say, and returns them by number of rows. Of sizes 0 is all rows."""
+    from scipy.stats import spearmanr
+
+    names = ["as it is", *groups]
+    recipes = [(), *(tuple(group.split(",")) for group in groups)]
+    trainings = [(TARGET, n_dev, n, recipe, seed) for n in sizes for recipe in recipes for seed in range(n_seeds)]
+    found = []
+    for (_, _, n, recipe, seed), (loss, right, took) in zip(
+        trainings, all_trained(trainings, n_processes), strict=True
+    ):
+        found.append((loss, right, took))
+        told = f"{n or 'all'} rows, {', '.join(recipe) or 'as it is'}, seed {seed}: {loss:.4f}"
+        print(f"{told}, accuracy {right:.4f}  ({took:.0f} s)", flush=True)
+    table = np.array(found).reshape(len(sizes), len(recipes), n_seeds, 3)
+    for i, n in enumerate(sizes):
+        tell(n, names, *np.moveaxis(table[i], -1, 0))
+    for i, n in enumerate(sizes[:-1]):
+        order = spearmanr(table[i, ..., 0].mean(1), table[-1, ..., 0].mean(1)).statistic
+        one = [spearmanr(table[i, :, seed, 0], table[-1, ..., 0].mean(1)).statistic for seed in range(n_seeds)]
+        print(f"order by {n} rows against that by {sizes[-1] or 'all'}: {order:.2f}, of one seed {np.mean(one):.2f}")
+    return {n: table[i, ..., 0] for i, n in enumerate(sizes)}
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    parser = argparse.ArgumentParser(description="see the top of this file")
+    parser.add_argument("rows", help="such as 1000, or 1000,4000,all")
+    parser.add_argument("seeds", type=int, help="how many, two or more")
+    parser.add_argument("groups", nargs="*", metavar="SETTING,SETTING")
+    parser.add_argument("--dev", type=int, help="dev rows; the recipe's own number otherwise")
+    parser.add_argument("--processes", type=int, default=1, help="that share a GPU")
+    given = parser.parse_intermixed_args()
+    if given.seeds < 2:
+        parser.error("one seed has no spread")
+    sizes = [0 if part == "all" else int(part) for part in given.rows.split(",")]
+    main(sizes, given.seeds, *given.groups, n_dev=given.dev, n_processes=given.processes)

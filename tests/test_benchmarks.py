@@ -380,7 +380,10 @@ def test_short_trainings_tell_how_far_seeds_and_recipes_are_apart(reviews, tiny_
         'train = {epochs = 1.0, batch_size = 8}\nhardware = {device = "cpu", precision = "fp32"}\n'
     )
     monkeypatch.setattr(short_trainings, "TARGET", str(recipe))
-    short_trainings.main(24, 2, "train.learning_rate=1e-2,train.layers=1")
+    losses = short_trainings.main([24, 0], 2, "train.learning_rate=1e-2,train.layers=1", n_processes=2)
     told = capsys.readouterr().out
-    assert "train.learning_rate=1e-2, train.layers=1, seed 1: " in told
-    assert told.count("seed 0: ") == told.count("seed 1: ") == 2
+    assert "24 rows, train.learning_rate=1e-2, train.layers=1, seed 1: " in told
+    assert "order by 24 rows against that by all: " in told
+    again = short_trainings.main([24], 2, n_dev=30)
+    assert again[24][0, 0] != losses[24][0, 0] != losses[0][0, 0]  # other dev rows, more training rows
+    assert told.count("seed 0: ") == told.count("seed 1: ") == 4

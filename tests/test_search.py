@@ -158,7 +158,7 @@ def test_another_method_starts_from_its_own_options_and_rate():
 def test_the_own_space_is_one_that_a_recipe_takes(name, n_trials):
     recipe = check_recipe({"method": {"name": name}})
     plan = Plan(2.0, 2.36e-5, 1024, False)
-    space = default_space(recipe, plan, 5e-4, 6, n_trials, "single_label", on_all_rows=True)
+    space = default_space(recipe, plan, 5e-4, 6, n_trials, "single_label")
     assert next(iter(space)) == "train.learning_rate"
     assert 2.36e-5 in space["train.learning_rate"]  # where it starts is inside
     assert len(space) >= 2
@@ -171,38 +171,41 @@ def test_the_own_space_is_one_that_a_recipe_takes(name, n_trials):
 
 def test_more_trials_try_more_keys():
     sizes = [
-        len(default_space(Recipe(), Plan(1.0, 1e-3, 1024, False), 1e-3, 6, n, "single_label", on_all_rows=True))
-        for n in (4, 12, 100)
+        len(default_space(Recipe(), Plan(1.0, 1e-3, 1024, False), 1e-3, 6, n, "single_label")) for n in (4, 12, 100)
     ]
     assert sizes == [2, 3, 11]
 
 
 def test_the_first_trials_change_one_thing_each():
     recipe = check_recipe({"method": {"name": "lora", "rank": 8}, "train": {"layers": 4}})
-    space = default_space(
-        recipe, Plan(1.5, 2e-3, 1024, False, layers=4), 1e-3, 6, 16, "single_label", on_all_rows=True
-    )
+    space = default_space(recipe, Plan(1.5, 2e-3, 1024, False, layers=4), 1e-3, 6, 16, "single_label")
     own = {"train.learning_rate": 2e-3, "train.epochs": 1.5, "train.layers": 4, "method.rank": 8}
     assert list(space) == list(own)
-    changes = [{}, {"train.learning_rate": 1e-3}, {"train.epochs": 3.0}, {"train.layers": "all"}, {"method.rank": 16}]
-    assert first_trials(own, space, 1e-3, alone=True) == [own, *changes[1:]]
-    assert first_trials(own, space, 1e-3, alone=False) == [own, changes[1]]
+    rate = {"train.learning_rate": 1e-3}
+    changes = [{"train.epochs": 3.0}, rate, {"train.layers": "all"}, {"method.rank": 16}]
+    assert first_trials(own, space, 1e-3, alone=True) == [own, *changes]
+    assert first_trials(own, space, 1e-3, alone=False) == [own, rate]
     assert first_trials(own | {"train.layers": 5}, space, 1e-3, alone=True) == []  # which none of the trials could be
     assert first_trials(own, space, 2e-3, alone=False) == [own]
 
 
-def test_epochs_are_tried_early_only_where_trials_read_all_rows():
-    given = Recipe(), Plan(1.0, 1e-3, 1024, False), 1e-3, 6
-    few, many = (list(default_space(*given, 100, "single_label", on_all_rows=on)) for on in (True, False))
-    assert few[:3] == ["train.learning_rate", "train.epochs", "train.layers"]
-    assert many[:3] == ["train.learning_rate", "train.layers", "method.rank"]
-    assert many.index("train.batch_size") + 1 == many.index("train.epochs")
-    assert set(few) == set(many)
+def test_a_rate_is_judged_where_a_training_is_long_enough():
+    keys = "train.learning_rate", "train.epochs", "train.layers"
+    space = default_space(Recipe(), Plan(1.0, 2e-3, 1024, False), 1e-3, 6, 12, "single_label")
+    assert tuple(space) == keys
+    near, far = dict(zip(keys, (2e-3, 1.0, "all"), strict=True)), dict(zip(keys, (2e-5, 1.0, "all"), strict=True))
+    assert [next(iter(start)) for start in first_trials(near, space, 1e-3, alone=True)[1:]] == [
+        keys[1],
+        keys[0],
+        keys[2],
+    ]
+    wide = default_space(Recipe(), Plan(1.0, 2e-5, 1024, False), 1e-3, 6, 12, "single_label")
+    assert [next(iter(start)) for start in first_trials(far, wide, 1e-3, alone=True)[1:]] == list(keys)
 
 
 def test_what_leaves_no_choice_is_not_tried():
     plan = Plan(1000.0, 1e-3, 1024, False)
-    space = default_space(Recipe(), plan, 1e-3, 1, 40, "single_label", on_all_rows=True)
+    space = default_space(Recipe(), plan, 1e-3, 1, 40, "single_label")
     assert not {"train.layers", "train.epochs"} & set(space)
     own = dict.fromkeys(space, 1e-3) | {
         key: domain.values[0] for key, domain in space.items() if key != next(iter(space))

@@ -16,7 +16,19 @@ from lightune.model.anatomy import inspect
 from lightune.recipe import Recipe, SearchRecipe, check_recipe
 from lightune.records import Decision, Splits
 from lightune.search.bench import Bench, with_plan
-from lightune.search.space import Choices, Space, default_space, number_of, space_as_json, space_of_json, with_values
+from lightune.search.space import (
+    EPOCHS,
+    FASTEST,
+    RATE,
+    SLOWEST,
+    Choices,
+    Space,
+    default_space,
+    number_of,
+    space_as_json,
+    space_of_json,
+    with_values,
+)
 from lightune.search.study import REPORTS
 
 PART, FEWEST_ROWS = 1 / 25, 1000  # of the training rows, what a trial trains on; not fewer, where there are
@@ -111,13 +123,10 @@ def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Ben
     anatomy = inspect(base.model, base.missing_keys)
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)
     plan, task = bench.plan(recipe, n_rows), bench.splits.task
-    on_all_rows = n_rows >= len(bench.splits.train)
-    space = written or default_space(
-        recipe, plan, rate, len(anatomy.layers), search.trials, task, on_all_rows=on_all_rows
-    )
+    space = written or default_space(recipe, plan, rate, len(anatomy.layers), search.trials, task)
     automatic = {key: value for key, value in _values_of(recipe, space, {}).items() if value == "auto"}
     recipe = with_plan(recipe, plan)
-    own = _values_of(recipe, space, {"train.learning_rate": plan.learning_rate})
+    own = _values_of(recipe, space, {RATE: plan.learning_rate})
     own |= {key: value for key, value in automatic.items() if value in space[key]}
     why = "as [search] says" if written else "the first of a list by importance; [search] in the recipe says others"
     epochs = f"{plan.epochs:g} epoch{'' if plan.epochs == 1 else 's'}"
@@ -151,17 +160,22 @@ def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts) -> t
 def first_trials(own: Mapping[str, Any], space: Space, rate: float, *, alone: bool) -> list[dict[str, Any]]:
     """The recipe as it is, if the space has it; then what changes in the best so far: the rate, to the method's own.
 
-    alone: and each other key in turn, to its first other value.
+    alone: and each other key in turn, to its first other value. More epochs come before the rate, unless it is far
+    off: which of two rates is better is seen where a training has taken its first steps, and depends on their number.
     """
     if not all(own[key] in domain for key, domain in space.items()):
         return []
-    changes: list[dict[str, Any]] = []
-    if own.get("train.learning_rate", rate) not in (rate, "auto") and rate in space["train.learning_rate"]:
-        changes.append({"train.learning_rate": rate})
-    for key, domain in space.items() if alone else ():
-        if isinstance(domain, Choices):
-            changes.append({key: next(value for value in domain.values if value != own[key])})
-    return [dict(own), *changes]
+    changes = {
+        key: next(value for value in domain.values if value != own[key])
+        for key, domain in space.items()
+        if alone and isinstance(domain, Choices)
+    }
+    mine = own.get(RATE, rate)
+    if mine not in (rate, "auto") and rate in space[RATE]:
+        is_near = rate * SLOWEST <= mine <= rate * FASTEST
+        longer = {EPOCHS: changes.pop(EPOCHS)} if is_near and EPOCHS in changes else {}
+        changes = longer | {RATE: rate} | changes
+    return [dict(own), *({key: value} for key, value in changes.items())]
 
 
 def _values_of(recipe: Recipe, space: Space, found: Mapping[str, Any]) -> dict[str, Any]:

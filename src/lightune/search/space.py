@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 TRIALS_A_KEY = 4  # of the default space so many keys are tried as there are trials for
 FEWEST_KEYS = 2
-SPAN = 4.0  # the default space's learning rates: from the method's own over SPAN to the method's own times SPAN
+SLOWEST, FASTEST = 1 / 4, 2.0  # times the method's own learning rate: few rows forgive a high one that many do not
 DATA_KEYS = ("data.max_tokens", "data.truncation")
 SAME_ANSWERS = ("train.memory_tokens", "train.cache", "train.gradient_checkpointing")  # change time and memory only
-EPOCHS, LAYERS = "train.epochs", "train.layers"  # the latter not all methods can be kept to
+RATE, EPOCHS, LAYERS = (
+    "train.learning_rate",
+    "train.epochs",
+    "train.layers",
+)  # the last not all methods can be kept to
 LOOKS = ("train.evaluations", "train.patience")  # when dev rows are looked at, which in a trial the search says
 
 
@@ -247,28 +251,25 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     flat = flatten(recipe.model_dump())
     if values.get("method.name", recipe.method.name) != recipe.method.name:
         flat = {key: value for key, value in flat.items() if not key.startswith("method.")}
-        flat["train.learning_rate"] = "auto"
+        flat[RATE] = "auto"
     flat |= values
     if not methods.METHODS[str(flat["method.name"])].by_layers:
         flat[LAYERS] = "all"
     return check_recipe(nested(flat))
 
 
-def default_space(
-    recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_trials: int, task: str, *, on_all_rows: bool
-) -> Space:
+def default_space(recipe: Recipe, plan: Plan, rate: float, n_layers: int, n_trials: int, task: str) -> Space:
     """A few keys, the more important ones first: as many as there are trials for.
 
     plan: of the recipe as it is; rate: the method's own learning rate in this network, of n_layers blocks.
-    on_all_rows: trials read them all. Else more epochs look better than they are: a short training gains by steps.
     """
     name, train = recipe.method.name, recipe.train
     options = methods.check_options(name, recipe.method.options)
-    low, high = (float(f"{end:.2g}") for end in (rate / SPAN, rate * SPAN))
+    low, high = (float(f"{rate * times:.2g}") for times in (SLOWEST, FASTEST))
     low, high = min(low, plan.learning_rate), min(1.0, max(high, plan.learning_rate))
-    space: Space = {"train.learning_rate": Range(low, high, log=True)}
-    epochs = {EPOCHS: _around(plan.epochs, [min(1000.0, float(f"{2 * plan.epochs:.4g}"))])} if plan.epochs else {}
-    space |= epochs if on_all_rows else {}
+    space: Space = {RATE: Range(low, high, log=True)}
+    if plan.epochs:
+        space[EPOCHS] = _around(plan.epochs, [min(1000.0, float(f"{2 * plan.epochs:.4g}"))])
     if methods.METHODS[name].by_layers:
         depths = [k for k in (n_layers // 3, n_layers // 2, n_layers * 2 // 3) if 0 < k < n_layers]
         space[LAYERS] = _around(plan.layers, ["all", *reversed(depths)])
@@ -279,7 +280,6 @@ def default_space(
     if "targets" in options:
         space["method.targets"] = _around(options["targets"], ["all", "attention", "qv"])
     space["train.batch_size"] = _around(train.batch_size, [8, 16, 32])
-    space |= epochs
     space["train.warmup"] = _around(train.warmup, [0.0, 0.06, 0.2])
     space["data.truncation"] = _around(recipe.data.truncation, ["head", "head+tail"])
     space["train.head_rate"] = _around(train.head_rate, [0.3, 1.0, 3.0])

@@ -1,10 +1,10 @@
 """How surely do short trainings tell recipes apart? Each recipe on few rows with several seeds, as a trial trains.
 
 `python benchmarks/short_trainings.py ROWS[,ROWS…] SEEDS [SETTING,SETTING] …` trains the default recipe, and one with
-each group of settings, on so many rows of the default data ("all": all there are), with the seeds 0, 1, … and prints
-the dev loss and accuracy of each. Two recipes are told apart by the mean difference of their losses over its spread:
-where a seed makes both good or bad alike, the spread of differences at the same seed is below that of losses of
-different seeds. Of several numbers of rows the last says what the others should have said.
+each group of settings, on so many rows of the default data, or of --data ("all": all there are), with the seeds 0, 1
+and so on, and prints the dev loss and accuracy of each. Two recipes are told apart by the mean difference of their
+losses over its spread: where a seed makes both good or bad alike, the spread of differences at the same seed is below
+that of losses of different seeds. Of several numbers of rows the last says what the others should have said.
 
     python benchmarks/short_trainings.py 1000 5 train.learning_rate=1e-3 train.epochs=2 train.layers=all
     python benchmarks/short_trainings.py 1000,4000,all 3 --dev 2000 --processes 4 train.epochs=2 data.max_tokens=512
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-TARGET: str | None = None  # the default data
 Training = tuple[str | None, int | None, int, tuple[str, ...], int]  # target, dev rows, rows, settings, seed
 
 
@@ -51,7 +50,8 @@ def bench_of(target: str | None, n_dev: int | None) -> Bench:
 
 
 def trained(training: Training) -> tuple[float, float, float]:
-    """The dev loss of a training, its accuracy, and its seconds."""
+    """The dev loss of a training, its accuracy, and its seconds; infinite and 0 where it diverged."""
+    from lightune.errors import GateError
     from lightune.search.plan import pinned
     from lightune.settings import load_recipe
 
@@ -59,7 +59,10 @@ def trained(training: Training) -> tuple[float, float, float]:
     bench = bench_of(target, n_dev)
     recipe = pinned(load_recipe(target, None, list(settings)).recipe, bench.splits)
     began = time.monotonic()
-    tried = bench.train(recipe, n_rows or len(bench.splits.train), seed=seed)
+    try:
+        tried = bench.train(recipe, n_rows or len(bench.splits.train), seed=seed)
+    except GateError:
+        return float("inf"), 0.0, time.monotonic() - began
     return tried.loss, tried.scores.get("accuracy", float("nan")), time.monotonic() - began
 
 
@@ -74,9 +77,10 @@ def all_trained(trainings: Sequence[Training], n_processes: int) -> Iterator[tup
 
 def summed_up(losses: Floats) -> list[tuple[float, float, float, float]]:
     """Of each recipe the mean, the spread over seeds, and of its difference to the first one the mean and spread."""
-    apart = losses - losses[0]
-    rows = zip(losses.mean(1), losses.std(1, ddof=1), apart.mean(1), apart.std(1, ddof=1), strict=True)
-    return [tuple(map(float, row)) for row in rows]  # type: ignore[misc]
+    with np.errstate(invalid="ignore"):  # of those that diverged
+        apart = losses - losses[0]
+        rows = zip(losses.mean(1), losses.std(1, ddof=1), apart.mean(1), apart.std(1, ddof=1), strict=True)
+        return [tuple(map(float, row)) for row in rows]  # type: ignore[misc]
 
 
 def tell(n_rows: int, names: Iterable[str], losses: Floats, accuracies: Floats, seconds: Floats) -> None:
@@ -90,14 +94,19 @@ def tell(n_rows: int, names: Iterable[str], losses: Floats, accuracies: Floats, 
 
 
 def main(
-    sizes: Sequence[int], n_seeds: int, *groups: str, n_dev: int | None = None, n_processes: int = 1
+    sizes: Sequence[int],
+    n_seeds: int,
+    *groups: str,
+    n_dev: int | None = None,
+    n_processes: int = 1,
+    target: str | None = None,
 ) -> dict[int, Any]:
     """Trains, prints what the losses say, and returns them by number of rows. Of sizes 0 is all rows."""
     from scipy.stats import spearmanr
 
     names = ["as it is", *groups]
     recipes = [(), *(tuple(group.split(",")) for group in groups)]
-    trainings = [(TARGET, n_dev, n, recipe, seed) for n in sizes for recipe in recipes for seed in range(n_seeds)]
+    trainings = [(target, n_dev, n, recipe, seed) for n in sizes for recipe in recipes for seed in range(n_seeds)]
     found = []
     for (_, _, n, recipe, seed), (loss, right, took) in zip(
         trainings, all_trained(trainings, n_processes), strict=True
@@ -121,9 +130,10 @@ if __name__ == "__main__":
     parser.add_argument("seeds", type=int, help="how many, two or more")
     parser.add_argument("groups", nargs="*", metavar="SETTING,SETTING")
     parser.add_argument("--dev", type=int, help="dev rows; the recipe's own number otherwise")
+    parser.add_argument("--data", help="a recipe or data; the default recipe otherwise")
     parser.add_argument("--processes", type=int, default=1, help="that share a GPU")
     given = parser.parse_intermixed_args()
     if given.seeds < 2:
         parser.error("one seed has no spread")
     sizes = [0 if part == "all" else int(part) for part in given.rows.split(",")]
-    main(sizes, given.seeds, *given.groups, n_dev=given.dev, n_processes=given.processes)
+    main(sizes, given.seeds, *given.groups, n_dev=given.dev, n_processes=given.processes, target=given.data)

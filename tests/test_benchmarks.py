@@ -367,7 +367,7 @@ def test_a_race_of_searches_tells_the_best_at_each_quarter(tmp_path):
     search.draw(empty, tmp_path / "empty.png")
 
 
-def test_short_trainings_tell_how_far_seeds_and_recipes_are_apart(reviews, tiny_bert, tmp_path, monkeypatch, capsys):
+def test_short_trainings_tell_how_far_seeds_and_recipes_are_apart(reviews, tiny_bert, tmp_path, capsys):
     import short_trainings
 
     assert short_trainings.summed_up(np.array([[1.0, 3.0], [2.0, 4.0]])) == [
@@ -379,11 +379,11 @@ def test_short_trainings_tell_how_far_seeds_and_recipes_are_apart(reviews, tiny_
         f'model = "{tiny_bert}"\ndata = {{source = "{reviews}", dev_rows = 20, max_tokens = 32}}\n'
         'train = {epochs = 1.0, batch_size = 8}\nhardware = {device = "cpu", precision = "fp32"}\n'
     )
-    monkeypatch.setattr(short_trainings, "TARGET", str(recipe))
-    losses = short_trainings.main([24, 0], 2, "train.learning_rate=1e-2,train.layers=1", n_processes=2)
+    small = {"target": str(recipe)}
+    losses = short_trainings.main([24, 0], 2, "train.learning_rate=1e-2,train.layers=1", n_processes=2, **small)
     told = capsys.readouterr().out
     assert "24 rows, train.learning_rate=1e-2, train.layers=1, seed 1: " in told
     assert "order by 24 rows against that by all: " in told
-    again = short_trainings.main([24], 2, n_dev=30)
+    again = short_trainings.main([24], 2, n_dev=30, **small)
     assert again[24][0, 0] != losses[24][0, 0] != losses[0][0, 0]  # other dev rows, more training rows
     assert told.count("seed 0: ") == told.count("seed 1: ") == 4

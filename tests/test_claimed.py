@@ -41,6 +41,21 @@ def test_results_of_other_data_are_not_taken_for_those_of_this(tmp_path):
         Claim("comparison", {"seed": 0}, "compare.json").find(tmp_path / "s", "x")
 
 
+def test_without_output_the_next_folder_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one, other = (Claim("search", {"seed": seed}, "search.json") for seed in (0, 1))
+    wanted = [claim.find(None, "x-search") for claim in (one, other)]  # both before either has begun
+    assert wanted[0] == wanted[1]
+    taken = [claim.take(wanted[0], "d", numbered="x-search") for claim in (one, other)]
+    assert [(path.name, is_begun) for path, _, is_begun in taken] == [("x-search", False), ("x-search-2", False)]
+    changed = one.take(one.find(None, "x-search"), "other data", numbered="x-search")
+    assert (changed[0].name, changed[2]) == ("x-search-3", False)
+    again = one.take(one.find(None, "x-search"), "d", numbered="x-search")
+    assert (again[0].name, again[2]) == ("x-search", True)
+    with pytest.raises(UserError, match=r"seed = 0, not 1\)\. Choose another --output"):
+        other.take(wanted[0], "d")
+
+
 def test_a_search_in_another_storage_is_not_begun_anew_in_the_folder(monkeypatch):
     known = []
     for url in (None, "sqlite:///a.db"):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -524,6 +525,16 @@ def test_what_has_failed_is_tried_again_in_the_same_folder(
     assert lightune.compare(reviews, **given).folder == "runs/reviews-compare-2"
 
 
+def test_what_failed_in_one_process_is_not_tried_by_those_that_share_it(tmp_path):
+    ours, theirs = Runner(tmp_path), Runner(tmp_path)
+    ours.make_folders()
+    cell: Any = SimpleNamespace(name="oft")
+    assert ours.failure_of(cell) == ""
+    theirs.note_failure(cell, "no memory")
+    assert ours.failure_of(cell) == "no memory"
+    assert Runner(tmp_path, began=time.time() + 1).failure_of(cell) == ""  # the next command tries it once more
+
+
 def _copied(run: Path, other: Path) -> str:
     if not run.exists():
         shutil.copytree(other, run)
@@ -540,6 +551,8 @@ def test_a_cell_searches_what_its_method_has():
     assert set(spaces["ia3"].space) == {"train.learning_rate"}
     assert {search.trials for search in spaces.values()} == {5}
     assert {search.rows for search in spaces.values()} == {50}
+    sized = make_cells(checked, splits, read_asked(checked, "lora", None, "20,100", None, 5))
+    assert [cell.checked.search.rows for cell in sized if cell.method] == [20, 50]
     for key, why in (
         ("search.method.rnk=[2, 4]", "lora has no such option"),
         ("search.train.layers=[1, 2]", "whole network"),

@@ -18,16 +18,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightune.errors import GateError, UserError
 from lightune.evidence.seeds import Between, between_seeds, gain_of_recipes
 from lightune.evidence.verdict import compare
+from lightune.journal import Journal
 from lightune.model import methods
 from lightune.recipe import Recipe, SearchRecipe, check_recipe
 from lightune.records import Plan, Score
+from lightune.report.search_screen import Board, _table
 from lightune.search import outcome
 from lightune.search.bench import Tried, lack_of_fit
 from lightune.search.outcome import best_by_mean, expected_luck
 from lightune.search.plan import Parts, SearchPlan, first_trials, time_parts
 from lightune.search.record import _trial
 from lightune.search.space import Choices, Range, default_space, read_space, with_values
-from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, quiet_optuna, seed_of, storage_errors
+from lightune.search.storage import quiet_optuna, storage_errors
+from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, covered, seed_of
 from lightune.search.trials import Finalist, choose_finalists, train_finalists, try_all
 from lightune.settings import load_recipe
 
@@ -53,6 +56,27 @@ def test_a_search_table_is_read_from_a_recipe_and_from_the_command_line(tmp_path
     space = read_space(search.space, Recipe())
     assert space["train.learning_rate"] == Range(1e-4, 1e-2, log=True)
     assert space["train.layers"].values == ("all", 2)
+
+
+def test_what_is_typed_takes_the_place_of_what_the_table_says(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[search]\ntrain.epochs = {low = 1, high = 5, step = 1}\n"train.layers" = ["all", 2]\n')
+    typed = ["search.train.epochs={low=1, high=3, log=true}", "search.train.layers=[1, 2]"]
+    as_dictionary = {"search": {"train": {"epochs": {"low": 1, "high": 3, "log": True}, "layers": [1, 2]}}}
+    for settings in (typed, as_dictionary):
+        space = load_recipe(str(path), None, settings).search.space
+        assert space == {"train.epochs": {"low": 1, "high": 3, "log": True}, "train.layers": [1, 2]}
+
+
+def test_a_number_of_many_digits_stays_in_its_range():
+    rates = Range(1.2345e-4, 9.8765e-3, log=True)
+    assert (rates.as_value(1.2345e-4), rates.as_value(9.8765e-3)) == (1.2345e-4, 9.8765e-3)
+    assert rates.as_value(1.23456e-3) == 1.23e-3
+
+
+def test_a_narrow_range_is_not_taken_for_one_of_whole_numbers():
+    space = read_space({"train.whole_steps": {"low": 0.999, "high": 1.0}}, Recipe())
+    assert not space["train.whole_steps"].whole
 
 
 @pytest.mark.parametrize(
@@ -269,7 +293,22 @@ def test_trials_start_with_the_recipe_as_it_is_and_some_are_stopped(tmp_path):
     assert min(t.loss for t in trials if t.loss is not None) < trials[0].loss
     assert set(study.importances()) == set(SPACE)
     study.close()
-    assert list((tmp_path / "workers").iterdir()) == []
+    assert make_study(tmp_path).n_alive() == 1
+
+
+def test_the_time_of_a_search_is_that_in_which_any_process_was_at_it(tmp_path):
+    assert covered([(0, 10), (5, 12), (20, 21), (6, 7)]) == 13
+    now = time.time()
+    first = make_study(tmp_path, began=now - 100)
+    (killed,) = (tmp_path / "workers").iterdir()
+    os.close(first._held)
+    os.utime(killed, (now - 70, now - 70))  # the last that was heard of it
+    both = [make_study(tmp_path, began=now - 50) for _ in range(2)]
+    assert both[0].spent() == pytest.approx(30 + 50, abs=2)
+    assert both[0].n_alive() == 2
+    both[1].close()
+    assert both[0].n_alive() == 1
+    assert both[0].spent() == pytest.approx(80, abs=2)
 
 
 def test_a_search_goes_on_as_if_it_had_not_been_cut_off(tmp_path):
@@ -345,12 +384,43 @@ def test_what_ends_after_the_finalists_are_chosen_changes_nothing(tmp_path):
             late.append(attempt)  # still under way
         else:
             study.finish(attempt, loss, {})
-    chosen = choose_finalists(study, Recipe(), 2)
+    chosen, counted = choose_finalists(study, Recipe(), 2), study.settled()
+    assert late
     for attempt in late:
         study.finish(attempt, 0.1, {})
+    assert study.settled() == counted
     assert choose_finalists(study, Recipe(), 2) == chosen
     assert study.is_closed
-    assert tried_until(make_study(tmp_path, 9), None) == [0, 1, 2, 3]  # no trial more
+    assert tried_until(make_study(tmp_path, 9), None) == [trial.number for trial in counted]  # no trial more
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SQLAlchemyError("gone")])
+def test_a_full_disk_is_no_fault_of_a_recipe(error, tmp_path):
+    study = make_study(tmp_path, 2)
+    with pytest.raises(type(error)):
+        tried_until(study, None, 0.5, error)
+    os.close(study._held)
+    assert tried_until(make_study(tmp_path, 2), None, 0.4) == [0, 1]
+
+
+def test_what_breaks_off_says_which_and_why(tmp_path, capsys):
+    study, journal = make_study(tmp_path, 1), Journal()
+    board = Board(journal, study)
+    try_all(study, Trainings(RuntimeError("no\nmemory"), 0.5), Recipe(), 1, None, board.tell, print)
+    assert (
+        "trial 1 broke off: RuntimeError: no; it is tried once more\n  trial 1 of 1: dev" in capsys.readouterr().out
+    )
+    finalist, bench = Finalist(0, {}, Recipe()), Trainings(RuntimeError("no memory"), RuntimeError("no memory"))
+    train_finalists(study, bench, [finalist], [7], 1, board.tell_final, print)
+    assert "the recipe as it is, seed 7: cannot be trained: RuntimeError: no memory" in capsys.readouterr().out
+
+
+def test_the_time_left_is_no_longer_than_that_for_trials(tmp_path):
+    study = make_study(tmp_path, 100)
+    tried_until(study, time.monotonic() - 1, 0.5)  # which takes a second
+    settled = study.settled()
+    assert "about 1 min 39 s left" in _table(settled, None, study, None).title
+    assert "about 12 s left" in _table(settled, None, study, 12.0).title
 
 
 def test_a_final_is_tried_again_but_not_on_a_full_disk(tmp_path):
@@ -687,7 +757,15 @@ def test_the_gain_in_words():
     assert "that may be chance; keep the recipe" in outcome.in_words(unsure, unsure.gain, 12)
     worse = replace(compared, gain=Score(-0.01, -0.03, 0.01))
     assert outcome.in_words(worse, worse.gain, 12).startswith("tuning gained nothing: -1.0 points of accuracy")
-    assert outcome.in_words(None, None, 12) == "none of 12 trials is better than the recipe as it is: keep it"
+    assert "), in 125 times the" in outcome.in_words(compared, compared.gain, 12, times=125.2)
+    ends = (
+        "no other recipe was tried",
+        "one other recipe that was tried is no",
+        "none of the 2 other recipes that were",
+    )
+    for n, told in enumerate(ends):
+        assert told in outcome.in_words(None, None, n)
+        assert outcome.in_words(None, None, n).endswith(": keep the recipe as it is")
 
 
 def test_lack_of_fit_leaves_out_what_a_temperature_mends():

@@ -21,14 +21,15 @@ import lightune.run
 from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError, UserError
 from lightune.hardware import choose_hardware
+from lightune.recipe import SearchRecipe
 from lightune.records import Proof
 from lightune.search.bench import Bench, Stopped
 from lightune.search.outcome import best_by_mean
-from lightune.search.plan import SearchPlan, pinned
+from lightune.search.plan import Parts, SearchPlan, pinned, plan_search
 from lightune.search.record import _finalist
-from lightune.search.space import Choices, Range, searchable, with_values
+from lightune.search.space import Choices, Range, read_space, searchable, with_values
 from lightune.search.study import Study
-from lightune.search.trials import Finalist, seeds_apart, train_finalists
+from lightune.search.trials import Final, Finalist, seeds_apart, train_finalists
 from lightune.settings import load_recipe
 from lightune.training.train import count_steps
 from tests.conftest import TINY_SETTINGS
@@ -111,7 +112,7 @@ def test_a_recipe_that_cannot_be_trained_as_it_is_does_not_end_the_search(review
     assert "train_rows = 237 # chosen" in (tmp_path / "search" / "best.toml").read_text()
 
 
-def test_trials_never_read_test_rows(found, reviews, tiny_bert):
+def test_trials_never_read_test_rows(reviews, tiny_bert):
     recipe = load_recipe(str(reviews), None, settings(tiny_bert)).recipe
     data = prepare(recipe.data)
     splits = split_prepared(data, recipe.data, seed=0, device="cpu")
@@ -124,6 +125,10 @@ def test_trials_never_read_test_rows(found, reviews, tiny_bert):
     assert part.dev.texts == splits.dev.texts
     assert not set(part.train.texts) & set(splits.test.texts)
     assert set(part.train.texts) <= set(splits.train.texts)
+    loss = bench.train(bench.recipe, len(splits.train), seed=1).loss
+    blank = replace(splits, test=replace(splits.test, texts=["nothing"] * len(splits.test), labels=None))
+    other = Bench(data, pinned(recipe, splits), blank, choose_hardware("cpu", "fp32"))
+    assert other.train(other.recipe, len(splits.train), seed=1).loss == loss
 
 
 def test_what_is_over_is_not_begun_again(found, reviews, tiny_bert):
@@ -386,18 +391,31 @@ def test_every_kind_of_label_can_be_searched(task, reviews, tiny_bert, tmp_path)
     assert good.loss < poor.loss
 
 
+def test_a_recipe_that_trains_nothing_has_a_loss(bench):
+    untrained = bench.train(with_values(bench.recipe, {"train.epochs": 0.0}), 32, seed=1, on_stage=lambda *at: False)
+    assert 0.5 < untrained.loss < 1
+
+
+def test_values_are_checked_with_the_methods_that_are_tried(bench):
+    recipe = with_values(bench.recipe, {"method.name": "ia3"})
+    space = read_space({"method.name": ["lora", "vera"], "method.dropout": [0.0, 0.5]}, recipe)
+    assert plan_search(SearchRecipe(trials=2, rows=32), space, recipe, bench, Parts()).space == space
+    long = read_space({"data.max_tokens": [16, 9000]}, recipe)
+    with pytest.raises(UserError, match="this model reads 64 tokens at most"):
+        plan_search(SearchRecipe(trials=2, rows=32), long, recipe, bench, Parts())
+
+
 def test_a_final_that_fails_is_no_end_of_the_search(bench, tmp_path):
     study = Study(tmp_path, None, {"train.learning_rate": Choices((1e-3, 1e-2))}, 1, [], 0)
     finalists = [
         Finalist(-1, {}, bench.recipe),
         Finalist(0, {"data.max_tokens": 9000}, with_values(bench.recipe, {"data.max_tokens": 9000})),
     ]
-    told: list[float] = []
-    losses = train_finalists(
-        study, bench, finalists, [5], 32, lambda one, seed, loss, scores: told.append(loss), print
-    )
+    told: list[Final] = []
+    losses = train_finalists(study, bench, finalists, [5], 32, lambda one, seed, final: told.append(final), print)
     assert losses[0] == {5: float("inf")}
-    assert sorted(told) == [losses[-1][5], float("inf")]
+    assert sorted(final.loss for final in told) == [losses[-1][5], float("inf")]
+    assert [final.why[:10] for final in told] == ["", "data.max_t"]
     assert best_by_mean(losses) == -1
     found = SimpleNamespace(losses=losses, winner=finalists[0])
     assert [_finalist(each, found)["mean"] for each in finalists] == [losses[-1][5], None]  # JSON has no infinity
@@ -427,11 +445,14 @@ def test_both_runs_have_the_same_time_and_work_also_after_a_kill(reviews, tiny_b
         )
         if len(seen) == 2:
             raise KeyboardInterrupt
-        return plain(replace(checked, recipe=recipe.model_copy(update={"time_budget": None})), journal, output=output)
+        cut = recipe.train.model_copy(update={"epochs": 0.5 * recipe.train.epochs})  # as the clock does
+        recipe = recipe.model_copy(update={"time_budget": None, "train": cut})
+        return plain(replace(checked, recipe=recipe), journal, output=output)
 
     monkeypatch.setattr(module, "run_recipe", run)
     given = {"trials": 3, "time_budget": "4m", "output": tmp_path / "search"}
-    given["settings"] = settings(tiny_bert, 'evidence.baselines=["majority"]', "seeds=2")
+    more = 'evidence.baselines=["majority"]', "seeds=2", "search.train.epochs=[6, 12]"
+    given["settings"] = settings(tiny_bert, *more)
     with pytest.raises(KeyboardInterrupt):
         lightune.tune(reviews, **given)
     found = lightune.tune(reviews, **given).results
@@ -474,7 +495,7 @@ def test_twenty_kills_change_nothing(reviews, tiny_bert, tmp_path):
         break
     else:
         subprocess.run(command(reviews, tiny_bert, tmp_path / "cut", 8), capture_output=True, check=True)
-    print(f"{kills} kills")
+    assert kills == 20, "it ended before: let it be killed sooner"
     found = json.loads((tmp_path / "cut" / "search.json").read_text())
     keys = ("number", "values", "state", "loss", "reports")
     assert [[t[k] for k in keys] for t in found["trials"]] == [[t[k] for k in keys] for t in expected["trials"]]

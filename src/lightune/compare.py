@@ -119,7 +119,7 @@ def follow(
         digest = data.digest
         del data, splits
         hardware.release()  # the runs need the room
-        _, is_begun = claim.take(folder, digest)
+        folder, _, is_begun = claim.take(folder, digest, numbered=None if output else f"{checked.name}-compare")
 
     journal.say(f"\n{'Going on with the comparison' if is_begun else 'The comparison is'} in {folder}")
     runner = Runner(folder, bool(asked.tune), offline)
@@ -152,7 +152,7 @@ def _settings(checked: Checked, asked: Asked) -> dict[str, Any]:
 
 def _is_whole(results: dict[str, Any]) -> bool:
     """Whether no run is missing, which the same command would try once more."""
-    return not any(row["failed"] for row in results["rows"])
+    return "rows" in results and not any(row["failed"] for row in results["rows"])
 
 
 def _in_words(cells: Sequence[Cell]) -> str:
@@ -178,9 +178,13 @@ def _run_all(runner: Runner, cells: Sequence[Cell], texts: Texts, waiting: Waiti
                 began = time.monotonic()
                 over = _as_it_is(runner, Over(cell, None, {}))
                 seconds = None
-                if over.run is None:
+                if over.run is None and (why := runner.failure_of(cell)):
+                    over = Over(cell, None, {"failed": why})
+                elif over.run is None:
                     over = _run(runner, cell, held, texts, partial(waiting.tell, cell.name))
                     seconds = time.monotonic() - began
+                    if over.run is None:
+                        runner.note_failure(cell, over.why_not)
                 overs[cell.name] = over
                 show_cell(waiting, over, seconds)
                 is_idle = False

@@ -166,15 +166,15 @@ class SearchRecipe(BaseModel):
     @property
     def space(self) -> dict[str, Any]:
         """Dotted key of the recipe -> what may be tried, as it was written."""
-        return _leaves(self.model_extra or {})
+        return leaves(self.model_extra or {})
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """As `flatten`, but a table that says a range is a value."""
+def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """As `flatten`, but a table that says a range, {low = 1, high = 3}, is a value."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         is_table = isinstance(value, Mapping) and value and not {"low", "high"} & set(value)
-        found |= _leaves(value, f"{prefix}{key}.") if is_table else {f"{prefix}{key}": value}
+        found |= leaves(value, f"{prefix}{key}.") if is_table else {f"{prefix}{key}": value}
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -291,8 +292,9 @@ def follow(
             if diagnosis:
                 write_json(folder.partial / DOCTOR, diagnosis.model_dump())
             write_run(folder.partial, checked, results, splits, evidence, hardware)
+        made = replace(read_finished(folder.partial), name=folder.final.name)
+        write_page(run_page(made), folder.partial / PAGE)
         folder.publish()
-        write_page(run_page(read_finished(folder.final)), folder.final / PAGE)
     show_results(journal, results, folder.final)
     gate.keep(results["requirements"], folder.final)
     return Result(str(folder.final), results)

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from lightune.errors import UserError, near_match
-from lightune.recipe import Checked, MethodRecipe, Recipe, check_recipe, check_search, flatten, put, section_of
+from lightune.recipe import (
+    Checked,
+    MethodRecipe,
+    Recipe,
+    check_recipe,
+    check_search,
+    flatten,
+    leaves,
+    put,
+    section_of,
+)
 
 DEFAULT_RECIPE = "imdb-minilm"
 
@@ -70,13 +80,18 @@ def load_recipe(
         put(values, key, value)
         origins[key] = f"preset {preset}"
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    searched: dict[str, Any] = {}
     for key, value in [*given.items(), *_pairs(settings)]:
         key = _full_key(key, values)
+        if key.startswith("search."):
+            searched[key.removeprefix("search.")] = value
+            continue
         if key == "method.name" and values["method"].get("name", MethodRecipe().name) != value:
             values["method"].clear()  # the options belong to the method that is being replaced
         put(values, key, value)
         origins[key] = "command line"
-    search = check_search(values.pop("search", {}))
+    written = values.pop("search", {})
+    search = check_search(leaves(written) | searched if isinstance(written, Mapping) else written)
     recipe = check_recipe(values)
     return Checked(recipe, {key: origins.get(key, "default") for key in flatten(recipe.model_dump())}, name, search)
 
@@ -121,11 +136,11 @@ def _preset(name: str | None) -> dict[str, Any]:
 
 def _pairs(settings: Settings) -> Iterable[tuple[str, Any]]:
     if isinstance(settings, Mapping):
-        return {key: _plain(value) for key, value in flatten(settings).items()}.items()
+        return {key: _plain(value) for key, value in leaves(settings).items()}.items()
     if isinstance(settings, str) or not isinstance(settings, Iterable):
         raise UserError(f"settings = {settings!r}: give a list of 'key=value' texts, or a dictionary.")
     parsed = (parse_setting(str(text)) for text in settings)
-    return [pair for key, value in parsed for pair in flatten({key: value}).items()]
+    return [pair for key, value in parsed for pair in leaves({key: value}).items()]
 
 
 def _start(target: str | None) -> tuple[str, dict[str, Any]]:

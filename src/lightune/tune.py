@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ from lightune.search.folder import AS_IT_IS, BEST, PAGE, PLAN, RESULTS, RUN_TIME
 from lightune.search.outcome import NO_RUNS
 from lightune.search.plan import Parts, pinned, plan_search, time_parts
 from lightune.search.record import Made, Shown, gather
-from lightune.search.space import read_space
-from lightune.search.study import Study, seed_of, storage_errors
+from lightune.search.space import EPOCHS, read_space
+from lightune.search.storage import storage_errors
+from lightune.search.study import Study, seed_of
 from lightune.search.trials import (
     Chosen,
     Finalist,
@@ -125,18 +126,21 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         bench = Bench(data, pinned(recipe, splits), splits, hardware)
         journal.decide(*bench.decisions)
         plan = plan_search(search, written, bench.recipe, bench, parts)
-        name, is_begun = claim.take(folder, data.digest)
+        folder, name, is_begun = claim.take(
+            folder, data.digest, numbered=None if output else f"{checked.name}-search"
+        )
         plan = plan.settled_in(folder / PLAN)
         journal.decide(*plan.decisions)
 
     journal.say(f"\n{'Going on with the search' if is_begun else 'The search is'} in {folder}")
     storage = storage_of(search)
-    given = folder, storage, plan.space, search.trials, plan.starts, recipe.seed, name
+    began = time.time() - (time.monotonic() - started)
+    given = folder, storage, plan.space, search.trials, plan.starts, recipe.seed, name, began
     with disk_errors(folder), storage_errors(storage), _frozen(), Study(*given) as study:
         title = f"Trying {search.trials} recipes on {plan.trial_rows:,} of {len(splits.train):,} training rows"
-        with journal.phase("trials", title), Board(journal, study) as board:
-            # what an earlier process has spent is spent
-            deadline = None if parts.trials is None else started + parts.trials - study.seconds()
+        # what earlier processes have spent is spent
+        deadline = None if parts.trials is None else time.monotonic() + parts.trials - study.spent()
+        with journal.phase("trials", title), Board(journal, study, deadline) as board:
             try_all(study, bench, plan.recipe, plan.trial_rows, deadline, board.tell, board.waits)
 
         title = f"The best, and the recipe as it is, with fresh seeds on {plan.final_rows:,} rows"
@@ -153,16 +157,13 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
                 journal.say(f"another process has ended the search: {folder}")
                 return _ended(folder, earlier)
             write_recipe(_as_checked(checked, chosen.winner), {}, folder / BEST)
-            spent = max(time.monotonic() - started, study.seconds())
             shown = Shown(why_not=NO_RUNS)
             if with_runs:
-                seconds = _seconds_of_a_run(folder, budget, spent, parts, chosen)
-                shown = _run_both(journal, folder, checked, chosen, data.digest, seconds)
+                seconds = _seconds_of_a_run(folder, budget, study.spent(), parts, chosen)
+                shown = Ending(journal, folder, checked, chosen, data.digest, seconds, study.seen).show()
             made = Made(plan, study.settled(), study.importances())
             results = gather(checked, splits, made, chosen, shown, folder)
-            results["seconds"] = journal.spent() | {
-                "total": time.monotonic() - started + _elsewhere(journal, study, results)
-            }
+            results["seconds"] = journal.spent() | {"total": study.spent()}
             write_page(search_page(results), folder / PAGE)
             write_json(folder / RESULTS, results)  # last: it says that all the others are there
     show_outcome(journal, results, folder)
@@ -179,13 +180,6 @@ def _frozen() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _elsewhere(journal: Journal, study: Study, results: Mapping[str, Any]) -> float:
-    """Seconds of trials, finals and runs in other processes and in earlier ones."""
-    here = sum(journal.seconds.get(name, 0.0) for name in ("trials", "finals", WINNER, AS_IT_IS))
-    runs: float = sum(run["seconds"] for run in results["runs"].values())
-    return max(0.0, study.seconds() + runs - here)
-
-
 def _seconds_of_a_run(folder: Path, budget: float | None, spent: float, parts: Parts, chosen: Chosen) -> float | None:
     """How long each run at the end may take: as long as the other, before a kill and after it."""
     if budget is None or parts.run is None:
@@ -195,28 +189,73 @@ def _seconds_of_a_run(folder: Path, budget: float | None, spent: float, parts: P
     return float(found["seconds"])
 
 
-def _run_both(
-    journal: Journal, folder: Path, checked: Checked, chosen: Chosen, digest: str, seconds: float | None
-) -> Shown:
-    """The runs of the winner and of the recipe as it is on all rows, and what their answers to the test rows say.
+@dataclass(frozen=True)
+class Ending:
+    """The runs on all rows at the end of a search, of its winner and of the recipe as it is.
 
-    digest: of the data; seconds: that each may take.
+    digest: of the data; seconds: that each run may take; seen: is called when one is over.
     """
-    run = partial(_run, journal, folder, checked, seconds)
-    base, winner = chosen.finalists[0], chosen.winner
-    with journal.phase(WINNER, f"Running {winner.name} on all rows"):
-        refused = run(WINNER, winner)
-        _check_run(folder / WINNER, winner, chosen, digest)
-    if winner is base:
-        return Shown(refused=refused)
-    if not all(map(math.isfinite, chosen.losses[base.number].values())):
-        return Shown(why_not=f"{base.name} cannot be trained", refused=refused)
-    with journal.phase(AS_IT_IS, f"Running {base.name} on all rows, to compare with"):
-        run(AS_IT_IS, base)
-        _check_run(folder / AS_IT_IS, base, chosen, digest)
-    compared, why_not = compare_runs(read_finished(folder / WINNER), read_finished(folder / AS_IT_IS))
-    gain = None if compared is None else gain_of_recipes(compared.gain, chosen.between)
-    return Shown(compared, gain, why_not, refused)
+
+    journal: Journal
+    folder: Path
+    checked: Checked
+    chosen: Chosen
+    digest: str
+    seconds: float | None
+    seen: Callable[[], None]
+
+    def show(self) -> Shown:
+        """Makes both; what their answers to the test rows say."""
+        base, winner = self.chosen.finalists[0], self.chosen.winner
+        with self.journal.phase(WINNER, f"Running {winner.name} on all rows"):
+            refused = self.run(WINNER, winner)
+        if winner is base:
+            return Shown(refused=refused)
+        if not all(map(math.isfinite, self.chosen.losses[base.number].values())):
+            return Shown(why_not=f"{base.name} cannot be trained", refused=refused)
+        with self.journal.phase(AS_IT_IS, f"Running {base.name} on all rows, to compare with"):
+            self.run(AS_IT_IS, base)
+        compared, why_not = compare_runs(read_finished(self.folder / WINNER), read_finished(self.folder / AS_IT_IS))
+        gain = None if compared is None else gain_of_recipes(compared.gain, self.chosen.between)
+        return Shown(compared, gain, why_not, refused)
+
+    def run(self, name: str, finalist: Finalist) -> str:
+        """Makes the run of a finalist, unless an earlier process has; what a gate said, if it said no.
+
+        UserError where the run that is there is of another recipe, or of other data.
+        """
+        path = self.folder / name
+        if not (path / RUN_RESULTS).is_file():
+            own = _as_checked(self.checked, finalist)
+            budget = None if self.seconds is None else f"{self.seconds:.0f}s"
+            recipe = own.recipe.model_copy(update={"time_budget": budget, "seeds": 1})
+            own = replace(own, recipe=_bare(recipe) if name == AS_IT_IS else recipe)
+            try:
+                run_recipe(own, self.journal.another(), output=path)  # a run counts its own seconds
+            except GateError:
+                if not (path / RUN_RESULTS).is_file():
+                    raise
+        self.seen()
+        results = read_finished(path).results
+        self._check(path, results, finalist)
+        failed = (each for each in results["requirements"] if not each["passed"])
+        return "; ".join(f"required {each['what']}: {each['why']}" for each in failed)
+
+    def _check(self, path: Path, results: Mapping[str, Any], finalist: Finalist) -> None:
+        """UserError for a run that is not of this finalist, or not on the data that was searched on.
+
+        A run writes down what it came to: the epochs that its time was enough for, a model's revision, a length.
+        """
+        used = [results["data"][each] for each in ("digest", "test_digest") if results["data"].get(each)]
+        if " ".join(used) != self.digest:
+            raise UserError(f"{path}: the data has changed since the search began. {ELSEWHERE}")
+        made, wanted = flatten(results["recipe"]), flatten(finalist.recipe.model_dump())
+        for key in sorted({key for each in self.chosen.finalists for key in each.values}):
+            if wanted.get(key) in (None, "auto", "most") or (key == EPOCHS and self.seconds is not None):
+                continue
+            is_revision = key == "model" and str(made.get(key)).startswith(f"{wanted[key]}@")
+            if made.get(key) != wanted[key] and not is_revision:
+                raise UserError(f"{path}: is of another recipe ({key} = {made.get(key)!r}). {ELSEWHERE}")
 
 
 def _ended(folder: Path, results: dict[str, Any]) -> Result:
@@ -224,46 +263,6 @@ def _ended(folder: Path, results: dict[str, Any]) -> Result:
     if results["refused"]:
         raise GateError(f"{folder / WINNER}: {results['refused']}")
     return Result(str(folder), results)
-
-
-def _run(
-    journal: Journal,
-    folder: Path,
-    checked: Checked,
-    seconds: float | None,
-    name: str,
-    finalist: Finalist,
-) -> str:
-    """The run of a finalist on all rows, unless an earlier process has made it; what a gate said, if it said no."""
-    if not (folder / name / RUN_RESULTS).is_file():
-        own = _as_checked(checked, finalist)
-        budget = None if seconds is None else f"{seconds:.0f}s"
-        recipe = own.recipe.model_copy(update={"time_budget": budget, "seeds": 1})
-        voice = journal.another()  # a run counts its own seconds
-        try:
-            run_recipe(
-                replace(own, recipe=_bare(recipe) if name == AS_IT_IS else recipe), voice, output=folder / name
-            )
-        except GateError:
-            if not (folder / name / RUN_RESULTS).is_file():
-                raise
-    results = read_finished(folder / name).results
-    return "; ".join(
-        f"required {each['what']}: {each['why']}" for each in results["requirements"] if not each["passed"]
-    )
-
-
-def _check_run(path: Path, finalist: Finalist, chosen: Chosen, digest: str) -> None:
-    """UserError for a run that is not of this finalist, or not on the data that was searched on."""
-    results = read_finished(path).results
-    made, wanted = flatten(results["recipe"]), flatten(finalist.recipe.model_dump())
-    tried = sorted({key for each in chosen.finalists for key in each.values})
-    for key in tried:
-        if wanted.get(key) not in (made.get(key), "auto", None):
-            raise UserError(f"{path}: is of another recipe ({key} = {made.get(key)!r}). {ELSEWHERE}")
-    used = [results["data"][name] for name in ("digest", "test_digest") if results["data"].get(name)]
-    if " ".join(used) != digest:
-        raise UserError(f"{path}: the data has changed since the search began. {ELSEWHERE}")
 
 
 def _bare(recipe: Recipe) -> Recipe:

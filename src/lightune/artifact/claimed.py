@@ -47,24 +47,31 @@ class Claim:
             if why := self._why_not(path, self.settings):
                 raise UserError(f"{output}: {why}. {ELSEWHERE}")
             return path
+        return self._next(name, self.settings)
+
+    def _next(self, name: str, wanted: Mapping[str, Any]) -> Path:
         first = folder_typed(Path("runs") / name)
         numbered = (first.with_name(f"{name}-{i}") if i > 1 else first for i in range(1, 10_000))
-        return next(path for path in numbered if not self._why_not(path, self.settings) and self.over(path) is None)
+        return next(path for path in numbered if not self._why_not(path, wanted) and self.over(path) is None)
 
-    def take(self, path: Path, digest: str) -> tuple[str, bool]:
-        """Makes the folder, unless the same work has one there already: the work's id, and whether it has.
+    def take(self, path: Path, digest: str, numbered: str | None = None) -> tuple[Path, str, bool]:
+        """Makes the folder, unless the same work has one there already: where, the work's id, and whether it has.
 
-        digest: of the data. UserError if other work has come first, or the data is no longer the same.
+        digest: of the data. numbered: the name without its number where the next one will do, too. UserError if other
+        work has come first, or the data is no longer the same.
         """
-        wanted = {**self.settings, DIGEST: digest, KIND: self.what}
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise GateError(f"{path}: cannot be written ({error.strerror}). {ELSEWHERE}") from None
-        found, is_ours = write_once(path / SETTINGS, wanted | {ID: uuid.uuid4().hex[:12]})
-        if why := self._why_not(path, wanted):
-            raise UserError(f"{path}: {why}. {ELSEWHERE}")
-        return str(found.get(ID)), not is_ours
+        wanted = {**self.settings, DIGEST: digest}
+        while True:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise GateError(f"{path}: cannot be written ({error.strerror}). {ELSEWHERE}") from None
+            found, is_ours = write_once(path / SETTINGS, wanted | {KIND: self.what, ID: uuid.uuid4().hex[:12]})
+            if not (why := self._why_not(path, wanted)):
+                return path, str(found.get(ID)), not is_ours
+            if numbered is None:
+                raise UserError(f"{path}: {why}. {ELSEWHERE}")
+            path = self._next(numbered, wanted)
 
     def over(self, path: Path, digest: str | None = None) -> dict[str, Any] | None:
         """What the results say, None while the work is not over.

@@ -6,14 +6,15 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightune.artifact.claimed import read_object
-from lightune.artifact.folder import RESULTS, alone, lock
+from lightune.artifact.folder import RESULTS, alone, lock, write_json
 from lightune.comparison.cells import Cell
 from lightune.comparison.folder import CELLS, LOGS, RUNS, SEARCHES
 from lightune.errors import GateError
@@ -26,11 +27,15 @@ LOOK_SECONDS = 0.5  # between looks at a process
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs the cells of a comparison in `folder`. has_search: one for each recipe before its run."""
+    """Runs the cells of a comparison in `folder`. has_search: one for each recipe before its run.
+
+    began: this process, in seconds since the epoch.
+    """
 
     folder: Path
     has_search: bool = False
     offline: bool = False
+    began: float = field(default_factory=time.time)
 
     def make_folders(self) -> None:
         """Those that cells write to."""
@@ -98,6 +103,19 @@ class Runner:
             also += ["--seeds", str(given.seeds)]
             also += ["--time-budget", given.time_budget] if given.time_budget else []
         return self._call(cell, ["run", _typed(recipe), "--output", _typed(run), *also], held, tell)
+
+    def failure_of(self, cell: Cell) -> str:
+        """Why this cell failed since our process began, in another one; nothing if it did not."""
+        path = self._failure_file(cell)
+        noted = read_object(path) if path.is_file() else {}
+        return str(noted["why"]) if noted.get("at", 0.0) >= self.began else ""
+
+    def note_failure(self, cell: Cell, why: str) -> None:
+        """Those that share the comparison need not try it, too; the next command does."""
+        write_json(self._failure_file(cell), {"at": time.time(), "why": why})
+
+    def _failure_file(self, cell: Cell) -> Path:
+        return self.folder / CELLS / f"{cell.name}.failed.json"
 
     def found_values(self, cell: Cell) -> dict[str, Any]:
         """What the search for a cell's recipe found; nothing without one."""

@@ -211,6 +211,8 @@ def _search(search: SearchRecipe, recipe: Recipe, trials: int) -> SearchRecipe:
         raise UserError(f"search.{empty}: a comparison cannot try None. Leave it out.")
     read_space(space, recipe)
     fields = {key: getattr(search, key) for key in SearchRecipe.model_fields}
+    if fields["rows"] != "auto" and isinstance(recipe.data.train_rows, int):
+        fields["rows"] = min(fields["rows"], recipe.data.train_rows)
     return SearchRecipe(**fields | {"trials": trials} | nested(space))
 
 

@@ -1,7 +1,8 @@
 """The folder of a comparison: what is in it.
 
 settings.json   what is compared, by which the same command finds its comparison again
-cells/          for each cell its recipe, a lock while a process is at it, and what was measured when it was over
+cells/          for each cell its recipe, a lock while a process is at it, what was measured when it was over, or why
+                it failed
 logs/           what each run and each search said
 searches/       with --tune, the search for each cell's recipe
 runs/           a whole run folder for each cell

@@ -350,16 +350,16 @@ def full(anatomy: Anatomy) -> Config:
 
 METHODS: dict[str, Method] = {
     "lora": Method("two thin matrices beside each linear layer", lora, 5e-4, "arXiv:2106.09685", follows_width=True),
-    "ia3": Method("factors on keys, values and feed-forward activations", ia3, 5e-3, "arXiv:2205.05638"),
-    "vera": Method("scaling vectors between shared random matrices", vera, 5e-3, "arXiv:2310.11454"),
+    "ia3": Method("factors on keys, values and feed-forward activations", ia3, 1e-2, "arXiv:2205.05638"),
+    "vera": Method("scaling vectors between shared random matrices", vera, 1e-2, "arXiv:2310.11454"),
     "oft": Method("rotations of the inputs of each linear layer", oft, 1e-3, "arXiv:2306.07280"),
-    "ln_tuning": Method("scale and shift of the normalisation layers", ln_tuning, 1e-3, "arXiv:2312.11420"),
-    "bitfit": Method("biases of the linear layers", bitfit, 1e-3, "arXiv:2106.10199"),
+    "ln_tuning": Method("scale and shift of the normalisation layers", ln_tuning, 3e-3, "arXiv:2312.11420"),
+    "bitfit": Method("biases of the linear layers", bitfit, 1e-3, "arXiv:2106.10199", follows_width=True),
     "prompt": Method(
         "virtual tokens before the text", prompt, 1e-2, "arXiv:2104.08691", False, False, by_layers=False
     ),
     "prefix": Method(
-        "virtual keys and values in every layer", prefix, 5e-3, "arXiv:2101.00190", False, False, by_layers=False
+        "virtual keys and values in every layer", prefix, 1e-2, "arXiv:2101.00190", False, False, by_layers=False
     ),
     "p_tuning": Method(
         "virtual tokens made by a small network", p_tuning, 1e-3, "arXiv:2103.10385", False, False, by_layers=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from lightune.comparison.folder import RUNS
@@ -90,7 +91,10 @@ def _every(results: Results) -> list[Block]:
         "The best first for each number of rows. Time is that of one training, memory that of the whole run in a "
         "process of its own; texts a second are read and answered by the saved classifier"
     )
-    return [table(caption, columns, rows), Code(f"lightune predict {results['folder']}/{RUNS}/NAME FILE")]
+    return [
+        table(caption, columns, rows),
+        Code(f"lightune predict {quote(results['folder'] + '/' + RUNS + '/NAME')} FILE"),
+    ]
 
 
 def _values(values: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any
 
@@ -64,7 +65,6 @@ def show_cell(waiting: Waiting, over: Over, seconds: float | None) -> None:
     name, journal = over.cell.name, waiting.journal
     if over.run is None:
         journal.warn(f"{name}: {over.why_not}")
-        journal.event("cell", name=name, failed=over.why_not)
         return
     results = over.run.results
     measure = MEASURES[results["task"]]
@@ -76,7 +76,6 @@ def show_cell(waiting: Waiting, over: Over, seconds: float | None) -> None:
         told = f"{spoken(measure)} {with_interval(results['after'][measure])}"
         told += f", {duration(seconds)}" if seconds is not None else ", there already"
     journal.say(f"  {waiting.head()} {name}: {told}")
-    journal.event("cell", name=name, failed=None)
 
 
 def show_comparison(journal: Journal, results: Mapping[str, Any], folder: Path) -> None:
@@ -91,7 +90,7 @@ def show_comparison(journal: Journal, results: Mapping[str, Any], folder: Path) 
         journal.warn(f"not run: {', '.join(failed)}; the same command tries them once more")
     journal.say(f"{duration(results['seconds']['total'])} in all")
     journal.say(f"the page: {folder / PAGE}")
-    journal.say(f"use one: lightune predict {folder / RUNS / 'NAME'} FILE")
+    journal.say(f"use one: lightune predict {quote(str(folder / RUNS / 'NAME'))} FILE")
 
 
 def _table(results: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from lightune.report.card import base_name, without_folders
 from lightune.report.charts import Dots, bars, parallel, plot
 from lightune.report.page import render
 from lightune.report.parts import NOTHING, Block, Cell, Code, Figure, Section, Text, facts, number, p_value, table
-from lightune.search.folder import BEST, RUN_NAMES, WINNER
+from lightune.search.folder import BEST, WINNER, run_name
 from lightune.search.outcome import gain_told
 
 Results = Mapping[str, Any]
@@ -72,7 +72,7 @@ def _found(results: Results) -> list[Block]:
     metrics = [name for name in headline_of(results["task"]) if name in next(iter(runs.values()))["after"]][:4]
     rows = [
         [
-            Cell(RUN_NAMES[name]),
+            Cell(run_name(results, name)),
             *(_score(run["after"].get(metric)) for metric in metrics),
             number(f"{run['trainable_parameters']:,}"),
             number(duration(run["training_seconds"])),

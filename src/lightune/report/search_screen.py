@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
@@ -13,9 +14,9 @@ import numpy as np
 
 from lightune.journal import Journal, duration
 from lightune.legible import figures
-from lightune.search.folder import BEST, PAGE, RUN_NAMES, WINNER
+from lightune.search.folder import BEST, PAGE, WINNER, run_name
 from lightune.search.study import REPORTS, Attempt, Study, Trial
-from lightune.search.trials import Chosen, Finalist
+from lightune.search.trials import Chosen, Final, Finalist
 
 SHOWN = 5  # of the best trials, in the table
 
@@ -23,10 +24,10 @@ SHOWN = 5  # of the best trials, in the table
 class Board:
     """The best so far, what is running and the time left; off a terminal, the lines alone."""
 
-    def __init__(self, journal: Journal, study: Study):
+    def __init__(self, journal: Journal, study: Study, deadline: float | None = None):
         from rich.live import Live
 
-        self.journal, self.study = journal, study
+        self.journal, self.study, self.deadline = journal, study, deadline  # of the trials, in monotonic time
         self._waited: set[str] = set()
         is_drawn = journal.console.is_terminal and not journal.console.quiet
         self._live = Live(console=journal.console, transient=True, auto_refresh=False) if is_drawn else None
@@ -43,16 +44,16 @@ class Board:
         if kind is None and (n_tried := len(self.study.settled())) < self.study.n_trials:
             self.journal.say(f"  the time for trials is over: {n_tried} of {self.study.n_trials} were tried")
 
-    def tell(self, running: Attempt | None, over: Trial | None) -> None:
-        """A trial begins, or is over; neither: it broke off, and is tried once more."""
-        settled = self.study.settled()
-        if running is None:
-            line = "  a trial broke off; it is tried once more" if over is None else _line(over, settled, self.study)
-            self.journal.say(line)
+    def tell(self, attempt: Attempt, over: Trial | None, why: str) -> None:
+        """A trial begins, or is over; neither where it failed, by what `why` says, and is tried once more."""
+        settled, is_running = self.study.settled(), over is None and not why
         if over is not None:
-            self.journal.event("trial", number=over.number, state=over.state, loss=over.loss, values=over.values)
+            self.journal.say(_line(over, settled, self.study))
+        elif why:
+            self.journal.say(f"  trial {attempt.number + 1} broke off: {why}; it is tried once more")
         if self._live:
-            self._live.update(_table(settled, running, self.study), refresh=True)
+            left = None if self.deadline is None else self.deadline - time.monotonic()
+            self._live.update(_table(settled, attempt if is_running else None, self.study, left), refresh=True)
 
     def waits(self, what: str) -> None:
         """Said once: this process has nothing to do until others are through with `what`."""
@@ -60,11 +61,12 @@ class Board:
             self.journal.say(f"  waiting for another process, which is at {what}")
         self._waited.add(what)
 
-    def tell_final(self, finalist: Finalist, seed: int, loss: float, scores: Mapping[str, float]) -> None:
+    def tell_final(self, finalist: Finalist, seed: int, final: Final) -> None:
         """A finalist was trained with a fresh seed."""
-        found = f"dev loss {figures(loss)}, {_scores(scores)}" if math.isfinite(loss) else "cannot be trained"
+        found = f"cannot be trained: {final.why}"
+        if math.isfinite(final.loss):
+            found = f"dev loss {figures(final.loss)}, {_scores(final.scores)}"
         self.journal.say(f"  {finalist.name}, seed {seed}: {found}")
-        self.journal.event("final", number=finalist.number, seed=seed, loss=loss if math.isfinite(loss) else None)
 
 
 def _line(trial: Trial, settled: Sequence[Trial], study: Study) -> str:
@@ -93,11 +95,13 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else "own" if value is None else str(value)
 
 
-def _table(settled: Sequence[Trial], running: Attempt | None, study: Study) -> Any:
+def _table(settled: Sequence[Trial], running: Attempt | None, study: Study, most: float | None) -> Any:
+    """The best so far and what is running. most: seconds that are left for trials."""
     from rich.table import Table
 
     spent = sum(trial.seconds for trial in settled)
-    left = spent / len(settled) * (study.n_trials - len(settled)) if settled else 0.0
+    left = spent / len(settled) * (study.n_trials - len(settled)) / study.n_alive() if settled else 0.0
+    left = left if most is None else max(0.0, min(left, most))
     states = [sum(trial.state == state for trial in settled) for state in ("complete", "stopped", "failed")]
     counted = ", ".join(
         f"{n} {state}" for n, state in zip(states, ("complete", "stopped", "failed"), strict=True) if n
@@ -142,6 +146,6 @@ def show_outcome(journal: Journal, results: Mapping[str, Any], folder: Path) -> 
     journal.say(f"{duration(results['seconds']['total'])} in all")
     journal.say(f"the recipe found: {folder / BEST}   (read {folder / PAGE})")
     for name in results["runs"]:
-        journal.say(f"use {RUN_NAMES[name]}: lightune predict {quote(str(folder / name))} FILE")
+        journal.say(f"use {run_name(results, name)}: lightune predict {quote(str(folder / name))} FILE")
     if not results["runs"]:
         journal.say(f"run it: lightune run {quote(str(folder / BEST))}")

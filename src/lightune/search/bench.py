@@ -184,7 +184,7 @@ class Bench:
         base = copy_of(self.base(recipe.model), seed=seed)
         options = methods.check_options(recipe.method.name, recipe.method.options)
         quiet = Journal(io.StringIO(), quiet=True)
-        model, _, _ = fine_tune(
+        model, history, _ = fine_tune(
             recipe.model_copy(update={"train": train}),
             plan,
             options,
@@ -199,7 +199,8 @@ class Bench:
             on_dev=look,
         )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        (logits,) = last  # at its end, as the finals are compared, not at the best of its looks
+        # at its end, as the finals are compared, not at the best of its looks; of no step, as it began
+        logits = last[0] if last else history.dev_logits
         scores = score_dev(logits, rows["dev"], scale)
         return Tried(logits, lack_of_fit(y, logits, scale), scores, time.monotonic() - started, trained)
 

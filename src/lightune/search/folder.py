@@ -6,7 +6,7 @@ finals.json     the finalists, once the trials are closed
 runs.json       of a time budget, how much each run at the end has
 search.db       the trials and the finals, two Optuna studies; optuna-dashboard opens it
 finals/         dev logits of each finalist and seed
-workers/        a file for each process that takes part, locked while it lives
+workers/        a file for each process that takes or took part, locked while it lives; from when to when it did
 winner/         the run of the best recipe found: a whole run folder
 default/        the run of the recipe as it was given, beside it
 best.toml       the best recipe, for `lightune run`
@@ -17,6 +17,8 @@ search.html     its page
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from lightune.artifact.claimed import Claim
 from lightune.recipe import Checked, SearchRecipe, flatten
@@ -24,8 +26,12 @@ from lightune.recipe import Checked, SearchRecipe, flatten
 PLAN, CLOSED, RUN_TIME = "plan.json", "finals.json", "runs.json"
 RESULTS, PAGE, BEST = "search.json", "search.html", "best.toml"
 WINNER, AS_IT_IS = "winner", "default"
-RUN_NAMES = {WINNER: "the winner", AS_IT_IS: "the recipe as it is"}
 STORAGE_VARIABLE = "LIGHTUNE_STORAGE"  # of the environment: where a URL is not seen by others
+
+
+def run_name(results: Mapping[str, Any], name: str) -> str:
+    """A run of a search in words: the folder of the winner may hold the recipe as it is."""
+    return "the winner" if name == WINNER and results["winner"]["values"] else "the recipe as it is"
 
 
 def storage_of(search: SearchRecipe) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from lightune.evidence.verdict import Comparison, gain_in_words
+from lightune.legible import figures
 from lightune.records import Score
 
 NO_RUNS = "no runs were asked for"
@@ -35,20 +36,22 @@ def expected_luck(losses: Mapping[int, Mapping[int, float]], n_tried: int) -> fl
 
 
 def in_words(
-    compared: Comparison | None, gain: Score | None, n_trials: int, why_not: str = "", times: float = 1.0
+    compared: Comparison | None, gain: Score | None, n_others: int, why_not: str = "", times: float = 1.0
 ) -> str:
     """What to do about it, one sentence.
 
-    compared, gain: None where the recipe as it is won, or where the two cannot be compared, and why_not. times: as
-    long as the recipe as it is the one found trains.
+    compared, gain: None where the recipe as it is won, or where the two cannot be compared, and why_not. n_others:
+    recipes that were tried beside it. times: as long as the recipe as it is the one found trains.
     """
     if why_not:
         return f"a trial won, but it is not compared with the recipe as it is: {why_not}"
     if compared is None or gain is None:
-        return f"none of {n_trials} trials is better than the recipe as it is: keep it"
+        others = ("no other recipe was tried", "the one other recipe that was tried is no better")
+        many = f"none of the {n_others} other recipes that were tried is better"
+        return f"{others[n_others] if n_others < len(others) else many}: keep the recipe as it is"
     told = gain_told(compared.measure, gain)
     if not 1 / ALIKE < times < ALIKE:
-        told += f", in {times:.2g} times the training time"
+        told += f", in {figures(times, 2)} times the training time"
     if gain.value <= 0:
         return f"tuning gained nothing: {told}; keep the recipe as it is"
     told = f"tuning gained: {told}"

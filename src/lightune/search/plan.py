@@ -23,8 +23,8 @@ from lightune.search.space import (
     SLOWEST,
     Choices,
     Space,
+    as_whole,
     default_space,
-    number_of,
     space_as_json,
     space_of_json,
     with_values,
@@ -116,9 +116,12 @@ def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Ben
     UserError if more rows are asked for than there are.
     """
     n_rows, final_rows = _rows(search, bench, recipe, parts)
+    named = written.get("method.name")
+    names = named.values if isinstance(named, Choices) else (recipe.method.name,)
     for key, domain in written.items():  # what no trial could take is told before the work
         for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
-            bench.check(with_values(recipe, {key: number_of(value)}))
+            for name in names:
+                bench.check(with_values(recipe, {"method.name": name, key: as_whole(value)}))
     base = bench.base(recipe.model)
     anatomy = inspect(base.model, base.missing_keys)
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)

@@ -20,6 +20,7 @@ from lightune.records import Score, Splits
 from lightune.search.folder import AS_IT_IS, WINNER
 from lightune.search.outcome import in_words
 from lightune.search.plan import SearchPlan
+from lightune.search.space import Choices
 from lightune.search.study import Trial
 from lightune.search.trials import Chosen, Finalist
 
@@ -82,14 +83,20 @@ def gather(
         "p_value": None if compared is None else compared.p_value,
         "fixed": None if compared is None else compared.fixed,
         "broken": None if compared is None else compared.broken,
-        "verdict": in_words(compared, shown.gain, len(made.trials), why_not, _times(runs)),
+        "verdict": in_words(compared, shown.gain, _n_others(made), why_not, _times(runs)),
         "refused": shown.refused,
         "folder": shown_folder(folder),
     }
 
 
+def _n_others(made: Made) -> int:
+    """Trials that tried something else than the recipe as it is, and could be trained."""
+    is_other = [trial.number > 0 or not made.plan.starts for trial in made.trials if trial.state != "failed"]
+    return sum(is_other)
+
+
 def _trial(trial: Trial, plan: SearchPlan) -> dict[str, Any]:
-    reports = {part: loss for part, loss in trial.reports.items() if math.isfinite(loss)}
+    reports = {str(part): loss for part, loss in trial.reports.items() if math.isfinite(loss)}
     return asdict(trial) | {"reports": reports, "is_as_it_is": bool(plan.starts) and not trial.number}
 
 
@@ -97,7 +104,7 @@ def _domain(domain: Any) -> dict[str, Any]:
     return {
         "what": domain.in_words(),
         "log": getattr(domain, "log", False),
-        "values": getattr(domain, "values", None),
+        "values": list(domain.values) if isinstance(domain, Choices) else None,
     }
 
 

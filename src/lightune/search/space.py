@@ -83,7 +83,7 @@ class Range:
 
     def as_value(self, parameter: Any) -> Any:
         """The value that Optuna knows as this: with as many digits as one would type."""
-        return parameter if self.whole or self.step else float(f"{parameter:.3g}")
+        return parameter if self.whole or self.step else min(self.high, max(self.low, float(f"{parameter:.3g}")))
 
     def in_words(self) -> str:
         """As it would be written."""
@@ -151,7 +151,7 @@ def _check_name(key: str) -> None:
 
 def _domain(key: str, written: Any) -> Choices | Range:
     if isinstance(written, list):
-        if len(written) < 2 or len({_name(number_of(value)) for value in written}) < len(written):
+        if len(written) < 2 or len({_name(as_whole(value)) for value in written}) < len(written):
             raise UserError(f"search.{key} = {written!r}: give two different values or more.")
         return Choices(tuple(written))
     if not isinstance(written, Mapping):
@@ -220,10 +220,10 @@ def _check_value(key: str, value: Any, recipe: Recipe, names: Sequence[Any]) -> 
         for name in names:
             methods.check_options(str(name), {key.removeprefix("method."): value})
         return
-    check_recipe(nested(flatten(recipe.model_dump()) | {key: number_of(value)}))
+    check_recipe(nested(flatten(recipe.model_dump()) | {key: as_whole(value)}))
 
 
-def number_of(value: Any) -> Any:
+def as_whole(value: Any) -> Any:
     """1.0 as 1, as a range's ends may be written for either."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) >= 1 else value
 
@@ -231,10 +231,11 @@ def number_of(value: Any) -> Any:
 def _as_its_kind(key: str, domain: Choices | Range, recipe: Recipe, names: Sequence[Any]) -> Choices | Range:
     """A range of whole numbers where the recipe takes no others; choices as the recipe takes them."""
     if isinstance(domain, Choices):
-        return Choices(tuple(number_of(value) for value in domain.values))
-    half = domain.low + (domain.high - domain.low) / 2 + 1e-3
+        return Choices(tuple(as_whole(value) for value in domain.values))
+    width = domain.high - domain.low
+    between = next(at for part in (0.5, 0.4, 0.3) if not (at := domain.low + part * width).is_integer())
     try:
-        _check_value(key, half, recipe, names)
+        _check_value(key, between, recipe, names)
         return domain
     except UserError:
         parts = domain.low, domain.high, 1.0 if domain.step is None else domain.step

@@ -7,10 +7,13 @@ follow from ours: after a kill the same number is tried again, and the search go
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import re
+import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lightune.artifact.claimed import ELSEWHERE
+from lightune.artifact.claimed import ELSEWHERE, read_object
 from lightune.artifact.folder import alone, is_locked, lock
-from lightune.errors import GateError, UserError, first_line
 from lightune.search.folder import CLOSED
 from lightune.search.space import Space
+from lightune.search.storage import file_url, open_study, quiet_optuna
 
 if TYPE_CHECKING:
     import optuna
@@ -31,12 +34,12 @@ if TYPE_CHECKING:
 DATABASE, WORKERS, QUEUE, LAST = "search.db", "workers", "queue.lock", "last.lock"
 NAME, FINALS = "trials", "finals"  # the two studies
 NUMBER, WORKER, SETTLED = "number", "worker", "settled"  # what is noted at an attempt
+MARK = re.compile(r"[0-9]+\.[0-9]+-[0-9a-f]+")  # of a process: since when, and which
+COUNTED = "trials"  # in the file of the finalists: those that had ended then
 REPORTS = 3  # evaluations of a trial, at equal distances
-REDUCTION = 2  # of the trials that came as far as this one, half may go on
 ATTEMPTS = 2  # at a trial that fails
 MOST_DEATHS = 10  # of processes at one trial
 FEWEST_TO_WEIGH = 5  # trials, for a word on which keys matter
-SQLITE_SECONDS = 120.0  # that one process waits for another
 
 
 def seed_of(*parts: object) -> int:
@@ -77,7 +80,8 @@ class Study:
     """The trials of a search in `folder`, of which other processes may run some.
 
     starts: what the first trial tries, every key of the space, and what the next ones change in the best so far; they
-    are never pruned. name: of the search in a storage that others use, too.
+    are never pruned. name: of the search in a storage that others use, too. began: this process, in seconds since the
+    epoch; now by default.
     """
 
     def __init__(
@@ -89,13 +93,14 @@ class Study:
         starts: Sequence[Mapping[str, Any]],
         seed: int,
         name: str = "",
+        began: float | None = None,
     ):
         self.folder, self.space, self.n_trials, self.seed = folder, space, n_trials, seed
         self.starts = [self._told_back(start) for start in starts][:n_trials]
         (folder / WORKERS).mkdir(parents=True, exist_ok=True)
-        self._me = uuid.uuid4().hex
+        self._me = f"{time.time() if began is None else began:.3f}-{uuid.uuid4().hex}"
         self._held = lock(folder / WORKERS / self._me)  # until this process ends, however it ends
-        url = storage or _file_url(folder / DATABASE)
+        url = storage or file_url(folder / DATABASE)
         prefix = f"lightune-{name}-" if storage else ""  # of the search, wherever its folder is moved to
         of = (
             (f"search.storage = {url!r}", "Leave it out for a file.")
@@ -103,7 +108,7 @@ class Study:
             else (str(folder / DATABASE), ELSEWHERE)
         )
         with self._alone(), quiet_optuna():
-            self._trials, self._finals = _open(url, prefix + NAME, *of), _open(url, prefix + FINALS, *of)
+            self._trials, self._finals = open_study(url, prefix + NAME, *of), open_study(url, prefix + FINALS, *of)
 
     def __enter__(self) -> Study:
         return self
@@ -112,10 +117,25 @@ class Study:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the database and of this process's mark."""
-        with suppress(OSError):
-            (self.folder / WORKERS / self._me).unlink()
+        """This process takes no more part; its mark stays, which says from when to when it did."""
+        self.seen()
         os.close(self._held)
+
+    def seen(self) -> None:
+        """This process is still at it, or was until now."""
+        with suppress(OSError):
+            os.utime(self.folder / WORKERS / self._me)
+
+    def spent(self) -> float:
+        """Seconds in which at least one process was at this search, of a killed one up to the last that is known."""
+        self.seen()
+        marks = [mark for mark in (self.folder / WORKERS).iterdir() if MARK.fullmatch(mark.name)]
+        return covered((float(mark.name.partition("-")[0]), mark.stat().st_mtime) for mark in marks)
+
+    def n_alive(self) -> int:
+        """Processes that take part now, this one included."""
+        others = (mark for mark in (self.folder / WORKERS).iterdir() if mark.name != self._me)
+        return 1 + sum(is_locked(mark) for mark in others)
 
     def next(self) -> Attempt | None:
         """The next trial, begun; None if all are settled or in the hands of other processes."""
@@ -123,7 +143,7 @@ class Study:
 
         with self._alone(), quiet_optuna():
             self._bury()
-            taken = {number_of(t) for t in self._trials.get_trials(deepcopy=False) if _is_taken(t)}
+            taken = {our_number(t) for t in self._trials.get_trials(deepcopy=False) if _is_taken(t)}
             number = next(n for n in range(len(taken) + 1) if n not in taken)
             if number >= self.n_trials:
                 return None
@@ -145,6 +165,7 @@ class Study:
 
     def report(self, attempt: Attempt, step: int, value: float) -> bool:
         """Notes how good a trial is after `step` of REPORTS; whether it should stop, as others did better."""
+        self.seen()
         with quiet_optuna():
             attempt.trial.report(value, step)
             is_behind = step < REPORTS and attempt.trial.should_prune()  # also notes it for the others
@@ -167,7 +188,7 @@ class Study:
         from optuna.trial import TrialState
 
         with self._alone(), quiet_optuna():
-            before = [t for t in self._trials.get_trials(deepcopy=False) if number_of(t) == attempt.number]
+            before = [t for t in self._trials.get_trials(deepcopy=False) if our_number(t) == attempt.number]
             n_failed = sum("failure" in t.user_attrs for t in before) + 1
             attempt.trial.set_user_attr("failure", why)
             attempt.trial.set_user_attr("seconds", seconds)
@@ -175,16 +196,18 @@ class Study:
             self._trials.tell(attempt.trial, state=TrialState.FAIL)
 
     def settled(self) -> list[Trial]:
-        """The trials that are over, by number."""
+        """The trials that are over, by number; once the finalists are chosen, those that were over then."""
         with quiet_optuna():
             over = [t for t in self._trials.get_trials(deepcopy=False) if _is_settled(t)]
-        return sorted(map(self._told, over), key=lambda trial: trial.number)
+        counted = read_object(self.closing).get(COUNTED) if self.is_closed else None
+        told = [self._told(trial) for trial in over if counted is None or our_number(trial) in counted]
+        return sorted(told, key=lambda trial: trial.number)
 
     def _told(self, trial: FrozenTrial) -> Trial:
         noted = trial.user_attrs
         state: Any = {"COMPLETE": "complete", "PRUNED": "stopped"}.get(trial.state.name, "failed")
         return Trial(
-            number_of(trial),
+            our_number(trial),
             {key: self.space[key].as_value(given) for key, given in trial.params.items()},
             state,
             trial.value if state == "complete" else None,
@@ -219,7 +242,7 @@ class Study:
 
     def _tried_before(self, number: int) -> dict[str, Any]:
         """What an attempt at this trial was to try, as Optuna knows it; nothing if there was none."""
-        attempts = (t for t in self._trials.get_trials(deepcopy=False) if number_of(t) == number)
+        attempts = (t for t in self._trials.get_trials(deepcopy=False) if our_number(t) == number)
         return next((dict(t.params) for t in attempts if set(t.params) == set(self.space)), {})
 
     def _best_so_far(self) -> dict[str, Any]:
@@ -267,12 +290,6 @@ class Study:
         with self._alone(), quiet_optuna():
             self._finals.add_trial(create_trial(value=value, user_attrs={NUMBER: number, "seed": seed, **notes}))
 
-    def seconds(self) -> float:
-        """Of all trials and finals, in whichever process."""
-        with quiet_optuna():
-            all_of_them = self._trials.get_trials(deepcopy=False) + self._finals.get_trials(deepcopy=False)
-        return float(sum(trial.user_attrs.get("seconds", 0.0) for trial in all_of_them))
-
     def finals(self) -> dict[tuple[int, int], float]:
         """(number, seed) -> the loss that was found."""
         with quiet_optuna():
@@ -298,7 +315,7 @@ class Study:
         for trial in self._trials.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._is_alive(trial.user_attrs.get(WORKER)):
                 continue
-            same = [t for t in self._trials.get_trials(deepcopy=False) if number_of(t) == number_of(trial)]
+            same = [t for t in self._trials.get_trials(deepcopy=False) if our_number(t) == our_number(trial)]
             if len(same) >= MOST_DEATHS:  # it ends whoever tries it: no memory, most likely
                 storage = self._trials._storage
                 storage.set_trial_user_attr(trial._trial_id, "failure", f"its process ended {len(same)} times")
@@ -311,7 +328,16 @@ class Study:
         return worker is not None and is_locked(self.folder / WORKERS / worker)
 
 
-def number_of(trial: FrozenTrial) -> int:
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of what intervals, each from and to, cover together."""
+    total, reached = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def our_number(trial: FrozenTrial) -> int:
     """Our number of an attempt; -1 where it was not noted before a kill."""
     return int(trial.user_attrs.get(NUMBER, -1))
 
@@ -320,106 +346,11 @@ def _is_settled(trial: FrozenTrial) -> bool:
     from optuna.trial import TrialState
 
     is_over = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    return number_of(trial) >= 0 and (is_over or bool(trial.user_attrs.get(SETTLED)))
+    return our_number(trial) >= 0 and (is_over or bool(trial.user_attrs.get(SETTLED)))
 
 
 def _is_taken(trial: FrozenTrial) -> bool:
     """Settled or running: the dead are buried before it is asked."""
     from optuna.trial import TrialState
 
-    return _is_settled(trial) or (number_of(trial) >= 0 and trial.state == TrialState.RUNNING)
-
-
-def _file_url(path: Path) -> str:
-    """The storage in a file, whatever its name."""
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
-
-
-def _without_password(text: str, url: str) -> str:
-    """A text about a storage that does not tell its password."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        password, shown = make_url(url).password, make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return text
-    text = text.replace(url, shown)
-    return text.replace(password, "***") if password else text
-
-
-@contextmanager
-def storage_errors(url: str | None = None) -> Iterator[None]:
-    """A storage that fails while it is used is one message; the same command goes on with the search."""
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (OptunaError, SQLAlchemyError) as error:
-        told = _without_password(first_line(error.__cause__ or error), url or "")
-        raise GateError(
-            f"the search's storage failed ({told}). What is done is kept; the same command goes on once it can be "
-            f"used."
-        ) from None
-
-
-def _open(url: str, name: str, shown: str, mend: str) -> optuna.Study:
-    """The study of this name, made if there is none.
-
-    UserError where the storage cannot be used: of what is shown, and how to mend it.
-    """
-    import optuna
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        waits = {"connect_args": {"timeout": SQLITE_SECONDS}}
-        is_file = url.startswith("sqlite")
-        storage = (
-            optuna.storages.RDBStorage(url, engine_kwargs=waits) if is_file else optuna.storages.get_storage(url)
-        )
-        return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, pruner=_halving())
-    except (OptunaError, SQLAlchemyError, ImportError, ValueError, RuntimeError, OSError) as error:
-        told = f"{shown}: cannot be opened ({first_line(error)}). {mend}"
-        raise UserError(_without_password(told, url)) from None
-
-
-def _halving() -> Any:
-    """Successive halving that does not count the attempts of dead processes twice."""
-    import optuna
-    from optuna.trial import TrialState
-
-    class Counted:
-        """A study without its failed trials."""
-
-        def __init__(self, study: optuna.Study):
-            self._study, self._storage, self.direction = study, study._storage, study.direction
-
-        def get_trials(self, deepcopy: bool = False) -> list[FrozenTrial]:
-            return [t for t in self._study.get_trials(deepcopy=deepcopy) if t.state != TrialState.FAIL]
-
-    class Halving(optuna.pruners.SuccessiveHalvingPruner):
-        """As its base, on such a study."""
-
-        def prune(self, study: Any, trial: FrozenTrial) -> bool:
-            return super().prune(Counted(study), trial)  # type: ignore[arg-type]
-
-    return Halving(min_resource=1, reduction_factor=REDUCTION, min_early_stopping_rate=0)
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Optuna says nothing of its own, neither lines nor warnings about what is experimental in it."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
+    return _is_settled(trial) or (our_number(trial) >= 0 and trial.state == TrialState.RUNNING)

@@ -20,7 +20,7 @@ from lightune.recipe import Recipe
 from lightune.search.bench import Bench, Stopped, Tried
 from lightune.search.outcome import best_by_mean, expected_luck
 from lightune.search.space import with_values
-from lightune.search.study import ATTEMPTS, FINALS, Attempt, Study, Trial, seed_of
+from lightune.search.study import ATTEMPTS, COUNTED, FINALS, Attempt, Study, Trial, seed_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,19 +48,29 @@ class Finalist:
 Losses = dict[int, dict[int, float]]  # number of a finalist -> seed -> its loss
 
 
+@dataclass(frozen=True)
+class Final:
+    """What came of a finalist with a fresh seed: its loss, infinite where it failed, and why it did."""
+
+    loss: float
+    scores: Mapping[str, float]
+    why: str = ""
+
+
 def try_all(
     study: Study,
     bench: Bench,
     recipe: Recipe,
     n_rows: int,
     deadline: float | None,
-    tell: Callable[[Attempt | None, Trial | None], None],
+    tell: Callable[[Attempt, Trial | None, str], None],
     waits: Callable[[str], None],
 ) -> None:
     """Runs trials until all are settled, here or in other processes, or the deadline, in monotonic time, is over.
 
     tell gets each trial when it begins, and when it is over what came of it, None where it is tried once more. waits
-    is told what other processes are at, while there is nothing else to do.
+    is told what other processes are at, while there is nothing else to do. What the disk or the storage refuses ends
+    it: that is no fault of a recipe.
     """
     while not study.is_over and not study.is_closed:
         if deadline is not None and time.monotonic() > deadline and any(t.loss is not None for t in study.settled()):
@@ -70,14 +80,17 @@ def try_all(
             waits("the last trials")
             time.sleep(POLL_SECONDS)
             continue
-        tell(attempt, None)
-        _try(study, attempt, bench, recipe, n_rows)
-        tell(None, next((t for t in study.settled() if t.number == attempt.number), None))
+        tell(attempt, None, "")
+        why = _try(study, attempt, bench, recipe, n_rows)
+        tell(attempt, next((t for t in study.settled() if t.number == attempt.number), None), why)
 
 
-def _try(study: Study, attempt: Attempt, bench: Bench, recipe: Recipe, n_rows: int) -> None:
-    """One trial, to its end or as far as it gets."""
-    started = time.monotonic()
+def _try(study: Study, attempt: Attempt, bench: Bench, recipe: Recipe, n_rows: int) -> str:
+    """One trial, to its end or as far as it gets; why it failed, if it did."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    started, why = time.monotonic(), ""
     try:
         tried = bench.train(
             with_values(recipe, attempt.values),
@@ -88,16 +101,21 @@ def _try(study: Study, attempt: Attempt, bench: Bench, recipe: Recipe, n_rows: i
     except Stopped:
         study.finish(attempt, None, {"seconds": time.monotonic() - started})
     except (UserError, GateError) as error:  # what this recipe cannot do, it cannot do again
-        study.fail(attempt, str(error), time.monotonic() - started, again=False)
+        why = str(error)
+        study.fail(attempt, why, time.monotonic() - started, again=False)
+    except (OSError, OptunaError, SQLAlchemyError):
+        raise
     except Exception as error:  # whatever torch, PEFT or the memory say about one recipe, the others go on
-        study.fail(attempt, f"{type(error).__name__}: {error}", time.monotonic() - started, again=True)
+        why = f"{type(error).__name__}: {first_line(error)}"
+        study.fail(attempt, why, time.monotonic() - started, again=True)
     else:
         if not math.isfinite(tried.loss):
-            study.fail(attempt, f"its loss is {tried.loss}", tried.seconds, again=False)
-            return
-        study.finish(
-            attempt, tried.loss, {"seconds": tried.seconds, "scores": tried.scores, "trained": tried.trained}
-        )
+            why = f"its loss is {tried.loss}"
+            study.fail(attempt, why, tried.seconds, again=False)
+        else:
+            notes = {"seconds": tried.seconds, "scores": tried.scores, "trained": tried.trained}
+            study.finish(attempt, tried.loss, notes)
+    return why
 
 
 def choose_finalists(study: Study, recipe: Recipe, n_best: int) -> list[Finalist]:
@@ -110,14 +128,16 @@ def choose_finalists(study: Study, recipe: Recipe, n_best: int) -> list[Finalist
         raise UserError(f"{study.folder}: finalists were chosen, but their trials are gone. {ELSEWHERE}")
     if not complete:
         failures = sorted({trial.why for trial in study.settled()})
-        raise GateError(f"no trial came to its end: {'; '.join(failures)[:500] or 'none was run'}")
+        told = "; ".join(failures)[:500] or "none was run"
+        raise GateError(f"no trial came to its end: {told}. None is tried again in this folder. {ELSEWHERE}")
     base = Finalist(0 if study.starts else BASE, {}, recipe)
     known, best = list(study.starts[:1]), []
     for trial in sorted(complete, key=lambda trial: (trial.loss, trial.number)):
         if trial.values not in known:
             known.append(trial.values)
             best.append(trial.number)
-    chosen, _ = write_once(study.closing, {"finalists": best[:n_best]})
+    counted = [trial.number for trial in study.settled()]
+    chosen, _ = write_once(study.closing, {"finalists": best[:n_best], COUNTED: counted})
     if not isinstance(chosen.get("finalists"), list):
         raise UserError(f"{study.closing}: cannot be read. {ELSEWHERE}")
     values = {trial.number: trial.values for trial in complete}
@@ -156,7 +176,7 @@ def train_finalists(
     finalists: Sequence[Finalist],
     seeds: Sequence[int],
     n_rows: int,
-    tell: Callable[[Finalist, int, float, Mapping[str, float]], None],
+    tell: Callable[[Finalist, int, Final], None],
     waits: Callable[[str], None],
 ) -> Losses:
     """The loss of every finalist with every seed, trained in any process; tell gets those that this one trains."""
@@ -166,8 +186,7 @@ def train_finalists(
         for finalist, seed in missing:
             with study.final(finalist.number, seed) as is_ours:
                 if is_ours:
-                    loss, scores = _final(study, bench, finalist, seed, n_rows)
-                    tell(finalist, seed, loss, scores)
+                    tell(finalist, seed, _final(study, bench, finalist, seed, n_rows))
                     is_idle = False
         if is_idle:
             waits("the last finals")
@@ -176,31 +195,32 @@ def train_finalists(
     return {each.number: {seed: found[each.number, seed] for seed in seeds} for each in finalists}
 
 
-def _final(
-    study: Study, bench: Bench, finalist: Finalist, seed: int, n_rows: int
-) -> tuple[float, Mapping[str, float]]:
-    """The loss and the scores of a finalist with a seed, kept; infinite where its training fails."""
+def _final(study: Study, bench: Bench, finalist: Finalist, seed: int, n_rows: int) -> Final:
+    """What came of a finalist with a seed, kept, its logits, too."""
     started = time.monotonic()
-    tried = _trained(bench, finalist, seed, n_rows)
-    loss, scores = (tried.loss, tried.scores) if tried and math.isfinite(tried.loss) else (math.inf, {})
+    tried, why = _trained(bench, finalist, seed, n_rows)
     if tried:
         _keep(_place(study, finalist, seed), tried.logits)
-    study.finish_final(finalist.number, seed, loss, {"scores": scores, "seconds": time.monotonic() - started})
-    return loss, scores
+    final = Final(tried.loss, tried.scores) if tried and not why else Final(math.inf, {}, why)
+    notes = {"scores": dict(final.scores), "seconds": time.monotonic() - started, "failure": why}
+    study.finish_final(finalist.number, seed, final.loss, notes)
+    return final
 
 
-def _trained(bench: Bench, finalist: Finalist, seed: int, n_rows: int) -> Tried | None:
-    """A training of a finalist; None where it fails as often as a trial may."""
+def _trained(bench: Bench, finalist: Finalist, seed: int, n_rows: int) -> tuple[Tried | None, str]:
+    """A training of a finalist, and what is wrong with it; None where it fails as often as a trial may."""
+    why = ""
     for _ in range(ATTEMPTS):
         try:
-            return bench.train(finalist.recipe, n_rows, seed=seed)
-        except (UserError, GateError):  # what this recipe cannot do, it cannot do again
-            return None
+            tried = bench.train(finalist.recipe, n_rows, seed=seed)
+            return tried, "" if math.isfinite(tried.loss) else f"its loss is {tried.loss}"
+        except (UserError, GateError) as error:  # what this recipe cannot do, it cannot do again
+            return None, str(error)
         except OSError:  # the disk is at fault, not the recipe
             raise
-        except Exception:  # another process may have had the memory
-            pass
-    return None
+        except Exception as error:  # another process may have had the memory
+            why = f"{type(error).__name__}: {first_line(error)}"
+    return None, why
 
 
 def seeds_apart(
@@ -217,7 +237,10 @@ def seeds_apart(
         several = [_kept(_place(study, finalist, seed)) for seed in seeds]
         answers[finalist.number] = [_answers(y, logits, finalist.recipe, bench, scale) for logits in several]
     if not answers:
-        raise GateError("no finalist could be trained with fresh seeds. Try lower learning rates in [search].")
+        raise GateError(
+            "no finalist could be trained with fresh seeds, and none is tried again in this folder. Try lower "
+            "learning rates in [search], with another --output."
+        )
     return between_seeds(y, answers, bench.recipe.seed)
 
 

@@ -61,7 +61,8 @@ def trained(training: Training) -> tuple[float, float, float]:
     began = time.monotonic()
     try:
         tried = bench.train(recipe, n_rows or len(bench.splits.train), seed=seed)
-    except GateError:
+    except GateError as error:
+        print(f"{', '.join(settings)}, seed {seed}: {error}", flush=True)
         return float("inf"), 0.0, time.monotonic() - began
     return tried.loss, tried.scores.get("accuracy", float("nan")), time.monotonic() - began
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -31,29 +32,29 @@ def test_the_first_one_writes_and_the_others_read(has_links, tmp_path, monkeypat
 
 
 def test_results_of_other_data_are_not_taken_for_those_of_this(tmp_path):
-    claim = Claim("search", {"seed": 0}, "search.json")
+    claim = Claim("search", {"seed": 0}, "search.json", output=tmp_path / "s")
     claim.take(tmp_path / "s", "one")
     (tmp_path / "s" / "search.json").write_text('{"winner": 1}')
     assert claim.over(tmp_path / "s", "one") == {"winner": 1}
     with pytest.raises(UserError, match="s: holds a search of other data: it has changed since"):
         claim.over(tmp_path / "s", "other")
     with pytest.raises(UserError, match="s: holds a search, not a comparison"):
-        Claim("comparison", {"seed": 0}, "compare.json").find(tmp_path / "s", "x")
+        Claim("comparison", {"seed": 0}, "compare.json", output=tmp_path / "s").find()
 
 
 def test_without_output_the_next_folder_will_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    one, other = (Claim("search", {"seed": seed}, "search.json") for seed in (0, 1))
-    wanted = [claim.find(None, "x-search") for claim in (one, other)]  # both before either has begun
+    one, other = (Claim("search", {"seed": seed}, "search.json", "x-search") for seed in (0, 1))
+    wanted = [claim.find() for claim in (one, other)]  # both before either has begun
     assert wanted[0] == wanted[1]
-    taken = [claim.take(wanted[0], "d", numbered="x-search") for claim in (one, other)]
+    taken = [claim.take(wanted[0], "d") for claim in (one, other)]
     assert [(path.name, is_begun) for path, _, is_begun in taken] == [("x-search", False), ("x-search-2", False)]
-    changed = one.take(one.find(None, "x-search"), "other data", numbered="x-search")
+    changed = one.take(one.find(), "other data")
     assert (changed[0].name, changed[2]) == ("x-search-3", False)
-    again = one.take(one.find(None, "x-search"), "d", numbered="x-search")
+    again = one.take(one.find(), "d")
     assert (again[0].name, again[2]) == ("x-search", True)
     with pytest.raises(UserError, match=r"seed = 0, not 1\)\. Choose another --output"):
-        other.take(wanted[0], "d")
+        replace(other, output=wanted[0]).take(wanted[0], "d")
 
 
 def test_a_search_in_another_storage_is_not_begun_anew_in_the_folder(monkeypatch):
@@ -67,12 +68,12 @@ def test_a_search_in_another_storage_is_not_begun_anew_in_the_folder(monkeypatch
 
 def test_a_folder_may_be_under_the_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Claim("search", {}, "search.json").find("~/a", "x") == tmp_path / "a"
+    assert Claim("search", {}, "search.json", output="~/a").find() == tmp_path / "a"
 
 
 def test_a_folder_that_cannot_be_is_told_at_once():
     with pytest.raises(UserError, match="cannot be a folder"):
-        Claim("search", {}, "search.json").find("a" * 300, "x")
+        Claim("search", {}, "search.json", output="a" * 300).find()
 
 
 def test_a_full_disk_is_one_message(tmp_path, monkeypatch):

@@ -535,6 +535,21 @@ def test_what_failed_in_one_process_is_not_tried_by_those_that_share_it(tmp_path
     assert Runner(tmp_path, began=time.time() + 1).failure_of(cell) == ""  # the next command tries it once more
 
 
+def test_a_failure_is_noted_for_those_that_share_the_comparison(tmp_path, monkeypatch):
+    module, asked = sys.modules["lightune.compare"], []
+    monkeypatch.setattr(module, "show_cell", lambda waiting, over, seconds: None)
+    monkeypatch.setattr(Runner, "run", lambda self, cell, held, tell: asked.append(cell.name) or "no memory")
+    cells: Any = [SimpleNamespace(name=name) for name in ("oft", "vera")]
+    waiting: Any = SimpleNamespace(tell=lambda *told: None)
+    began = time.time()
+    for _ in range(2):  # two processes that began at the same moment
+        runner = Runner(tmp_path, began=began)
+        runner.make_folders()
+        overs = module._run_all(runner, cells, [], waiting)
+        assert [over.why_not for over in overs] == ["no memory"] * 2
+    assert asked == ["oft", "vera"]
+
+
 def _copied(run: Path, other: Path) -> str:
     if not run.exists():
         shutil.copytree(other, run)

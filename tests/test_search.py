@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,25 @@ def test_a_number_of_many_digits_stays_in_its_range():
     rates = Range(1.2345e-4, 9.8765e-3, log=True)
     assert (rates.as_value(1.2345e-4), rates.as_value(9.8765e-3)) == (1.2345e-4, 9.8765e-3)
     assert rates.as_value(1.23456e-3) == 1.23e-3
+
+
+@pytest.mark.parametrize("key", ["method.rank", "data.max_tokens", "train.batch_size", "train.epochs"])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 7, 10, 12, 20, 60, 320])
+def test_ranges_of_any_width(key, width):
+    space = read_space({key: {"low": 8, "high": 8 + width}}, Recipe())
+    assert space[key].whole == (key != "train.epochs")
+
+
+def test_a_range_may_hold_numbers_of_numpy_and_is_given_whole():
+    given = {"search.method.rank": {"low": np.int64(4), "high": np.int64(15)}}
+    assert read_space(load_recipe(None, None, given).search.space, Recipe())["method.rank"] == Range(
+        4, 15, whole=True
+    )
+    halves = load_recipe(None, None, ["search.train.epochs.low=1", "search.train.epochs.high=3"]).search.space
+    with pytest.raises(
+        UserError, match=r"search.train.epochs.low: give the range whole, such as search.train.epochs ="
+    ):
+        read_space(halves, Recipe())
 
 
 def test_a_narrow_range_is_not_taken_for_one_of_whole_numbers():
@@ -302,7 +322,7 @@ def test_the_time_of_a_search_is_that_in_which_any_process_was_at_it(tmp_path):
     first = make_study(tmp_path, began=now - 100)
     (killed,) = (tmp_path / "workers").iterdir()
     os.close(first._held)
-    os.utime(killed, (now - 70, now - 70))  # the last that was heard of it
+    killed.write_text(f"{now - 70:.3f}")  # the last that was heard of it
     both = [make_study(tmp_path, began=now - 50) for _ in range(2)]
     assert both[0].spent() == pytest.approx(30 + 50, abs=2)
     assert both[0].n_alive() == 2
@@ -392,6 +412,47 @@ def test_what_ends_after_the_finalists_are_chosen_changes_nothing(tmp_path):
     assert choose_finalists(study, Recipe(), 2) == chosen
     assert study.is_closed
     assert tried_until(make_study(tmp_path, 9), None) == [trial.number for trial in counted]  # no trial more
+
+
+def test_whatever_a_process_does_is_a_sign_of_life(tmp_path):
+    study = make_study(tmp_path, 4, began=time.time() - 100)
+    (mark,) = (tmp_path / "workers").iterdir()
+
+    def is_seen(act: Callable[[], Any]) -> bool:
+        mark.write_text("1.0")
+        act()
+        return float(mark.read_text()) > 1.0
+
+    first, second = study.next(), study.next()
+    assert is_seen(lambda: study.report(first, 1, 0.5))
+    assert is_seen(lambda: study.finish(first, 0.5, {}))
+    assert is_seen(lambda: study.fail(second, "no memory", again=True))
+    assert is_seen(lambda: study.finish_final(0, 7, 0.5))
+    assert is_seen(study.close)
+
+
+def test_importances_are_those_of_the_trials_that_count(tmp_path):
+    study = make_study(tmp_path, 8)
+    run_trials(study)
+    known = study.importances()
+    assert set(known) == set(SPACE)
+    counted = [trial.number for trial in study.settled()][:4]
+    study.closing.write_text(json.dumps({"finalists": [], "trials": counted}))
+    assert study.importances() == {}  # of four there is nothing to say
+
+
+def test_a_trial_that_ends_after_the_finalists_were_chosen_is_told_as_such(tmp_path):
+    study, said = make_study(tmp_path, 3), []
+
+    class Meanwhile(Trainings):
+        def train(self, *given: Any, **more: Any) -> Tried:
+            if len(self.outcomes) == 1:
+                choose_finalists(make_study(tmp_path, 3), Recipe(), 2)
+            return super().train(*given, **more)
+
+    board = Board(Journal(quiet=True), study)
+    try_all(study, Meanwhile(0.5, 0.4), Recipe(), 1, None, board.tell, said.append)
+    assert said == ["the finals: it chose the finalists before trial 2 was over"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SQLAlchemyError("gone")])

@@ -93,11 +93,12 @@ def follow(
     checked: Checked, asked: Asked, journal: Journal, *, output: str | Path | None = None, offline: bool = False
 ) -> Result:
     """The journey of one checked recipe and what is to be compared."""
+    began = time.time()
     journal.begin()
     recipe = checked.recipe
     metrics, _, requirements = check_asked(recipe)
-    claim = Claim("comparison", _settings(checked, asked), RESULTS, _is_whole)
-    folder = claim.find(output, f"{checked.name}-compare")
+    claim = Claim("comparison", _settings(checked, asked), RESULTS, f"{checked.name}-compare", output, _is_whole)
+    folder = claim.find()
     with journal.phase("read", "Reading the data"):
         for model in asked.models:
             locate(model)  # one that is not there is told before the work
@@ -119,10 +120,10 @@ def follow(
         digest = data.digest
         del data, splits
         hardware.release()  # the runs need the room
-        folder, _, is_begun = claim.take(folder, digest, numbered=None if output else f"{checked.name}-compare")
+        folder, _, is_begun = claim.take(folder, digest)
 
     journal.say(f"\n{'Going on with the comparison' if is_begun else 'The comparison is'} in {folder}")
-    runner = Runner(folder, bool(asked.tune), offline)
+    runner = Runner(folder, bool(asked.tune), offline, began)
     runner.make_folders()
     title = f"Running {len(cells)} recipes"
     with disk_errors(folder), journal.phase("runs", title), Waiting(journal, len(cells)) as waiting:

@@ -98,6 +98,8 @@ def load_recipe(
 
 def _plain(value: Any) -> Any:
     """A value of Python's own for one of NumPy's."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return value.tolist() if hasattr(value, "tolist") else value

@@ -109,8 +109,8 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     metrics, _, requirements = check_asked(recipe)
     budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
     parts = time_parts(budget, with_runs=with_runs)
-    claim = claim_of(checked, with_runs=with_runs)
-    folder = claim.find(output, f"{checked.name}-search")
+    claim = claim_of(checked, output, with_runs=with_runs)
+    folder = claim.find()
     with journal.phase("read", "Reading the data"):
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         data = prepare(recipe.data)
@@ -126,9 +126,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         bench = Bench(data, pinned(recipe, splits), splits, hardware)
         journal.decide(*bench.decisions)
         plan = plan_search(search, written, bench.recipe, bench, parts)
-        folder, name, is_begun = claim.take(
-            folder, data.digest, numbered=None if output else f"{checked.name}-search"
-        )
+        folder, name, is_begun = claim.take(folder, data.digest)
         plan = plan.settled_in(folder / PLAN)
         journal.decide(*plan.decisions)
 
@@ -160,7 +158,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
             shown = Shown(why_not=NO_RUNS)
             if with_runs:
                 seconds = _seconds_of_a_run(folder, budget, study.spent(), parts, chosen)
-                shown = Ending(journal, folder, checked, chosen, data.digest, seconds, study.seen).show()
+                shown = LastRuns(journal, folder, checked, chosen, data.digest, seconds, study.seen).make()
             made = Made(plan, study.settled(), study.importances())
             results = gather(checked, splits, made, chosen, shown, folder)
             results["seconds"] = journal.spent() | {"total": study.spent()}
@@ -190,7 +188,7 @@ def _seconds_of_a_run(folder: Path, budget: float | None, spent: float, parts: P
 
 
 @dataclass(frozen=True)
-class Ending:
+class LastRuns:
     """The runs on all rows at the end of a search, of its winner and of the recipe as it is.
 
     digest: of the data; seconds: that each run may take; seen: is called when one is over.
@@ -204,7 +202,7 @@ class Ending:
     seconds: float | None
     seen: Callable[[], None]
 
-    def show(self) -> Shown:
+    def make(self) -> Shown:
         """Makes both; what their answers to the test rows say."""
         base, winner = self.chosen.finalists[0], self.chosen.winner
         with self.journal.phase(WINNER, f"Running {winner.name} on all rows"):

@@ -28,37 +28,40 @@ NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # a file
 class Claim:
     """What a folder is wanted for. what: in a word; settings: flat; results: the file that says that it is over.
 
-    is_whole: whether such results are, or the same command goes on with what is missing.
+    name: of its folder in runs/, where there is no `output`, a folder that was typed. is_whole: whether such results
+    are, or the same command goes on with what is missing.
     """
 
     what: str
     settings: Mapping[str, Any]
     results: str
+    name: str = ""
+    output: str | Path | None = None
     is_whole: Callable[[dict[str, Any]], bool] = lambda results: True
 
-    def find(self, output: str | Path | None, name: str) -> Path:
+    def find(self) -> Path:
         """Where this work goes: a new folder, or the one in which the same command has begun it. Nothing is written.
 
         Without `output` that is the next runs/NAME, numbered, that is not over. UserError where the folder holds
         something else.
         """
-        if output:
-            path = folder_typed(output)
+        if self.output:
+            path = folder_typed(self.output)
             if why := self._why_not(path, self.settings):
-                raise UserError(f"{output}: {why}. {ELSEWHERE}")
+                raise UserError(f"{self.output}: {why}. {ELSEWHERE}")
             return path
-        return self._next(name, self.settings)
+        return self._next(self.settings)
 
-    def _next(self, name: str, wanted: Mapping[str, Any]) -> Path:
-        first = folder_typed(Path("runs") / name)
-        numbered = (first.with_name(f"{name}-{i}") if i > 1 else first for i in range(1, 10_000))
+    def _next(self, wanted: Mapping[str, Any]) -> Path:
+        first = folder_typed(Path("runs") / self.name)
+        numbered = (first.with_name(f"{self.name}-{i}") if i > 1 else first for i in range(1, 10_000))
         return next(path for path in numbered if not self._why_not(path, wanted) and self.over(path) is None)
 
-    def take(self, path: Path, digest: str, numbered: str | None = None) -> tuple[Path, str, bool]:
+    def take(self, path: Path, digest: str) -> tuple[Path, str, bool]:
         """Makes the folder, unless the same work has one there already: where, the work's id, and whether it has.
 
-        digest: of the data. numbered: the name without its number where the next one will do, too. UserError if other
-        work has come first, or the data is no longer the same.
+        digest: of the data. Where other work has come first, or the data is no longer the same, that is the next
+        folder; UserError if `output` was typed.
         """
         wanted = {**self.settings, DIGEST: digest}
         while True:
@@ -69,9 +72,9 @@ class Claim:
             found, is_ours = write_once(path / SETTINGS, wanted | {KIND: self.what, ID: uuid.uuid4().hex[:12]})
             if not (why := self._why_not(path, wanted)):
                 return path, str(found.get(ID)), not is_ours
-            if numbered is None:
+            if self.output:
                 raise UserError(f"{path}: {why}. {ELSEWHERE}")
-            path = self._next(numbered, wanted)
+            path = self._next(wanted)
 
     def over(self, path: Path, digest: str | None = None) -> dict[str, Any] | None:
         """What the results say, None while the work is not over.

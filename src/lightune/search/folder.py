@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightune.artifact.claimed import Claim
@@ -39,9 +40,10 @@ def storage_of(search: SearchRecipe) -> str | None:
     return search.storage or os.environ.get(STORAGE_VARIABLE)
 
 
-def claim_of(checked: Checked, *, with_runs: bool) -> Claim:
+def claim_of(checked: Checked, output: str | Path | None = None, *, with_runs: bool) -> Claim:
     """What the folder of a search is known by; not where it is stored, which may hold a password, but whether."""
     search = {f"search.{key}": value for key, value in checked.search.model_dump().items()}
     search["search.storage"] = "elsewhere" if storage_of(checked.search) else "in the folder"
     settings = flatten(checked.recipe.model_dump()) | search | ({} if with_runs else {"runs": False})
-    return Claim("search", settings, RESULTS, is_whole=lambda results: "refused" in results)
+    name = f"{checked.name}-search"
+    return Claim("search", settings, RESULTS, name, output, is_whole=lambda results: "refused" in results)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TRIALS_A_KEY = 4  # of the default space so many keys are tried as there are trials for
 FEWEST_KEYS = 2
 SLOWEST, FASTEST = 1 / 4, 2.0  # times the method's own learning rate: few rows forgive a high one that many do not
+RANGE = ("low", "high", "log", "step")
 DATA_KEYS = ("data.max_tokens", "data.truncation")
 SAME_ANSWERS = ("train.memory_tokens", "train.cache", "train.gradient_checkpointing")  # change time and memory only
 RATE, EPOCHS, LAYERS = (
@@ -139,6 +140,9 @@ def read_space(written: Mapping[str, Any], recipe: Recipe) -> Space:
 
 def _check_name(key: str) -> None:
     """UserError for a key that is neither a field of [search] nor of a recipe."""
+    whole, _, end = key.rpartition(".")
+    if whole and end in RANGE:
+        raise UserError(f"search.{key}: give the range whole, such as search.{whole} = {{low = 1, high = 3}}.")
     if key.split(".")[0] not in Recipe.model_fields:
         hint = near_match(key, SearchRecipe.model_fields)
         raise UserError(
@@ -159,9 +163,9 @@ def _domain(key: str, written: Any) -> Choices | Range:
             f"search.{key} = {written!r}: give a list of values, or a range such as "
             f"{{low = 1e-4, high = 1e-2, log = true}}."
         )
-    if unknown := set(written) - {"low", "high", "log", "step"}:
+    if unknown := set(written) - set(RANGE):
         raise UserError(f"search.{key}: a range has low, high, log and step, not {sorted(unknown)}.")
-    low, high, log, step = (written.get(name) for name in ("low", "high", "log", "step"))
+    low, high, log, step = (written.get(name) for name in RANGE)
     if low is None or high is None:
         raise UserError(f"search.{key} = {dict(written)!r}: a range needs low and high.")
     ends = [end for end in (low, high) if isinstance(end, int | float) and not isinstance(end, bool)]
@@ -232,8 +236,8 @@ def _as_its_kind(key: str, domain: Choices | Range, recipe: Recipe, names: Seque
     """A range of whole numbers where the recipe takes no others; choices as the recipe takes them."""
     if isinstance(domain, Choices):
         return Choices(tuple(as_whole(value) for value in domain.values))
-    width = domain.high - domain.low
-    between = next(at for part in (0.5, 0.4, 0.3) if not (at := domain.low + part * width).is_integer())
+    between = domain.low + (domain.high - domain.low) / 2
+    between = between + min(0.5, (domain.high - domain.low) / 4) if between.is_integer() else between
     try:
         _check_value(key, between, recipe, names)
         return domain

@@ -1,4 +1,4 @@
-"""Where a search is kept: an Optuna storage, opened, and what may go wrong with one told in a line."""
+"""Where a search is kept: an Optuna storage, opened with its pruner, and what goes wrong with one told in a line."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 REDUCTION = 2  # of the trials that came as far as this one, half may go on
 SQLITE_SECONDS = 120.0  # that one process waits for another
+
+
+def failures_of_storage() -> tuple[type[Exception], ...]:
+    """What a storage raises that fails."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return OptunaError, SQLAlchemyError
 
 
 def file_url(path: Path) -> str:
@@ -41,12 +49,9 @@ def _without_password(text: str, url: str) -> str:
 @contextmanager
 def storage_errors(url: str | None = None) -> Iterator[None]:
     """A storage that fails while it is used is one message; the same command goes on with the search."""
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (OptunaError, SQLAlchemyError) as error:
+    except failures_of_storage() as error:
         told = _without_password(first_line(error.__cause__ or error), url or "")
         raise GateError(
             f"the search's storage failed ({told}). What is done is kept; the same command goes on once it can be "
@@ -60,9 +65,8 @@ def open_study(url: str, name: str, shown: str, mend: str) -> optuna.Study:
     UserError where the storage cannot be used: of what is shown, and how to mend it.
     """
     import optuna
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
 
+    failures: tuple[type[Exception], ...] = (*failures_of_storage(), ImportError, ValueError, RuntimeError, OSError)
     try:
         waits = {"connect_args": {"timeout": SQLITE_SECONDS}}
         is_file = url.startswith("sqlite")
@@ -70,7 +74,7 @@ def open_study(url: str, name: str, shown: str, mend: str) -> optuna.Study:
             optuna.storages.RDBStorage(url, engine_kwargs=waits) if is_file else optuna.storages.get_storage(url)
         )
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, pruner=_halving())
-    except (OptunaError, SQLAlchemyError, ImportError, ValueError, RuntimeError, OSError) as error:
+    except failures as error:
         told = f"{shown}: cannot be opened ({first_line(error)}). {mend}"
         raise UserError(_without_password(told, url)) from None
 

@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 DATABASE, WORKERS, QUEUE, LAST = "search.db", "workers", "queue.lock", "last.lock"
 NAME, FINALS = "trials", "finals"  # the two studies
 NUMBER, WORKER, SETTLED = "number", "worker", "settled"  # what is noted at an attempt
-MARK = re.compile(r"[0-9]+\.[0-9]+-[0-9a-f]+")  # of a process: since when, and which
+SECONDS = re.compile(r"[0-9]+\.[0-9]+")  # since the epoch
+MARK = re.compile(rf"{SECONDS.pattern}-[0-9a-f]+")  # the name of a process: since when, and which
 COUNTED = "trials"  # in the file of the finalists: those that had ended then
 REPORTS = 3  # evaluations of a trial, at equal distances
 ATTEMPTS = 2  # at a trial that fails
@@ -99,7 +100,9 @@ class Study:
         self.starts = [self._told_back(start) for start in starts][:n_trials]
         (folder / WORKERS).mkdir(parents=True, exist_ok=True)
         self._me = f"{time.time() if began is None else began:.3f}-{uuid.uuid4().hex}"
-        self._held = lock(folder / WORKERS / self._me)  # until this process ends, however it ends
+        # until this process ends, however it ends; another may be looking whether it is alive just now
+        self._held = lock(folder / WORKERS / self._me, wait=True)
+        self.seen()
         url = storage or file_url(folder / DATABASE)
         prefix = f"lightune-{name}-" if storage else ""  # of the search, wherever its folder is moved to
         of = (
@@ -120,17 +123,22 @@ class Study:
         """This process takes no more part; its mark stays, which says from when to when it did."""
         self.seen()
         os.close(self._held)
+        self._held = -1
 
     def seen(self) -> None:
         """This process is still at it, or was until now."""
-        with suppress(OSError):
-            os.utime(self.folder / WORKERS / self._me)
+        os.pwrite(self._held, f"{time.time():.3f}".encode(), 0)
 
     def spent(self) -> float:
         """Seconds in which at least one process was at this search, of a killed one up to the last that is known."""
         self.seen()
-        marks = [mark for mark in (self.folder / WORKERS).iterdir() if MARK.fullmatch(mark.name)]
-        return covered((float(mark.name.partition("-")[0]), mark.stat().st_mtime) for mark in marks)
+        names = (mark.name for mark in (self.folder / WORKERS).iterdir())
+        spans = []
+        for name in filter(MARK.fullmatch, names):
+            seen = (self.folder / WORKERS / name).read_text(encoding="utf-8")
+            if SECONDS.fullmatch(seen):  # nothing yet of a process that is just beginning
+                spans.append((float(name.partition("-")[0]), float(seen)))
+        return covered(spans)
 
     def n_alive(self) -> int:
         """Processes that take part now, this one included."""
@@ -175,6 +183,7 @@ class Study:
         """Settles a trial: its loss, None where it was stopped; and what else is known of it."""
         from optuna.trial import TrialState
 
+        self.seen()
         with self._alone(), quiet_optuna():
             for key, value in notes.items():
                 attempt.trial.set_user_attr(key, value)
@@ -187,6 +196,7 @@ class Study:
         """A trial that broke off: it is tried once more if `again`, else that settles it."""
         from optuna.trial import TrialState
 
+        self.seen()
         with self._alone(), quiet_optuna():
             before = [t for t in self._trials.get_trials(deepcopy=False) if our_number(t) == attempt.number]
             n_failed = sum("failure" in t.user_attrs for t in before) + 1
@@ -226,13 +236,17 @@ class Study:
         import optuna
         from optuna.trial import TrialState
 
+        counted = {trial.number for trial in self.settled()}
         with quiet_optuna(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             complete = self._trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            complete = [trial for trial in complete if our_number(trial) in counted]
             if len(complete) < FEWEST_TO_WEIGH:
                 return {}
+            weighed = optuna.create_study()
+            weighed.add_trials(complete)
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            found = optuna.importance.get_param_importances(self._trials, evaluator=evaluator)
+            found = optuna.importance.get_param_importances(weighed, evaluator=evaluator)
         return {key: float(share) for key, share in found.items() if np.isfinite(share)}
 
     @property
@@ -283,12 +297,20 @@ class Study:
         finally:
             os.close(held)
 
-    def finish_final(self, number: int, seed: int, value: float, notes: Mapping[str, Any]) -> None:
-        """Keeps how good a finalist was with a seed."""
+    def finish_final(self, number: int, seed: int, value: float, why: str = "") -> None:
+        """Keeps how good a finalist was with a seed; why: it failed."""
         from optuna.trial import create_trial
 
+        self.seen()
         with self._alone(), quiet_optuna():
-            self._finals.add_trial(create_trial(value=value, user_attrs={NUMBER: number, "seed": seed, **notes}))
+            noted = {NUMBER: number, "seed": seed, "failure": why}
+            self._finals.add_trial(create_trial(value=value, user_attrs=noted))
+
+    def why_finals_failed(self) -> list[str]:
+        """What is wrong with finals that failed, each thing once."""
+        with quiet_optuna():
+            found = self._finals.get_trials(deepcopy=False)
+        return sorted({why for trial in found if (why := trial.user_attrs.get("failure"))})
 
     def finals(self) -> dict[tuple[int, int], float]:
         """(number, seed) -> the loss that was found."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.claimed import ELSEWHERE, write_once
-from lightune.artifact.folder import replacing
+from lightune.artifact.folder import DISK, replacing
 from lightune.errors import GateError, UserError, first_line
 from lightune.evidence.calibration import calibrate
 from lightune.evidence.decisions import scale_of
@@ -20,6 +20,7 @@ from lightune.recipe import Recipe
 from lightune.search.bench import Bench, Stopped, Tried
 from lightune.search.outcome import best_by_mean, expected_luck
 from lightune.search.space import with_values
+from lightune.search.storage import failures_of_storage
 from lightune.search.study import ATTEMPTS, COUNTED, FINALS, Attempt, Study, Trial, seed_of
 
 if TYPE_CHECKING:
@@ -82,14 +83,15 @@ def try_all(
             continue
         tell(attempt, None, "")
         why = _try(study, attempt, bench, recipe, n_rows)
-        tell(attempt, next((t for t in study.settled() if t.number == attempt.number), None), why)
+        over = next((t for t in study.settled() if t.number == attempt.number), None)
+        if over is None and study.is_closed:
+            waits(f"the finals: it chose the finalists before trial {attempt.number + 1} was over")
+        else:
+            tell(attempt, over, why)
 
 
 def _try(study: Study, attempt: Attempt, bench: Bench, recipe: Recipe, n_rows: int) -> str:
     """One trial, to its end or as far as it gets; why it failed, if it did."""
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
     started, why = time.monotonic(), ""
     try:
         tried = bench.train(
@@ -103,9 +105,9 @@ def _try(study: Study, attempt: Attempt, bench: Bench, recipe: Recipe, n_rows: i
     except (UserError, GateError) as error:  # what this recipe cannot do, it cannot do again
         why = str(error)
         study.fail(attempt, why, time.monotonic() - started, again=False)
-    except (OSError, OptunaError, SQLAlchemyError):
-        raise
     except Exception as error:  # whatever torch, PEFT or the memory say about one recipe, the others go on
+        if isinstance(error, failures_of_storage()) or (isinstance(error, OSError) and error.errno in DISK):
+            raise
         why = f"{type(error).__name__}: {first_line(error)}"
         study.fail(attempt, why, time.monotonic() - started, again=True)
     else:
@@ -123,11 +125,12 @@ def choose_finalists(study: Study, recipe: Recipe, n_best: int) -> list[Finalist
 
     GateError if no trial came to its end.
     """
-    complete = [trial for trial in study.settled() if trial.loss is not None]
+    settled = study.settled()
+    complete = [trial for trial in settled if trial.loss is not None]
     if not complete and study.is_closed:
         raise UserError(f"{study.folder}: finalists were chosen, but their trials are gone. {ELSEWHERE}")
     if not complete:
-        failures = sorted({trial.why for trial in study.settled()})
+        failures = sorted({trial.why for trial in settled})
         told = "; ".join(failures)[:500] or "none was run"
         raise GateError(f"no trial came to its end: {told}. None is tried again in this folder. {ELSEWHERE}")
     base = Finalist(0 if study.starts else BASE, {}, recipe)
@@ -136,11 +139,11 @@ def choose_finalists(study: Study, recipe: Recipe, n_best: int) -> list[Finalist
         if trial.values not in known:
             known.append(trial.values)
             best.append(trial.number)
-    counted = [trial.number for trial in study.settled()]
+    counted = [trial.number for trial in settled]
     chosen, _ = write_once(study.closing, {"finalists": best[:n_best], COUNTED: counted})
     if not isinstance(chosen.get("finalists"), list):
         raise UserError(f"{study.closing}: cannot be read. {ELSEWHERE}")
-    values = {trial.number: trial.values for trial in complete}
+    values = {trial.number: trial.values for trial in study.settled()}  # those that the first process has counted
     if gone := [number for number in chosen["finalists"] if number not in values]:
         raise UserError(f"{study.folder}: trial {gone[0]} was chosen, and is gone. {ELSEWHERE}")
     return [
@@ -197,13 +200,11 @@ def train_finalists(
 
 def _final(study: Study, bench: Bench, finalist: Finalist, seed: int, n_rows: int) -> Final:
     """What came of a finalist with a seed, kept, its logits, too."""
-    started = time.monotonic()
     tried, why = _trained(bench, finalist, seed, n_rows)
     if tried:
         _keep(_place(study, finalist, seed), tried.logits)
     final = Final(tried.loss, tried.scores) if tried and not why else Final(math.inf, {}, why)
-    notes = {"scores": dict(final.scores), "seconds": time.monotonic() - started, "failure": why}
-    study.finish_final(finalist.number, seed, final.loss, notes)
+    study.finish_final(finalist.number, seed, final.loss, why)
     return final
 
 
@@ -216,9 +217,9 @@ def _trained(bench: Bench, finalist: Finalist, seed: int, n_rows: int) -> tuple[
             return tried, "" if math.isfinite(tried.loss) else f"its loss is {tried.loss}"
         except (UserError, GateError) as error:  # what this recipe cannot do, it cannot do again
             return None, str(error)
-        except OSError:  # the disk is at fault, not the recipe
-            raise
         except Exception as error:  # another process may have had the memory
+            if isinstance(error, OSError) and error.errno in DISK:
+                raise
             why = f"{type(error).__name__}: {first_line(error)}"
     return None, why
 
@@ -238,8 +239,8 @@ def seeds_apart(
         answers[finalist.number] = [_answers(y, logits, finalist.recipe, bench, scale) for logits in several]
     if not answers:
         raise GateError(
-            "no finalist could be trained with fresh seeds, and none is tried again in this folder. Try lower "
-            "learning rates in [search], with another --output."
+            f"no finalist could be trained with fresh seeds: {'; '.join(study.why_finals_failed())[:500]}. None is "
+            f"tried again in this folder. Try lower learning rates in [search], with another --output."
         )
     return between_seeds(y, answers, bench.recipe.seed)
 

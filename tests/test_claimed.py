@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from lightune.settings import load_recipe
 
 
 def refuse(number: int):
-    def link(source: str, target: object) -> None:
+    def link(source: object, target: object, **more: object) -> None:
         raise OSError(number, os.strerror(number))
 
     return link
@@ -79,5 +80,9 @@ def test_a_folder_that_cannot_be_is_told_at_once():
 def test_a_full_disk_is_one_message(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", refuse(errno.ENOSPC))
     with pytest.raises(GateError, match=r"plan.json: cannot be written \(No space left on device\)"):
+        write_once(tmp_path / "plan.json", {"rows": 1})
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(json, "dump", refuse(errno.ENOSPC))  # as soon as a letter is written
+    with pytest.raises(GateError, match="cannot be written"):
         write_once(tmp_path / "plan.json", {"rows": 1})
     assert list(tmp_path.iterdir()) == []

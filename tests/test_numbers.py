@@ -331,6 +331,9 @@ def test_the_verdict_says_by_how_much_the_error_is_smaller(rng):
     other = compare(y, theirs, {"ours": ours}, seed=0)["ours"]
     assert other.outcome == "worse"
     assert other.gain.value == pytest.approx(-found.gain.value)
+    assert gain_in_words("mae", {"value": 0.0, "low": -0.25, "high": 0.75}) == "+0 (95 % CI -0.750 to +0.250)"
+    nothing = {"value": -1e-5, "low": -0.01, "high": 0.01}
+    assert gain_in_words("accuracy", nothing) == "+0.0 points (95 % CI -1.0 to +1.0)"
     assert gain_in_words("mae", {"value": 0.5, "low": 0.25, "high": 0.75}) == "-0.500 (95 % CI -0.750 to -0.250)"
 
 

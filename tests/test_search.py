@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -472,7 +472,7 @@ def test_what_breaks_off_says_which_and_why(tmp_path, capsys):
         "trial 1 broke off: RuntimeError: no; it is tried once more\n  trial 1 of 1: dev" in capsys.readouterr().out
     )
     finalist, bench = Finalist(0, {}, Recipe()), Trainings(RuntimeError("no memory"), RuntimeError("no memory"))
-    train_finalists(study, bench, [finalist], [7], 1, board.tell_final, print)
+    train_finalists(study, bench, [finalist], [7], 1, None, board.tell_final, print)
     assert "the recipe as it is, seed 7: cannot be trained: RuntimeError: no memory" in capsys.readouterr().out
 
 
@@ -480,8 +480,27 @@ def test_the_time_left_is_no_longer_than_that_for_trials(tmp_path):
     study = make_study(tmp_path, 100)
     tried_until(study, time.monotonic() - 1, 0.5)  # which takes a second
     settled = study.settled()
-    assert "about 1 min 39 s left" in _table(settled, None, study, None).title
-    assert "about 12 s left" in _table(settled, None, study, 12.0).title
+    assert "about 1 min 39 s left" in str(_table(settled, None, study, None).renderables[0])
+    assert "about 12 s left" in str(_table(settled, None, study, 12.0).renderables[0])
+
+
+def test_finals_end_with_their_time_and_are_the_same_after_a_kill(tmp_path):
+    study = make_study(tmp_path, 1)
+    base, other = (Finalist(n, {"method.rank": 4} if n else {}, Recipe()) for n in (0, 1))
+
+    def losses(finalists: Sequence[Finalist], seconds_left: float, *outcomes: float) -> Any:
+        bench, deadline = Trainings(*outcomes), time.monotonic() + seconds_left
+        found = train_finalists(study, bench, finalists, [5, 6], 1, deadline, lambda *told: None, lambda what: None)
+        assert bench.outcomes == []
+        return found
+
+    assert losses([base, other], -1.0, 0.5, 0.4) == {0: {5: 0.5}, 1: {5: 0.4}}  # each once in any case
+    assert losses([base, other], 60.0) == {0: {5: 0.5}, 1: {5: 0.4}}  # which stays so
+    (tmp_path / "seeds.json").unlink()
+    assert losses([base, other], 60.0, 0.3, 0.6) == {0: {5: 0.5, 6: 0.3}, 1: {5: 0.4, 6: 0.6}}
+    study.close()
+    study, alone = make_study(tmp_path / "alone", 1), Trainings(0.5)
+    assert train_finalists(study, alone, [base], [5, 6], 1, None, lambda *told: None, print) == {0: {5: 0.5}}
 
 
 def test_a_final_is_tried_again_but_not_on_a_full_disk(tmp_path):
@@ -490,7 +509,8 @@ def test_a_final_is_tried_again_but_not_on_a_full_disk(tmp_path):
 
     def final(seed: int, *outcomes: float | Exception) -> float:
         bench = Trainings(*outcomes)
-        losses = train_finalists(study, bench, [finalist], [seed], 1, lambda *told: None, lambda what: None)
+        (tmp_path / "seeds.json").unlink(missing_ok=True)
+        losses = train_finalists(study, bench, [finalist], [seed], 1, None, lambda *told: None, lambda what: None)
         assert bench.outcomes == []
         return losses[0][seed]
 
@@ -819,6 +839,8 @@ def test_the_gain_in_words():
     worse = replace(compared, gain=Score(-0.01, -0.03, 0.01))
     assert outcome.in_words(worse, worse.gain, 12).startswith("tuning gained nothing: -1.0 points of accuracy")
     assert "), in 125 times the" in outcome.in_words(compared, compared.gain, 12, times=125.2)
+    assert "there was no time to try another recipe" in outcome.in_words(None, None, 0, is_cut=True)
+    assert outcome.in_words(None, None, 1, is_cut=True) == outcome.in_words(None, None, 1)
     ends = (
         "no other recipe was tried",
         "one other recipe that was tried is no",

@@ -412,14 +412,15 @@ def test_a_final_that_fails_is_no_end_of_the_search(bench, tmp_path):
         Finalist(0, {"data.max_tokens": 9000}, with_values(bench.recipe, {"data.max_tokens": 9000})),
     ]
     told: list[Final] = []
-    losses = train_finalists(study, bench, finalists, [5], 32, lambda one, seed, final: told.append(final), print)
+    hear = lambda one, seed, final: told.append(final)  # noqa: E731
+    losses = train_finalists(study, bench, finalists, [5], 32, None, hear, print)
     assert losses[0] == {5: float("inf")}
     assert sorted(final.loss for final in told) == [losses[-1][5], float("inf")]
     assert [final.why[:10] for final in told] == ["", "data.max_t"]
     assert best_by_mean(losses) == -1
     found = SimpleNamespace(losses=losses, winner=finalists[0])
     assert [_finalist(each, found)["mean"] for each in finalists] == [losses[-1][5], None]  # JSON has no infinity
-    assert seeds_apart(study, bench, finalists, [5], 32).variance > 0
+    assert seeds_apart(study, bench, finalists, losses, 32).variance > 0
     study.close()
 
 

@@ -6,6 +6,8 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # the Unicode categories of what has no letter of its own
@@ -22,6 +24,16 @@ def visible(text: str) -> str:
 def printable(text: str) -> str:
     """The same for a terminal, where lines may end and tabs may be."""
     return "".join(part if part in "\n\t" else visible(part) for part in re.split(r"([\n\t])", text))
+
+
+def as_argument(path: Path) -> str:
+    """A path that no command takes for an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def typed(path: Path) -> str:
+    """A path as one would type it in a shell: no option, one word."""
+    return quote(as_argument(path))
 
 
 def in_a_line(text: str, most: int) -> str:

@@ -145,14 +145,17 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         with journal.phase("finals", title):
             finalists = choose_finalists(study, plan.recipe, search.finalists)
             seeds = [seed_of(recipe.seed, "fresh", i) for i in range(search.fresh_seeds)]
-            losses = train_finalists(study, bench, finalists, seeds, plan.final_rows, board.tell_final, board.waits)
-            between = seeds_apart(study, bench, finalists, seeds, plan.final_rows)
+            deadline = None if deadline is None or parts.finals is None else deadline + parts.finals
+            trained = study, bench, finalists, seeds, plan.final_rows
+            losses = train_finalists(*trained, deadline, board.tell_final, board.waits)
+            between = seeds_apart(study, bench, finalists, losses, plan.final_rows)
             chosen = choose_winner(finalists, losses, between, study.settled())
             show_finals(journal, chosen)
 
         with study.last(partial(board.waits, "the runs")):  # one process alone ends the search
             if (earlier := claim.over(folder)) is not None:
                 journal.say(f"another process has ended the search: {folder}")
+                show_outcome(journal, earlier, folder)
                 return _ended(folder, earlier)
             write_recipe(_as_checked(checked, chosen.winner), {}, folder / BEST)
             shown = Shown(why_not=NO_RUNS)

@@ -122,9 +122,9 @@ def write_once(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], bool
         return read_object(path), False
     try:
         descriptor, part = tempfile.mkstemp(prefix=f".{path.name}", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=2)
         try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(values, file, indent=2)
             os.link(part, path)  # fails where there is one, and never shows half a file
             return values, True
         except FileExistsError:
@@ -148,4 +148,5 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). {ELSEWHERE}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read ({why}). {ELSEWHERE}") from None

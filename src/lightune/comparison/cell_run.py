@@ -18,6 +18,7 @@ from lightune.artifact.folder import RESULTS, alone, lock, write_json
 from lightune.comparison.cells import Cell
 from lightune.comparison.folder import CELLS, LOGS, RUNS, SEARCHES
 from lightune.errors import GateError
+from lightune.legible import as_argument
 from lightune.recipe import SearchRecipe, write_recipe
 from lightune.search.folder import BEST, STORAGE_VARIABLE
 from lightune.search.folder import RESULTS as FOUND
@@ -96,13 +97,13 @@ class Runner:
         if self.has_search and not cell.is_baselines:
             search = self.folder / SEARCHES / cell.name
             _add_search(cell.checked.search, recipe)
-            options = ["--no-runs", "--no-baselines", "--output", _typed(search), *also]
-            if failed := self._call(cell, ["tune", _typed(recipe), *options], held, tell, storage):
+            options = ["--no-runs", "--no-baselines", "--output", as_argument(search), *also]
+            if failed := self._call(cell, ["tune", as_argument(recipe), *options], held, tell, storage):
                 return failed
             recipe = search / BEST
             also += ["--seeds", str(given.seeds)]
             also += ["--time-budget", given.time_budget] if given.time_budget else []
-        return self._call(cell, ["run", _typed(recipe), "--output", _typed(run), *also], held, tell)
+        return self._call(cell, ["run", as_argument(recipe), "--output", as_argument(run), *also], held, tell)
 
     def failure_of(self, cell: Cell) -> str:
         """Why this cell failed since our process began, in another one; nothing if it did not."""
@@ -151,11 +152,6 @@ class Runner:
             errors.unlink()
             return ""
         return told or f"its process ended with {code}"
-
-
-def _typed(path: Path) -> str:
-    """A path that is not taken for an option."""
-    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def _add_search(search: SearchRecipe, path: Path) -> None:

@@ -146,7 +146,7 @@ def in_words(title: str, comparison: Comparison, n_rows: int) -> str:
 
 def amount(measure: str, gain: float, sign: str = "") -> str:
     """A gain in its unit, without the unit's name: shares in points."""
-    return figures(gain, sign=sign) if measure == "mae" else f"{100 * gain:{sign}.1f}"
+    return figures(gain + 0.0, sign=sign) if measure == "mae" else f"{round(100 * gain, 1) + 0.0:{sign}.1f}"  # no -0
 
 
 def gain_in_words(measure: str, gain: Mapping[str, float], interval: str = "95 % CI ") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from shlex import quote
+from pathlib import Path
 from typing import Any
 
 from lightune.comparison.folder import RUNS
@@ -11,7 +11,7 @@ from lightune.evidence.score import is_lower_better, spoken
 from lightune.evidence.verdict import gain_in_words
 from lightune.hardware import GIB
 from lightune.journal import duration
-from lightune.legible import ends, figures
+from lightune.legible import ends, figures, typed
 from lightune.report.card import base_name, without_folders
 from lightune.report.charts import Dots, plot
 from lightune.report.compare_screen import MIB, in_order
@@ -93,7 +93,7 @@ def _every(results: Results) -> list[Block]:
     )
     return [
         table(caption, columns, rows),
-        Code(f"lightune predict {quote(results['folder'] + '/' + RUNS + '/NAME')} FILE"),
+        Code(f"lightune predict {typed(Path(results['folder']) / RUNS / 'NAME')} FILE"),
     ]
 
 

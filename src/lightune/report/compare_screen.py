@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +12,7 @@ from lightune.comparison.record import Over
 from lightune.evidence.score import MEASURES, is_lower_better, spoken
 from lightune.hardware import GIB
 from lightune.journal import Journal, duration
-from lightune.legible import ends, figures, printable, with_interval
+from lightune.legible import ends, figures, printable, typed, with_interval
 
 MIB = 2**20
 
@@ -82,7 +81,7 @@ def show_comparison(journal: Journal, results: Mapping[str, Any], folder: Path) 
     """The table, the sentences and where everything is."""
     journal.say(f"\n{results['n_test']:,} test rows that share no text with those for training\n")
     journal.show(_table(results))
-    journal.say()
+    journal.say("\nintervals and tests of what was trained count the choice of test rows and of a seed\n")
     for told in results["verdicts"]:
         journal.say(f"verdict: {told}" if told is results["verdicts"][0] else f"  {told}")
     failed = [row["name"] for row in results["rows"] if row["failed"]]
@@ -90,7 +89,7 @@ def show_comparison(journal: Journal, results: Mapping[str, Any], folder: Path) 
         journal.warn(f"not run: {', '.join(failed)}; the same command tries them once more")
     journal.say(f"{duration(results['seconds']['total'])} in all")
     journal.say(f"the page: {folder / PAGE}")
-    journal.say(f"use one: lightune predict {quote(str(folder / RUNS / 'NAME'))} FILE")
+    journal.say(f"use one: lightune predict {typed(folder / RUNS / 'NAME')} FILE")
 
 
 def _table(results: Mapping[str, Any]) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from shlex import quote
+from pathlib import Path
 from typing import Any
 
 from lightune.comparison.outcome import front
 from lightune.evidence.score import headline_of, is_lower_better
 from lightune.evidence.verdict import OF, amount
 from lightune.journal import duration
-from lightune.legible import figures
+from lightune.legible import figures, typed
 from lightune.records import Score
 from lightune.report.card import base_name, without_folders
 from lightune.report.charts import Dots, bars, parallel, plot
@@ -66,7 +66,7 @@ def _found(results: Results) -> list[Block]:
     values = results["winner"]["values"]
     told = facts("What the winner sets", {key: _written(value) for key, value in values.items()}, ("key", "value"))
     blocks: list[Block] = [told] if values else [Text("The recipe as it is won: nothing is set.")]
-    again = Code(f"lightune run {quote(results['folder'] + '/' + BEST)}")
+    again = Code(f"lightune run {typed(Path(results['folder']) / BEST)}")
     if not runs:
         return [*blocks, again]
     metrics = [name for name in headline_of(results["task"]) if name in next(iter(runs.values()))["after"]][:4]

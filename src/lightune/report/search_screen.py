@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from lightune.journal import Journal, duration
-from lightune.legible import figures
+from lightune.legible import figures, typed
 from lightune.search.folder import BEST, PAGE, WINNER, run_name
 from lightune.search.study import REPORTS, Attempt, Study, Trial
 from lightune.search.trials import Chosen, Final, Finalist
@@ -41,7 +40,8 @@ class Board:
         if self._live:
             self._live.stop()
             self._live = None
-        if kind is None and (n_tried := len(self.study.settled())) < self.study.n_trials:
+        n_tried, has_end = len(self.study.settled()), self.deadline is not None
+        if kind is None and has_end and n_tried < self.study.n_trials:
             self.journal.say(f"  the time for trials is over: {n_tried} of {self.study.n_trials} were tried")
 
     def tell(self, attempt: Attempt, over: Trial | None, why: str) -> None:
@@ -97,7 +97,9 @@ def _short(value: Any) -> str:
 
 def _table(settled: Sequence[Trial], running: Attempt | None, study: Study, most: float | None) -> Any:
     """The best so far and what is running. most: seconds that are left for trials."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     spent = sum(trial.seconds for trial in settled)
     left = spent / len(settled) * (study.n_trials - len(settled)) / study.n_alive() if settled else 0.0
@@ -107,13 +109,7 @@ def _table(settled: Sequence[Trial], running: Attempt | None, study: Study, most
         f"{n} {state}" for n, state in zip(states, ("complete", "stopped", "failed"), strict=True) if n
     )
     title = f"{len(settled)} of {study.n_trials} trials ({counted}), about {duration(left)} left"
-    table = Table(
-        title=title if settled else f"the first of {study.n_trials} trials",
-        box=None,
-        padding=(0, 3, 0, 2),
-        header_style="bold",
-        title_justify="left",
-    )
+    table = Table(box=None, padding=(0, 3, 0, 2), header_style="bold")
     for column in ("trial", "dev loss", *study.space):
         table.add_column(column.rpartition(".")[2], justify="right")
     complete = [(trial.loss, trial) for trial in settled if trial.loss is not None]
@@ -121,7 +117,7 @@ def _table(settled: Sequence[Trial], running: Attempt | None, study: Study, most
         table.add_row(str(trial.number + 1), figures(loss), *(_short(trial.values.get(key)) for key in study.space))
     if running:
         table.add_row(str(running.number + 1), "running", *(_short(running.values[key]) for key in study.space))
-    return table
+    return Group(Text(title if settled else f"the first of {study.n_trials} trials"), table)
 
 
 def show_finals(journal: Journal, chosen: Chosen) -> None:
@@ -146,6 +142,6 @@ def show_outcome(journal: Journal, results: Mapping[str, Any], folder: Path) -> 
     journal.say(f"{duration(results['seconds']['total'])} in all")
     journal.say(f"the recipe found: {folder / BEST}   (read {folder / PAGE})")
     for name in results["runs"]:
-        journal.say(f"use {run_name(results, name)}: lightune predict {quote(str(folder / name))} FILE")
+        journal.say(f"use {run_name(results, name)}: lightune predict {typed(folder / name)} FILE")
     if not results["runs"]:
-        journal.say(f"run it: lightune run {quote(str(folder / BEST))}")
+        journal.say(f"run it: lightune run {typed(folder / BEST)}")

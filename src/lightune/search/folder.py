@@ -3,6 +3,7 @@
 settings.json   what is searched, by which the same command finds its search again
 plan.json       what is tried, on how many rows: as the first process planned it
 finals.json     the finalists, once the trials are closed
+seeds.json      the fresh seeds that count, once the finals are over: of a time budget not all
 runs.json       of a time budget, how much each run at the end has
 search.db       the trials and the finals, two Optuna studies; optuna-dashboard opens it
 finals/         dev logits of each finalist and seed
@@ -24,7 +25,7 @@ from typing import Any
 from lightune.artifact.claimed import Claim
 from lightune.recipe import Checked, SearchRecipe, flatten
 
-PLAN, CLOSED, RUN_TIME = "plan.json", "finals.json", "runs.json"
+PLAN, CLOSED, SEEDS, RUN_TIME = "plan.json", "finals.json", "seeds.json", "runs.json"
 RESULTS, PAGE, BEST = "search.json", "search.html", "best.toml"
 WINNER, AS_IT_IS = "winner", "default"
 STORAGE_VARIABLE = "LIGHTUNE_STORAGE"  # of the environment: where a URL is not seen by others

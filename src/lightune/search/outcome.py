@@ -36,16 +36,25 @@ def expected_luck(losses: Mapping[int, Mapping[int, float]], n_tried: int) -> fl
 
 
 def in_words(
-    compared: Comparison | None, gain: Score | None, n_others: int, why_not: str = "", times: float = 1.0
+    compared: Comparison | None,
+    gain: Score | None,
+    n_others: int,
+    why_not: str = "",
+    times: float = 1.0,
+    *,
+    is_cut: bool = False,
 ) -> str:
     """What to do about it, one sentence.
 
     compared, gain: None where the recipe as it is won, or where the two cannot be compared, and why_not. n_others:
-    recipes that were tried beside it. times: as long as the recipe as it is the one found trains.
+    recipes that were tried beside it. times: as long as the recipe as it is the one found trains. is_cut: the time
+    for trials was over before all were tried.
     """
     if why_not:
         return f"a trial won, but it is not compared with the recipe as it is: {why_not}"
     if compared is None or gain is None:
+        if is_cut and not n_others:
+            return "there was no time to try another recipe: give it more, or fewer rows with search.rows"
         others = ("no other recipe was tried", "the one other recipe that was tried is no better")
         many = f"none of the {n_others} other recipes that were tried is better"
         return f"{others[n_others] if n_others < len(others) else many}: keep the recipe as it is"

@@ -54,6 +54,7 @@ def gather(
 ) -> dict[str, Any]:
     """The numbers of a search, and of its runs in `folder`."""
     compared, plan = shown.compared, made.plan
+    is_cut = len(made.trials) < checked.search.trials
     why_not = "" if chosen.winner is chosen.finalists[0] else shown.why_not
     runs = {name: _run(folder / name) for name in (WINNER, AS_IT_IS) if (folder / name).is_dir()}
     return {
@@ -83,7 +84,7 @@ def gather(
         "p_value": None if compared is None else compared.p_value,
         "fixed": None if compared is None else compared.fixed,
         "broken": None if compared is None else compared.broken,
-        "verdict": in_words(compared, shown.gain, _n_others(made), why_not, _times(runs)),
+        "verdict": in_words(compared, shown.gain, _n_others(made), why_not, _times(runs), is_cut=is_cut),
         "refused": shown.refused,
         "folder": shown_folder(folder),
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightune.artifact.claimed import ELSEWHERE, write_once
+from lightune.artifact.claimed import ELSEWHERE, read_object, write_once
 from lightune.artifact.folder import DISK, replacing
 from lightune.errors import GateError, UserError, first_line
 from lightune.evidence.calibration import calibrate
@@ -18,6 +18,7 @@ from lightune.evidence.decisions import scale_of
 from lightune.evidence.seeds import Between, between_seeds
 from lightune.recipe import Recipe
 from lightune.search.bench import Bench, Stopped, Tried
+from lightune.search.folder import SEEDS
 from lightune.search.outcome import best_by_mean, expected_luck
 from lightune.search.space import with_values
 from lightune.search.storage import failures_of_storage
@@ -179,23 +180,52 @@ def train_finalists(
     finalists: Sequence[Finalist],
     seeds: Sequence[int],
     n_rows: int,
+    deadline: float | None,
     tell: Callable[[Finalist, int, Final], None],
     waits: Callable[[str], None],
 ) -> Losses:
-    """The loss of every finalist with every seed, trained in any process; tell gets those that this one trains."""
-    wanted = [(finalist, seed) for seed in seeds for finalist in finalists]
-    while missing := [pair for pair in wanted if (pair[0].number, pair[1]) not in study.finals()]:
+    """The loss of every finalist with every seed, trained in any process; tell gets those that this one trains.
+
+    deadline: in monotonic time; after it the seeds that all finalists have are enough. One finalist alone, whom
+    nobody can beat, is trained once.
+    """
+    seeds = _counted(study) or (seeds if len(finalists) > 1 else seeds[:1])
+    while missing := _missing(study, finalists, seeds):
+        whole = [seed for seed in seeds if all(seed != at for _, at in missing)]
+        if whole and deadline is not None and time.monotonic() > deadline:
+            break
         is_idle = True
         for finalist, seed in missing:
             with study.final(finalist.number, seed) as is_ours:
                 if is_ours:
                     tell(finalist, seed, _final(study, bench, finalist, seed, n_rows))
                     is_idle = False
+                    break
         if is_idle:
             waits("the last finals")
             time.sleep(POLL_SECONDS)
     found = study.finals()
-    return {each.number: {seed: found[each.number, seed] for seed in seeds} for each in finalists}
+    whole = [seed for seed in seeds if all((each.number, seed) in found for each in finalists)]
+    write_once(study.folder / SEEDS, {"seeds": whole})
+    found = study.finals()  # the first process may have had more than we had just now
+    return {each.number: {seed: found[each.number, seed] for seed in _counted(study)} for each in finalists}
+
+
+def _counted(study: Study) -> list[int]:
+    """The seeds that the first process had when its time for finals was over; none while there is no such process."""
+    path = study.folder / SEEDS
+    if not path.is_file():
+        return []
+    counted = read_object(path).get("seeds")
+    if not isinstance(counted, list) or not counted or not all(isinstance(seed, int) for seed in counted):
+        raise UserError(f"{path}: cannot be read. {ELSEWHERE}")
+    return counted
+
+
+def _missing(study: Study, finalists: Sequence[Finalist], seeds: Sequence[int]) -> list[tuple[Finalist, int]]:
+    """What is not trained yet, all finalists with one seed before the next seed."""
+    found = study.finals()
+    return [(each, seed) for seed in seeds for each in finalists if (each.number, seed) not in found]
 
 
 def _final(study: Study, bench: Bench, finalist: Finalist, seed: int, n_rows: int) -> Final:
@@ -224,14 +254,12 @@ def _trained(bench: Bench, finalist: Finalist, seed: int, n_rows: int) -> tuple[
     return None, why
 
 
-def seeds_apart(
-    study: Study, bench: Bench, finalists: Sequence[Finalist], seeds: Sequence[int], n_rows: int
-) -> Between:
+def seeds_apart(study: Study, bench: Bench, finalists: Sequence[Finalist], losses: Losses, n_rows: int) -> Between:
     """How far apart the seeds of a finalist are, in what verdicts are told in."""
     answers = {}
-    found = study.finals()
     for finalist in finalists:
-        if not all(math.isfinite(found[finalist.number, seed]) for seed in seeds):
+        seeds = losses[finalist.number]
+        if not all(map(math.isfinite, seeds.values())):
             continue
         _, rows = bench.rows(finalist.recipe, n_rows)
         y, scale = rows["dev"].y, scale_of(rows["train"].y)

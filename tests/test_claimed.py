@@ -30,6 +30,8 @@ def test_the_first_one_writes_and_the_others_read(has_links, tmp_path, monkeypat
     assert write_once(path, {"rows": 1}) == ({"rows": 1}, True)
     assert write_once(path, {"rows": 2}) == ({"rows": 1}, False)
     assert [each for each in tmp_path.iterdir() if each.suffix != ".lock"] == [path]
+    (other := tmp_path / "other").write_text("")
+    assert path.stat().st_mode == other.stat().st_mode  # for whoever may read files here
 
 
 def test_results_of_other_data_are_not_taken_for_those_of_this(tmp_path):
@@ -41,6 +43,9 @@ def test_results_of_other_data_are_not_taken_for_those_of_this(tmp_path):
         claim.over(tmp_path / "s", "other")
     with pytest.raises(UserError, match="s: holds a search, not a comparison"):
         Claim("comparison", {"seed": 0}, "compare.json", output=tmp_path / "s").find()
+    (tmp_path / "s" / "settings.json").write_text('{"x": 1}')
+    with pytest.raises(UserError, match="s: holds something else, not a search"):
+        claim.find()
 
 
 def test_without_output_the_next_folder_will_do(tmp_path, monkeypatch):

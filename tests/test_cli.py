@@ -248,6 +248,7 @@ def test_a_prediction_that_is_told_to_end_leaves_nothing(tiny_run, tmp_path):
         assert "read as one text a line" in process.stderr.readline()
         process.terminate()
         assert process.wait(60) == 143
+        assert process.stderr.read() == "lightune: interrupted; no run was published and no file replaced\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,10 +29,12 @@ from lightune.comparison.words import verdicts
 from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError, UserError
 from lightune.evidence.seeds import Between, p_of_recipes
+from lightune.journal import Journal
 from lightune.model.methods import METHODS
 from lightune.records import Proof, Score
 from lightune.report.charts import HEIGHT, LEFT, WIDTH, Dots, plot
 from lightune.report.compare_page import compare_page
+from lightune.report.compare_screen import Waiting
 from lightune.settings import load_recipe
 from tests.conftest import TINY_SETTINGS
 from tests.pages import comparison
@@ -258,7 +261,7 @@ RECIPE = DEFAULT.recipe
         ({"methods_": {"lora": {"rank": 4}}}, "methods = .*: give a list, or a text with commas"),
         ({"sizes": "100,many"}, "sizes: 'many': give numbers of training rows"),
         ({"sizes": "1"}, "sizes: '1'"),
-        ({"seeds": 0}, "seeds = 0: give a whole number from 1 on"),
+        ({"seeds": 0}, "seeds = 0: give a whole number from 1 to 10,000"),
         ({"tune": -1}, "tune = -1"),
         ({"models": ""}, "a name is missing"),
     ],
@@ -478,7 +481,7 @@ def test_a_page_shows_every_run_and_no_markup_of_names(sizes):
     assert "its blocks do not divide the width" in page
     assert told[0].startswith(f"full-{sizes[-1]} is ahead with accuracy" if len(sizes) > 1 else "full-1000 is ahead")
     assert f"worse: head-{sizes[-1]}" in told[0]
-    assert f"of these lora-{sizes[-1]} trains the fewest parameters, 1,000, and takes the least time" in told
+    assert f"of these lora-{sizes[-1]} trains the fewest parameters, 1,000" in told
     assert any(
         "twice as many training rows, 20,000, would bring accuracy from about 0.868 to about 0.880" in each
         for each in told
@@ -642,5 +645,59 @@ def test_a_run_that_fails_says_why_in_its_last_line(tmp_path, reviews, monkeypat
             assert other is None
         assert not runner.is_left_alone(cell)  # this process lives
         assert "no/such/folder" in runner.run(cell, held, lambda line: None)
-    (tmp_path / "cells" / f"{cell.name}.lock").write_text(f"{platform.node()} 4000000")
-    assert runner.is_left_alone(cell)
+    lock = tmp_path / "cells" / f"{cell.name}.lock"
+    for gone in ("4000000 1.00", f"{os.getpid()} 1.00"):  # no such process, and a later one of the same number
+        lock.write_text(f"{platform.node()} {gone}")
+        assert runner.is_left_alone(cell)
+    lock.write_text("elsewhere 4000000 1.00")
+    assert not runner.is_left_alone(cell)
+
+
+def test_nothing_starts_beside_a_run_that_was_left_alone(tmp_path, monkeypatch):
+    module, asked, looks = sys.modules["lightune.compare"], [], []
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "show_cell", lambda waiting, over, seconds: None)
+    monkeypatch.setattr(Runner, "run", lambda self, cell, held, tell: asked.append(cell.name) or "no memory")
+    runner = Runner(tmp_path)
+    runner.make_folders()
+    cells: Any = [SimpleNamespace(name=name) for name in ("oft", "vera")]
+    others = ExitStack()
+    others.enter_context(Runner(tmp_path).held(cells[0]))
+    (tmp_path / "cells" / "oft.lock").write_text(f"{platform.node()} 4000000 1.00")
+
+    def waits(name: str, why: str) -> None:
+        looks.append((name, why, list(asked)))
+        if len(looks) == 2:
+            others.close()
+
+    module._run_all(runner, cells, [], SimpleNamespace(tell=lambda *told: None, waits=waits))
+    assert [(name, done) for name, _, done in looks] == [("oft", [])] * 2
+    assert "left running when a comparison was killed" in looks[0][1]
+    assert asked == ["oft", "vera"]
+
+
+def test_who_waits_says_for_what_where_there_is_no_terminal(capsys):
+    waiting = Waiting(Journal(), 3)
+    for why in ("another process is at it", "another process is at it", "it comes to its end"):
+        waiting.waits("oft", why)
+    assert capsys.readouterr().out.splitlines() == [
+        "  [0 of 3] oft: another process is at it",
+        "  [0 of 3] oft: it comes to its end",
+    ]
+
+
+def test_a_comparison_too_short_or_with_values_that_nothing_reads_is_told_before_the_work(reviews, tmp_path):
+    with pytest.raises(UserError, match=r"time budget: 20 s for each run is too little.*Ask for 45 s or more"):
+        lightune.compare(reviews, time_budget="20s", output=tmp_path / "c")
+    searched = {"search.method.rank": [4, 8]}
+    with pytest.raises(UserError, match=r"search.method.rank: nothing is searched here. Ask for .* --tune 8"):
+        lightune.compare(reviews, methods="lora", settings=searched, output=tmp_path / "c")
+    with pytest.raises(UserError, match=r"search.method.rank: nothing is searched here. lightune tune does that"):
+        lightune.run(reviews, settings=searched, output=tmp_path / "r")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("budget", [None, "2m"])
+def test_where_all_have_the_same_time_none_takes_the_least(budget):
+    results = comparison(sizes=(1000,)) | {"time_budget": budget}
+    assert any("least time" in told for told in verdicts(results)) is (budget is None)

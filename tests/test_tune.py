@@ -82,6 +82,27 @@ def test_a_search_leaves_a_recipe_two_runs_and_a_page(found, tmp_path, monkeypat
     )
 
 
+def test_a_search_whose_files_are_gone_makes_them_again(found, reviews, tiny_bert, tmp_path):
+    folder = tmp_path / "search"
+    shutil.copytree(found.folder, folder)
+    shutil.rmtree(folder / "winner")
+    (folder / "best.toml").unlink()
+    again = lightune.tune(reviews, trials=4, no_baselines=True, settings=settings(tiny_bert), output=folder)
+    told = ("values", "losses", "mean", "wins")
+    assert [again.results["winner"][key] for key in told] == [found.results["winner"][key] for key in told]
+    assert again.results["gain"] == found.results["gain"]
+    assert (folder / "winner" / "results.json").is_file()
+    assert (folder / "best.toml").read_text() == (Path(found.folder) / "best.toml").read_text()
+
+
+def test_trials_have_the_time_that_is_left_of_theirs(bench):
+    recipe, space = with_values(bench.recipe, {"train.epochs": 50.0}), {"train.learning_rate": Range(1e-4, 1e-2)}
+    asked, parts = SearchRecipe(trials=2), Parts(1000.0, 1000.0, None)
+    fresh = plan_search(asked, space, recipe, bench, parts)
+    late = plan_search(asked, space, recipe, bench, parts, spent=999.9)
+    assert late.trial_rows < fresh.trial_rows == len(bench.splits.train)
+
+
 @pytest.mark.hard
 def test_the_recipe_found_runs_to_the_same_classifier(found, reviews, tmp_path):
     folder = Path(found.folder)
@@ -98,9 +119,17 @@ def test_the_winner_is_compared_with_the_recipe_as_it_is_on_the_same_rows(found)
     assert found.results["verdict"].startswith("tuning gained")
 
 
-def test_a_recipe_that_cannot_be_trained_as_it_is_does_not_end_the_search(reviews, tiny_bert, tmp_path):
-    given = [f"model={tiny_bert}", *TINY_SETTINGS, *QUICK, "seeds=2", 'method.targets=["nosuch"]']
-    tried = 'search.method.targets=[["nosuch"], "all"]'
+def test_a_recipe_that_cannot_be_trained_as_it_is_does_not_end_the_search(reviews, tiny_bert, tmp_path, monkeypatch):
+    given = [f"model={tiny_bert}", *TINY_SETTINGS, *QUICK, "seeds=2", 'method.targets=["query"]']
+    tried = 'search.method.targets=[["query"], "all"]'
+    train = Bench.train
+
+    def refused(self, recipe, *rows, **more):
+        if recipe.method.options.get("targets") == ["query"]:
+            raise UserError("not this one")
+        return train(self, recipe, *rows, **more)
+
+    monkeypatch.setattr(Bench, "train", refused)
     made = lightune.tune(
         reviews, trials=4, no_baselines=True, settings=[*given, tried], output=tmp_path / "search"
     ).results
@@ -400,6 +429,10 @@ def test_values_are_checked_with_the_methods_that_are_tried(bench):
     recipe = with_values(bench.recipe, {"method.name": "ia3"})
     space = read_space({"method.name": ["lora", "vera"], "method.dropout": [0.0, 0.5]}, recipe)
     assert plan_search(SearchRecipe(trials=2, rows=32), space, recipe, bench, Parts()).space == space
+    odd = with_values(recipe, {"method.name": "oft"})
+    blocks = read_space({"method.block_size": [7, 8]}, odd)
+    with pytest.raises(UserError, match=r"method.block_size = 7 does not divide"):
+        plan_search(SearchRecipe(trials=2, rows=32), blocks, odd, bench, Parts())
     long = read_space({"data.max_tokens": [16, 9000]}, recipe)
     with pytest.raises(UserError, match="this model reads 64 tokens at most"):
         plan_search(SearchRecipe(trials=2, rows=32), long, recipe, bench, Parts())

@@ -91,32 +91,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and not takes_all_letters(stream):
             stream.reconfigure(errors="replace")  # a terminal without … or → shows ? instead of failing
-    if argv is None:  # the command line, not a caller in Python, whose signals are his own
-        signal.signal(signal.SIGTERM, _end)
     arguments = build_parser().parse_args(argv)
     from lightune.libraries import settle_libraries, silence_known_warnings
 
     settle_libraries(offline=getattr(arguments, "offline", False))
     silence_known_warnings()
+    if argv is None:  # the command line, not a caller in Python, whose signals are his own
+        signal.signal(signal.SIGTERM, _end)
     try:
         arguments.call(arguments)
     except LightuneError as error:
         print(f"lightune: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         goes_on = getattr(arguments, "goes_on", False)
         left = "the same command goes on from here" if goes_on else "no run was published and no file replaced"
         print(f"lightune: interrupted; {left}", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     except BrokenPipeError:
         drop_output()
         return 141
     return 0
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends as Ctrl-C does: half-written files and locks are let go of."""
+
+
 def _end(number: int, frame: object) -> NoReturn:
-    """Ends as an error does, so that half-written files and locks are let go of."""
-    raise SystemExit(128 + number)
+    raise Terminated
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from lightune.artifact.folder import RESULTS as RUN_RESULTS
 from lightune.callable import let_be_called
 from lightune.comparison.cell_run import LOOK_SECONDS, Runner
 from lightune.comparison.cells import Asked, Cell, Listed, make_cells, read_asked
-from lightune.comparison.folder import PAGE, RESULTS, measured_file
+from lightune.comparison.folder import PAGE, RESULTS, RUNS, measured_file
 from lightune.comparison.record import Over, gather
 from lightune.data.framing import split_pair
 from lightune.data.prepare import prepare, split_prepared
 from lightune.errors import GateError, UserError
 from lightune.hardware import choose_hardware, told_when_full, tune_process
-from lightune.journal import Journal
+from lightune.journal import Journal, duration
 from lightune.libraries import network_off
 from lightune.model.backbones import locate
 from lightune.recipe import Checked, flatten, seconds_of
@@ -34,6 +34,7 @@ from lightune.report.compare_page import compare_page
 from lightune.report.compare_screen import Waiting, show_cell, show_comparison
 from lightune.report.page import write_page
 from lightune.run import LESS_MEMORY, check_asked, check_for_task
+from lightune.search.plan import LEAST_RUN
 from lightune.settings import Settings, load_recipe, name_of
 from lightune.use.classifier import Classifier
 
@@ -83,7 +84,8 @@ def compare(
         "time_budget": time_budget,
         "evidence.baselines": [] if no_baselines else None,
     }
-    checked = load_recipe(name_of(target), given, settings, preset)
+    searches = "" if tune else "Ask for a search before each run with --tune 8."
+    checked = load_recipe(name_of(target), given, settings, preset, searches=searches)
     asked = read_asked(checked, methods, models, sizes, seeds, tune)
     with network_off(offline), told_when_full(LESS_MEMORY):
         return follow(checked, asked, journal or Journal(), output=output, offline=offline)
@@ -97,6 +99,12 @@ def follow(
     journal.begin()
     recipe = checked.recipe
     metrics, _, requirements = check_asked(recipe)
+    budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
+    if budget is not None and budget < LEAST_RUN:
+        raise UserError(
+            f"time budget: {duration(budget)} for each run is too little to start, read, train and score in. "
+            f"Ask for {duration(LEAST_RUN)} or more."
+        )
     claim = Claim("comparison", _settings(checked, asked), RESULTS, f"{checked.name}-compare", output, _is_whole)
     folder = claim.find()
     with journal.phase("read", "Reading the data"):
@@ -109,7 +117,6 @@ def follow(
             show_comparison(journal, earlier, folder)
             return Result(str(folder), earlier)
         check_for_task(recipe, metrics, requirements, data.task)
-        budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
         every = asked.has_sizes and recipe.data.train_rows == "auto"  # the sizes say how many, not we
         wanted = recipe.data.model_copy(update={"train_rows": "all"}) if every else recipe.data
         splits = split_prepared(data, wanted, seed=recipe.seed, **hardware.speed, budget=budget)
@@ -151,9 +158,11 @@ def _settings(checked: Checked, asked: Asked) -> dict[str, Any]:
     return flatten(checked.recipe.model_dump()) | asked.settings | {f"search.{k}": v for k, v in search.items()}
 
 
-def _is_whole(results: dict[str, Any]) -> bool:
-    """Whether no run is missing, which the same command would try once more."""
-    return "rows" in results and not any(row["failed"] for row in results["rows"])
+def _is_whole(folder: Path, results: dict[str, Any]) -> bool:
+    """Whether no run is missing, which the same command would try once more, nor the page."""
+    tuned = [row for row in results.get("rows", ()) if not row["is_baseline"]]
+    made = [(folder / RUNS / row["name"] / RUN_RESULTS).is_file() and not row["failed"] for row in tuned]
+    return bool(made) and all(made) and (folder / PAGE).is_file()
 
 
 def _in_words(cells: Sequence[Cell]) -> str:
@@ -190,7 +199,7 @@ def _run_all(runner: Runner, cells: Sequence[Cell], texts: Texts, waiting: Waiti
                 show_cell(waiting, over, seconds)
                 is_idle = False
         if is_idle:
-            waiting.tell(*waits_for)
+            waiting.waits(*waits_for)
             time.sleep(LOOK_SECONDS)
     return [overs[cell.name] for cell in cells]
 

@@ -50,6 +50,11 @@ def figures(value: float, digits: int = 3, sign: str = "") -> str:
     return f"{value:{sign},.{max(0, places)}f}" if places <= 9 else f"{value:{sign}.{digits - 1}e}"
 
 
+def counted(n: int, what: str) -> str:
+    """'1 row', '1,234 rows'."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def with_interval(score: Mapping[str, Any]) -> str:
     """'0.884 (0.870 to 0.898)'."""
     return f"{figures(score['value'])} ({ends(score)})"

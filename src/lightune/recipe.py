@@ -161,7 +161,9 @@ class SearchRecipe(BaseModel):
     )
     finalists: int = Field(2, description="best trials that are trained again, beside the recipe as it is", ge=1)
     fresh_seeds: int = Field(2, description="seeds of which each finalist is trained again", ge=1, le=100)
-    storage: str | None = Field(None, description="Optuna storage URL; default: search.db in the folder")
+    storage: str | None = Field(
+        None, description="Optuna storage, a URL or a journal file; default: search.db in the folder"
+    )
 
     @property
     def space(self) -> dict[str, Any]:
@@ -203,7 +205,7 @@ def check_search(values: Any) -> SearchRecipe:
     try:
         return SearchRecipe.model_validate(values)
     except ValidationError as error:
-        found = [f"search.{detail['loc'][0]} = {detail['input']!r}: {detail['msg']}." for detail in error.errors()]
+        found = _explain(error.errors(), SearchRecipe, "search.")
         raise UserError("recipe: " + "\n  ".join(found)) from None
 
 
@@ -262,12 +264,16 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
     values[leaf] = value
 
 
-def _explain(details: Iterable[Any]) -> list[str]:
-    """One line per wrong key; the branches of a union ("auto" or a number) are joined into one."""
+def _explain(details: Iterable[Any], table: type[BaseModel] = Recipe, before: str = "") -> list[str]:
+    """One line per wrong key of a table; the branches of a union ("auto" or a number) are joined into one.
+
+    before: what stands before its keys.
+    """
     reasons: dict[str, list[str]] = {}
     values: dict[str, Any] = {}
     for detail in details:
-        section, path = _path(detail["loc"])
+        section, path = _path(detail["loc"], table)
+        path = before + path
         values[path] = detail["input"]
         if detail["type"] == "extra_forbidden":
             reasons[path] = [f"unknown key.{near_match(path.split('.')[-1], section)} Known: {', '.join(section)}"]
@@ -288,9 +294,8 @@ def section_of(table: type[BaseModel], key: str) -> type[BaseModel] | None:
     return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
 
 
-def _path(location: tuple[Any, ...]) -> tuple[list[str], str]:
+def _path(location: tuple[Any, ...], section: type[BaseModel]) -> tuple[list[str], str]:
     """The keys of the section that was searched, and the dotted path without the union's branch names."""
-    section: type[BaseModel] = Recipe
     path: list[str] = []
     for part in map(str, location):
         path.append(part)

@@ -111,7 +111,7 @@ def run(
         "evidence.require": None if require is None else list(require),
         "evidence.baselines": [] if no_baselines else None,
     }
-    checked = load_recipe(name_of(target), given, settings, preset)
+    checked = load_recipe(name_of(target), given, settings, preset, searches="lightune tune does that.")
     with network_off(offline), own_randomness(), told_when_full(LESS_MEMORY):
         return follow(checked, journal or Journal(), output=output, overwrite=overwrite, dry_run=dry_run)
 

@@ -17,6 +17,7 @@ from lightune.recipe import (
     Checked,
     MethodRecipe,
     Recipe,
+    SearchRecipe,
     check_recipe,
     check_search,
     flatten,
@@ -65,11 +66,14 @@ def load_recipe(
     overrides: Mapping[str, Any] | None = None,
     settings: Settings = (),
     preset: str | None = None,
+    *,
+    searches: str = "",
 ) -> Checked:
     """The checked recipe for what the user typed: nothing, a recipe's name or file, or a data source.
 
     overrides: dotted key -> value from the named options (None is skipped); settings: "key=value" texts, or
-    a dictionary of the same; preset: a row of PRESETS, which goes before the recipe's own values.
+    a dictionary of the same; preset: a row of PRESETS, which goes before the recipe's own values. searches: what
+    would read settings of [search], where nothing does; those of a recipe's file wait there.
     Raises UserError for an unreadable file, an unknown key or a value out of range.
     """
     name, values = _start(target)
@@ -79,11 +83,13 @@ def load_recipe(
     for key, value in _preset(preset).items():
         put(values, key, value)
         origins[key] = f"preset {preset}"
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    given = {key: _plain(value) for key, value in (overrides or {}).items() if value is not None}
     searched: dict[str, Any] = {}
     for key, value in [*given.items(), *_pairs(settings)]:
         key = _full_key(key, values)
         if key.startswith("search."):
+            if searches:
+                raise UserError(f"{key}: nothing is searched here. {searches}")
             searched[key.removeprefix("search.")] = value
             continue
         if key == "method.name" and values["method"].get("name", MethodRecipe().name) != value:
@@ -184,30 +190,34 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML: {error}. Texts need quotes, tables [brackets].") from None
 
 
-def _full_key(key: str, values: dict[str, Any]) -> str:
+def _full_key(key: str, values: dict[str, Any], before: str = "") -> str:
     """`method` is short for method.name, `lora.rank` for method.rank where the method is lora.
 
-    UserError for a table that a recipe does not have, with the tables that have such a key.
+    before: what stood before it. UserError for a table that a recipe does not have, with the tables that have such a
+    key.
     """
     method = values.setdefault("method", {})
     if not isinstance(method, dict):
         raise UserError(f"recipe: method = {method!r}: give its name, or a table with its name and options.")
     first, _, rest = key.partition(".")
+    if key == "search":
+        raise UserError("--set search: is a table. Set a key of it, such as search.trials or search.train.epochs.")
     if rest and first == "search":
-        return key
+        is_own = rest.partition(".")[0] in SearchRecipe.model_fields
+        return key if is_own else f"search.{_full_key(rest, values, 'search.')}"
     if key in ("method", "method.name"):
         return "method.name"
     if rest and first not in Recipe.model_fields:
         name = str(method.get("name", MethodRecipe().name))
         if first != name:
             raise UserError(
-                f"--set {key}: no table '{first}' in a recipe, and the method is '{name}'."
+                f"--set {before}{key}: no table '{first}' in a recipe, and the method is '{name}'."
                 f"{near_match(first, [*Recipe.model_fields, name])} Set method={first} before it."
             )
         return f"method.{rest}"
     if not rest and first not in Recipe.model_fields:
         tables = {name: section_of(Recipe, name) for name in Recipe.model_fields}
         full = [f"{name}.{first}" for name, table in tables.items() if table and first in table.model_fields]
-        hint = f" Did you mean {full[0]}?" if full else near_match(first, Recipe.model_fields)
-        raise UserError(f"--set {key}: no such key in a recipe.{hint}")
+        hint = f" Did you mean {before}{full[0]}?" if full else near_match(first, Recipe.model_fields)
+        raise UserError(f"--set {before}{key}: no such key in a recipe.{hint}")
     return key

@@ -41,7 +41,7 @@ from lightune.search.outcome import NO_RUNS
 from lightune.search.plan import Parts, pinned, plan_search, time_parts
 from lightune.search.record import Made, Shown, gather
 from lightune.search.space import EPOCHS, read_space
-from lightune.search.storage import storage_errors
+from lightune.search.storage import check_storage, storage_errors
 from lightune.search.study import Study, seed_of
 from lightune.search.trials import (
     Chosen,
@@ -111,6 +111,8 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     parts = time_parts(budget, with_runs=with_runs)
     claim = claim_of(checked, output, with_runs=with_runs)
     folder = claim.find()
+    if (storage := storage_of(search)) and claim.over(folder) is None:
+        check_storage(storage)
     with journal.phase("read", "Reading the data"):
         hardware = choose_hardware(recipe.hardware.device, recipe.hardware.precision)
         data = prepare(recipe.data)
@@ -125,13 +127,12 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     with journal.phase("plan", "Planning the search"):
         bench = Bench(data, pinned(recipe, splits), splits, hardware)
         journal.decide(*bench.decisions)
-        plan = plan_search(search, written, bench.recipe, bench, parts)
+        plan = plan_search(search, written, bench.recipe, bench, parts, time.monotonic() - started)
         folder, name, is_begun = claim.take(folder, data.digest)
         plan = plan.settled_in(folder / PLAN)
         journal.decide(*plan.decisions)
 
     journal.say(f"\n{'Going on with the search' if is_begun else 'The search is'} in {folder}")
-    storage = storage_of(search)
     began = time.time() - (time.monotonic() - started)
     given = folder, storage, plan.space, search.trials, plan.starts, recipe.seed, name, began
     with disk_errors(folder), storage_errors(storage), _frozen(), Study(*given) as study:
@@ -139,6 +140,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
         # what earlier processes have spent is spent
         deadline = None if parts.trials is None else time.monotonic() + parts.trials - study.spent()
         with journal.phase("trials", title), Board(journal, study, deadline) as board:
+            board.begin()
             try_all(study, bench, plan.recipe, plan.trial_rows, deadline, board.tell, board.waits)
 
         title = f"The best, and the recipe as it is, with fresh seeds on {plan.final_rows:,} rows"
@@ -152,7 +154,9 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
             chosen = choose_winner(finalists, losses, between, study.settled())
             show_finals(journal, chosen)
 
-        with study.last(partial(board.waits, "the runs")):  # one process alone ends the search
+        with study.last(
+            partial(board.waits, "the runs" if with_runs else "the page")
+        ):  # one process alone ends the search
             if (earlier := claim.over(folder)) is not None:
                 journal.say(f"another process has ended the search: {folder}")
                 show_outcome(journal, earlier, folder)

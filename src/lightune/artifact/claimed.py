@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ class Claim:
     """What a folder is wanted for. what: in a word; settings: flat; results: the file that says that it is over.
 
     name: of its folder in runs/, where there is no `output`, a folder that was typed. is_whole: whether such results
-    are, or the same command goes on with what is missing.
+    in a folder are, or the same command goes on with what is missing.
     """
 
     what: str
@@ -37,7 +36,7 @@ class Claim:
     results: str
     name: str = ""
     output: str | Path | None = None
-    is_whole: Callable[[dict[str, Any]], bool] = lambda results: True
+    is_whole: Callable[[Path, dict[str, Any]], bool] = lambda folder, results: True
 
     def find(self) -> Path:
         """Where this work goes: a new folder, or the one in which the same command has begun it. Nothing is written.
@@ -86,7 +85,7 @@ class Claim:
         if digest is not None and (why := self._why_not(path, {**self.settings, DIGEST: digest})):
             raise UserError(f"{path}: {why}. {ELSEWHERE}")
         results = read_object(path / self.results)
-        return results if self.is_whole(results) else None
+        return results if self.is_whole(path, results) else None
 
     def _why_not(self, path: Path, wanted: Mapping[str, Any]) -> str:
         """Why what is `wanted` cannot go there; nothing if it can."""
@@ -99,7 +98,7 @@ class Claim:
             return "" if is_being_made else f"holds something else than a {self.what}"
         found = read_object(path / SETTINGS)
         if (kind := found.get(KIND)) != self.what:
-            return f"holds a {kind}, not a {self.what}"
+            return f"holds {f'a {kind}' if kind else 'something else'}, not a {self.what}"
         skipped = {ID, KIND} | ({DIGEST} - set(wanted))
         other = sorted(key for key in {*wanted, *found} - skipped if found.get(key) != wanted.get(key))
         if other == [DIGEST]:
@@ -121,10 +120,9 @@ def write_once(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], bool
     if path.is_file():
         return read_object(path), False
     try:
-        descriptor, part = tempfile.mkstemp(prefix=f".{path.name}", dir=path.parent)
+        part = path.with_name(f".{path.name}{uuid.uuid4().hex}")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(values, file, indent=2)
+            part.write_text(json.dumps(values, indent=2), encoding="utf-8")
             os.link(part, path)  # fails where there is one, and never shows half a file
             return values, True
         except FileExistsError:
@@ -138,7 +136,7 @@ def write_once(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], bool
                 os.replace(part, path)
                 return values, True
         finally:
-            Path(part).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise GateError(f"{path}: cannot be written ({error.strerror}). {ELSEWHERE}") from None
 

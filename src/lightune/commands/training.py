@@ -48,7 +48,11 @@ def add_tune(commands: Any) -> None:
     add("--time-budget", metavar="TIME", help="30m, 2h: for the search and its two runs")
     add("--seed", type=int, help="of the split and of the whole search")
     add("--no-runs", action="store_true", help="end with best.toml: no run of it, no verdict")
-    add("--storage", metavar="URL", help="Optuna storage (default: search.db in the folder)")
+    add(
+        "--storage",
+        metavar="URL|FILE",
+        help="Optuna storage, a database or a journal file (default: search.db in the folder)",
+    )
     add(
         "-o",
         "--output",

@@ -59,18 +59,17 @@ class Runner:
         except OSError as error:
             raise GateError(f"{path}: cannot be locked ({error.strerror}). Choose another --output.") from None
         try:
-            path.write_text(f"{platform.node()} {os.getpid()}", encoding="utf-8")
+            path.write_text(f"{platform.node()} {os.getpid()} {_began(os.getpid())}", encoding="utf-8")
             yield descriptor
         finally:
             os.close(descriptor)
 
     def is_left_alone(self, cell: Cell) -> bool:
         """Whether what runs this cell here was started by a process that is dead: it is to be waited for."""
-        import psutil
-
         path = self._lock_of(cell)
-        host, _, pid = path.read_text(encoding="utf-8").partition(" ") if path.is_file() else ("", "", "")
-        return host == platform.node() and pid.isdigit() and not psutil.pid_exists(int(pid))
+        host, _, who = path.read_text(encoding="utf-8").partition(" ") if path.is_file() else ("", "", "")
+        pid, _, began = who.partition(" ")
+        return host == platform.node() and pid.isdigit() and _began(int(pid)) != began
 
     def _lock_of(self, cell: Cell) -> Path:
         return self.folder / CELLS / f"{cell.name}.lock"
@@ -152,6 +151,16 @@ class Runner:
             errors.unlink()
             return ""
         return told or f"its process ended with {code}"
+
+
+def _began(pid: int) -> str:
+    """When a process began, which tells it from a later one of the same number; "" if there is none."""
+    import psutil
+
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _add_search(search: SearchRecipe, path: Path) -> None:

@@ -135,7 +135,7 @@ def _size(text: str) -> int | Literal["all"]:
 
 def _count(what: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10_000:
-        raise UserError(f"{what} = {value!r}: give a whole number from {least} on.")
+        raise UserError(f"{what} = {value!r}: give a whole number from {least} to 10,000.")
     return value
 
 

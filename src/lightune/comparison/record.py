@@ -93,7 +93,7 @@ def gather(checked: Checked, asked: Asked, overs: Sequence[Over]) -> dict[str, A
         "rows": rows,
         "pairs": [asdict(pair) | {"outcome": pair.outcome} for pair in pairs],
         "between_seeds": {str(size): asdict(each) for size, each in between.items()},
-        "fronts": _fronts(rows, measure),
+        "fronts": _fronts(rows, measure, is_timed=not checked.recipe.time_budget),
         "curves": curves,
     }
     return results | {"verdicts": verdicts(results)}
@@ -179,12 +179,12 @@ def _failed(over: Over, asked: Asked) -> dict[str, Any]:
     return row | {"is_baseline": cell.is_baselines, "failed": over.why_not, "score": None}
 
 
-def _fronts(rows: Sequence[Mapping[str, Any]], measure: str) -> dict[str, list[str]]:
-    """The names on the front of each cost, over the rows of the most texts."""
+def _fronts(rows: Sequence[Mapping[str, Any]], measure: str, *, is_timed: bool) -> dict[str, list[str]]:
+    """The names on the front of each cost, over the rows of the most texts; is_timed: time is one."""
     sign = -1 if is_lower_better(measure) else 1
     tuned = [row for row in rows if not row["is_baseline"] and not row["failed"]]
     most = max(row["size"] for row in tuned)
-    costs = ("trainable_parameters", "seconds")
+    costs = ("trainable_parameters", *(("seconds",) if is_timed else ()))
     return {
         cost: front({row["name"]: (row[cost], sign * row["score"]["value"]) for row in tuned if row["size"] == most})
         for cost in costs

@@ -19,7 +19,8 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
     most = max(row["size"] for row in rows if not row["is_baseline"])
     of_most = [row for row in rows if row["size"] == most]
     tuned = [row for row in of_most if not row["is_baseline"]]
-    told = _best(tuned, results["pairs"], measure) if len(tuned) > 1 else []
+    is_timed = not results["time_budget"]  # else each takes what it is given
+    told = _best(tuned, results["pairs"], measure, is_timed=is_timed) if len(tuned) > 1 else []
     against, is_beaten = _against_baselines(tuned, of_most, results["pairs"], measure)
     told = [*against, *told] if is_beaten else [*told, *against]  # what there is to beat comes first where it wins
     told = told or [f"{tuned[0]['name']}: {spoken(measure)} {with_interval(tuned[0]['score'])}"]
@@ -27,7 +28,7 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def _best(tuned: Sequence[Row], pairs: Sequence[Row], measure: str) -> list[str]:
+def _best(tuned: Sequence[Row], pairs: Sequence[Row], measure: str, *, is_timed: bool) -> list[str]:
     best = _sorted(tuned, measure)[0]
     equal = [row for row in tuned if row is not best and _outcome(best, row, pairs) == "not distinguishable"]
     worse = [row for row in tuned if row is not best and row not in equal]
@@ -38,14 +39,17 @@ def _best(tuned: Sequence[Row], pairs: Sequence[Row], measure: str) -> list[str]
         told += f"; not distinguishable from it: {_names(equal)}"
     if worse:
         told += f"; worse: {_names(worse)}"
-    return [told, _cheapest([best, *equal])] if equal else [told]
+    return [told, _cheapest([best, *equal], is_timed=is_timed)] if equal else [told]
 
 
-def _cheapest(rows: Sequence[Row]) -> str:
+def _cheapest(rows: Sequence[Row], *, is_timed: bool) -> str:
     """Which of those that cannot be told apart costs least."""
     fewest = min(rows, key=lambda row: (row["trainable_parameters"], row["name"]))
     fastest = min(rows, key=lambda row: (row["seconds"], row["name"]))
-    told = f"of these {fewest['name']} trains the fewest parameters, {fewest['trainable_parameters']:,}, and"
+    told = f"of these {fewest['name']} trains the fewest parameters, {fewest['trainable_parameters']:,}"
+    if not is_timed:
+        return told
+    told += ", and"
     return f"{told} takes the least time" if fastest is fewest else f"{told} {fastest['name']} takes the least time"
 
 

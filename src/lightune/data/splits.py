@@ -17,6 +17,7 @@ import numpy as np
 from lightune.data.targets import NUMBER, classes_in, strata
 from lightune.data.values import Names, Numbers, Texts
 from lightune.errors import UserError, near_match
+from lightune.legible import counted
 from lightune.recipe import Task
 from lightune.records import Decision, Examples, Splits
 
@@ -154,7 +155,7 @@ def _own_dev(
         why = "it holds most of the training rows"
     if why:
         return None, [Decision("dev split", "not used", why)]
-    dropped = [Decision("leaks", f"{shared:,} dev rows dropped", "their text is in the test split too")]
+    dropped = [Decision("leaks", f"{counted(shared, 'dev row')} dropped", "their text is in the test split too")]
     return clean, dropped if shared else []
 
 
@@ -194,7 +195,7 @@ def _without_copies(pool: Pool) -> tuple[Places, list[Decision]]:
     found = []
     if copies:
         why = "same text and label as an earlier row; kept once, so that no text is in two splits"
-        found.append(Decision("duplicates", f"{copies:,} rows dropped", why))
+        found.append(Decision("duplicates", f"{counted(copies, 'row')} dropped", why))
     contradictions = len(kept) - int(is_new_text.sum())
     if contradictions:
         found.append(Decision("contradictions", f"{contradictions:,} texts", "the same text under several labels"))
@@ -233,7 +234,7 @@ def _without(pool: Pool, rest: Places, seen: Keys, other: str) -> tuple[Places, 
             f"other rows for it, or leave it out to have some held out."
         )
     why = f"their text is in the {other} split too"
-    return clean, [Decision("leaks", f"{leaks:,} training rows dropped", why)] if leaks else []
+    return clean, [Decision("leaks", f"{counted(leaks, 'training row')} dropped", why)] if leaks else []
 
 
 def _order(labels: Iterable[str], given: Sequence[str] | None) -> list[str]:

@@ -109,8 +109,8 @@ def _fronts(results: Results) -> list[Block]:
         return []
     name = spoken(results["measure"])
     drawn = []
-    for cost, told in COSTS.items():
-        best = results["fronts"][cost]
+    for cost, best in results["fronts"].items():
+        told = COSTS[cost]
         on, off = ([row for row in rows if (row["name"] in best) is is_on] for is_on in (True, False))
         on.sort(key=lambda row: row[cost])
         about = "No run is both cheaper and better than one on the line: " + "; ".join(

@@ -23,6 +23,7 @@ class Waiting:
     def __init__(self, journal: Journal, n_cells: int):
         self.journal, self.n_cells = journal, n_cells
         self.n_over, self.n_here, self.seconds = 0, 0, 0.0
+        self._waited = "", ""
         self._status = journal.console.status("") if journal.console.is_terminal else None
 
     def __enter__(self) -> Waiting:
@@ -40,6 +41,13 @@ class Waiting:
             from rich.markup import escape
 
             self._status.update(escape(printable(f"{self.head()} {name}: {line}")[: self.journal.console.width - 4]))
+
+    def waits(self, name: str, why: str) -> None:
+        """Nothing runs here: a line that stays, once for each reason, where there is no terminal to show it on."""
+        self.tell(name, why)
+        if not self._status and (name, why) != self._waited:
+            self._waited = name, why
+            self.journal.say(f"  {self.head()} {name}: {why}")
 
     def over(self, seconds: float | None) -> None:
         """One more is over; seconds that it took here, None if it was there already."""

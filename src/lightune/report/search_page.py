@@ -129,7 +129,7 @@ def _history(results: Results) -> list[Block]:
     points = [(trial["number"] + 1, trial["loss"]) for trial in complete]
     best = list(accumulate((loss for _, loss in points), min))
     stairs = [(number, loss) for (number, _), loss in zip(points, best, strict=True)]
-    stairs.append((len(results["trials"]), best[-1]))
+    stairs.append((results["trials"][-1]["number"] + 1, best[-1]))
     series = [Dots(stairs, "dev", joined=True, stairs=True), Dots(points, "after")]
     told = f"The lowest loss, {figures(best[-1])}, is that of trial {_best(complete)['number'] + 1}."
     drawn = [plot("history", "dev loss by trial", told, series, "trial", whole=True)]

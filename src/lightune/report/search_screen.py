@@ -44,6 +44,13 @@ class Board:
         if kind is None and has_end and n_tried < self.study.n_trials:
             self.journal.say(f"  the time for trials is over: {n_tried} of {self.study.n_trials} were tried")
 
+    def begin(self) -> None:
+        """Of trials and finals that earlier processes have made, how many."""
+        if n_tried := len(self.study.settled()):
+            n_finals = len(self.study.finals())
+            finals = f", and {n_finals} of the trainings with fresh seeds" if n_finals else ""
+            self.journal.say(f"  {n_tried} of {self.study.n_trials} trials are over by now{finals}")
+
     def tell(self, attempt: Attempt, over: Trial | None, why: str) -> None:
         """A trial begins, or is over; neither where it failed, by what `why` says, and is tried once more."""
         settled, is_running = self.study.settled(), over is None and not why

@@ -7,18 +7,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from lightune.data.batching import Encoder, Labelled, encode, make_encoder
 from lightune.data.prepare import Prepared, split_prepared
+from lightune.errors import UserError, first_line
 from lightune.evidence.calibration import calibrate
 from lightune.evidence.decisions import scale_of, task_of
 from lightune.hardware import Hardware, in_fp32
 from lightune.journal import Journal
 from lightune.model import methods
-from lightune.model.anatomy import hidden_size, inspect, top_layers
+from lightune.model.anatomy import Anatomy, hidden_size, inspect, top_layers
 from lightune.model.backbones import Base, copy_of, load_base, locate
 from lightune.model.engine import bytes_of_a_number, can_compute, quicken
 from lightune.model.methods import METHODS
@@ -112,8 +113,11 @@ class Bench:
 
         return self._once("rows", _reading_of(recipe, limit, n_rows), made)
 
-    def check(self, recipe: Recipe) -> None:
-        """UserError for what cannot be trained: no such model, a length or layers that ours has not, other labels."""
+    def check(self, recipe: Recipe, *, builds: bool = False) -> None:
+        """UserError for what cannot be trained: no such model, a length or layers that ours has not, other labels.
+
+        builds: and for a method that does not suit the network, or an option of it that does not.
+        """
         locate(recipe.model)
         check_for_labels(recipe.train, self.splits.task)
         if recipe.model != self.recipe.model:
@@ -123,6 +127,14 @@ class Bench:
         make_encoder(base.tokenizer, data.max_tokens, data.truncation, self._limit(recipe), pair=is_pair)
         if recipe.train.layers != "auto":
             top_layers(inspect(base.model, base.missing_keys), recipe.train.layers)
+        if builds:
+            method = recipe.method
+            try:
+                self._adapted(recipe, "all" if recipe.train.layers == "auto" else recipe.train.layers)
+            except (ValueError, TypeError, RuntimeError) as error:
+                options = ", ".join(f"{key} = {value!r}" for key, value in method.options.items())
+                told = f"method.name = {method.name!r}, {options}: {recipe.model} does not take it"
+                raise UserError(f"{told} ({first_line(error)}).") from None
 
     def plan(self, recipe: Recipe, n_rows: int) -> Plan:
         """The plan of a recipe on so many rows, with the epochs that it would have on all of them."""
@@ -143,18 +155,21 @@ class Bench:
     def seconds(self, recipe: Recipe, n_rows: int) -> tuple[float, float]:
         """About how long a training on so many rows takes, by a few passes, and a look at the dev rows."""
         encoder, rows = self.rows(recipe, n_rows)
-        base, plan = copy_of(self.base(recipe.model), seed=recipe.seed), self.plan(recipe, n_rows)
-        anatomy = inspect(base.model, base.missing_keys)
-        method, train = recipe.method, recipe.train
-        options = methods.check_options(method.name, method.options)
-        model, _ = methods.apply(
-            base.model, anatomy, method.name, options, layers=plan.layers, train_pooler=train.pooler
-        )
+        plan, train = self.plan(recipe, n_rows), recipe.train
+        model, anatomy = self._adapted(recipe, plan.layers)
         timed = {**rows, "test": rows["dev"]}
         quicken(model.to(self.hardware.device), self.hardware.precision)
         cost: Cost = measure(model, anatomy, encoder, timed, train, plan, self.hardware, recipe.seed)
         tokens = training_tokens(rows["train"], train, plan.epochs)
         return tokens * cost.step, rows["dev"].n_tokens * cost.forward
+
+    def _adapted(self, recipe: Recipe, layers: int | Literal["all"]) -> tuple[nn.Module, Anatomy]:
+        """A copy of the base with the recipe's method on it."""
+        base = copy_of(self.base(recipe.model), seed=recipe.seed)
+        anatomy, pooler = inspect(base.model, base.missing_keys), recipe.train.pooler
+        name, options = recipe.method.name, methods.check_options(recipe.method.name, recipe.method.options)
+        model, _ = methods.apply(base.model, anatomy, name, options, layers=layers, train_pooler=pooler)
+        return model, anatomy
 
     def train(
         self, recipe: Recipe, n_rows: int, *, seed: int, on_stage: Callable[[int, float], bool] | None = None

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lightune.evidence.verdict import Comparison, gain_in_words
+from lightune.evidence.verdict import LEVEL, Comparison, gain_in_words
 from lightune.legible import figures
 from lightune.records import Score
 
@@ -64,7 +64,7 @@ def in_words(
     if gain.value <= 0:
         return f"tuning gained nothing: {told}; keep the recipe as it is"
     told = f"tuning gained: {told}"
-    if gain.low > 0:
+    if gain.low > 0 and compared.p_value <= LEVEL:  # the test of these two runs counts no seeds, but is exact
         return f"{told}; take the recipe found"
     return f"{told}: that may be chance; keep the recipe as it is, unless more test rows tell the two apart"
 

@@ -110,18 +110,21 @@ def pinned(recipe: Recipe, splits: Splits) -> Recipe:
     return recipe.model_copy(update={"data": data, "train": train, "time_budget": None, "seeds": 1})
 
 
-def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Bench, parts: Parts) -> SearchPlan:
+def plan_search(
+    search: SearchRecipe, written: Space, recipe: Recipe, bench: Bench, parts: Parts, spent: float = 0.0
+) -> SearchPlan:
     """The plan of a search around a pinned recipe. written: the space that was given, else there is one of our own.
 
-    UserError if more rows are asked for than there are.
+    spent: seconds, of those for the trials. UserError for what no trial could take, and for more rows than there are.
     """
-    n_rows, final_rows = _rows(search, bench, recipe, parts)
+    n_rows, final_rows = _rows(search, bench, recipe, parts, spent)
     named = written.get("method.name")
     names = named.values if isinstance(named, Choices) else (recipe.method.name,)
     for key, domain in written.items():  # what no trial could take is told before the work
         for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
             for name in names:
-                bench.check(with_values(recipe, {"method.name": name, key: as_whole(value)}))
+                tried = with_values(recipe, {"method.name": name, key: as_whole(value)})
+                bench.check(tried, builds=key.startswith("method."))
     base = bench.base(recipe.model)
     anatomy = inspect(base.model, base.missing_keys)
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)
@@ -138,7 +141,7 @@ def plan_search(search: SearchRecipe, written: Space, recipe: Recipe, bench: Ben
     return SearchPlan(recipe, space, first_trials(own, space, rate, alone=not written), n_rows, final_rows, decisions)
 
 
-def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts) -> tuple[int, int]:
+def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts, spent: float) -> tuple[int, int]:
     """Training rows of a trial and of a finalist: as asked, else a twenty-fifth, of few all; less in a short time."""
     n_train = len(bench.splits.train)
     if search.rows != "auto" and search.rows > n_train:
@@ -155,7 +158,8 @@ def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts) -> t
     a_row = training / wanted
     least = min(wanted, max(LEAST_ROWS, 2 * len(bench.splits.class_names)))
     n_finals = (search.finalists + 1) * search.fresh_seeds
-    n_rows = max(least, min(wanted, int((parts.trials / search.trials - REPORTS * look) / a_row)))
+    left = parts.trials - spent
+    n_rows = max(least, min(wanted, int((left / search.trials - REPORTS * look) / a_row)))
     n_rows = n_rows if search.rows == "auto" else wanted
     return n_rows, max(least, min(round(FINAL_ROWS * n_rows), n_train, int((parts.finals / n_finals - look) / a_row)))
 

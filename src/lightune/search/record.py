@@ -91,9 +91,10 @@ def gather(
 
 
 def _n_others(made: Made) -> int:
-    """Trials that tried something else than the recipe as it is, and could be trained."""
-    is_other = [trial.number > 0 or not made.plan.starts for trial in made.trials if trial.state != "failed"]
-    return sum(is_other)
+    """Recipes other than the one as it is that were tried, and could be trained."""
+    known = [trial.values for trial in made.trials if made.plan.starts and not trial.number]
+    others = [trial.values for trial in made.trials if trial.state != "failed" and trial.values not in known]
+    return sum(values not in others[:i] for i, values in enumerate(others))
 
 
 def _trial(trial: Trial, plan: SearchPlan) -> dict[str, Any]:

@@ -125,13 +125,11 @@ def read_space(written: Mapping[str, Any], recipe: Recipe) -> Space:
     UserError for a key that a recipe lacks or that changes no answer, an empty range, a value out of range, and a
     method that does not take a searched option.
     """
+    tried = written.get("method.name")
+    names = tried if isinstance(tried, list) and tried else [recipe.method.name]
     for key in written:
-        _check_name(key)
-    space = {key: _domain(key, value) for key, value in written.items()}
-    tried = space.get("method.name")
-    names = tried.values if isinstance(tried, Choices) else (recipe.method.name,)
-    for key in space:
         check_key(key, names)
+    space = {key: _domain(key, value) for key, value in written.items()}
     for key, domain in space.items():
         for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
             _check_value(key, value, recipe, names)
@@ -169,7 +167,11 @@ def _domain(key: str, written: Any) -> Choices | Range:
     if low is None or high is None:
         raise UserError(f"search.{key} = {dict(written)!r}: a range needs low and high.")
     ends = [end for end in (low, high) if isinstance(end, int | float) and not isinstance(end, bool)]
-    if len(ends) < 2 or not ends[0] < ends[1]:
+    if len(ends) < 2:
+        raise UserError(
+            f"search.{key}: low = {low!r}, high = {high!r}: a range is of numbers. Name others in a list."
+        )
+    if not ends[0] < ends[1]:
         raise UserError(f"search.{key}: low = {low!r}, high = {high!r}: an empty range. Low must be less than high.")
     if not isinstance(log, bool | None):
         raise UserError(f"search.{key}: log = {log!r}: give true or false.")

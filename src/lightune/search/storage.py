@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from lightune.errors import GateError, UserError, first_line
 
@@ -14,8 +16,11 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+FAILURE = "failure"  # noted at an attempt: what failed
 REDUCTION = 2  # of the trials that came as far as this one, half may go on
 SQLITE_SECONDS = 120.0  # that one process waits for another
+JOURNALS = ".log", ".journal"  # what a file ends in that is no database
+NO_STORAGE = "Leave it out for a file."
 
 
 def failures_of_storage() -> tuple[type[Exception], ...]:
@@ -23,7 +28,8 @@ def failures_of_storage() -> tuple[type[Exception], ...]:
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
 
-    return OptunaError, SQLAlchemyError
+    redis: Any = sys.modules.get("redis")  # where a search is kept there
+    return (OptunaError, SQLAlchemyError, *((redis.RedisError,) if redis else ()))
 
 
 def file_url(path: Path) -> str:
@@ -34,16 +40,13 @@ def file_url(path: Path) -> str:
 
 
 def _without_password(text: str, url: str) -> str:
-    """A text about a storage that does not tell its password."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        password, shown = make_url(url).password, make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return text
-    text = text.replace(url, shown)
-    return text.replace(password, "***") if password else text
+    """A text about a storage that does not tell its password, nor what may be one in what is no URL."""
+    _, mark, rest = url.partition("://")
+    who, at, _ = (rest if mark else url).rpartition("@")
+    user, colon, password = who.partition(":")
+    shown = f"{user}:***@" if mark and colon else f"{user}@" if mark else "***@"
+    told = text.replace(f"{who}@", shown) if at else text
+    return told.replace(f":{unquote(password)}@", ":***@") if password else told
 
 
 @contextmanager
@@ -66,17 +69,37 @@ def open_study(url: str, name: str, shown: str, mend: str) -> optuna.Study:
     """
     import optuna
 
+    with _opening(url, shown, mend):
+        return optuna.create_study(storage=_storage(url), study_name=name, load_if_exists=True, pruner=_halving())
+
+
+def check_storage(url: str) -> None:
+    """UserError for what is no storage, or one that cannot be used here, before anything is read."""
+    with _opening(url, f"search.storage = {url!r}", NO_STORAGE):
+        _storage(url)
+
+
+@contextmanager
+def _opening(url: str, shown: str, mend: str) -> Iterator[None]:
     failures: tuple[type[Exception], ...] = (*failures_of_storage(), ImportError, ValueError, RuntimeError, OSError)
     try:
-        waits = {"connect_args": {"timeout": SQLITE_SECONDS}}
-        is_file = url.startswith("sqlite")
-        storage = (
-            optuna.storages.RDBStorage(url, engine_kwargs=waits) if is_file else optuna.storages.get_storage(url)
-        )
-        return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, pruner=_halving())
+        yield
     except failures as error:
         told = f"{shown}: cannot be opened ({first_line(error)}). {mend}"
         raise UserError(_without_password(told, url)) from None
+
+
+def _storage(url: str) -> Any:
+    """A journal in a file or in Redis, as Optuna's own command takes them, or a database."""
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+
+    if url.startswith("redis"):
+        return JournalStorage(JournalRedisBackend(url))
+    if url.endswith(JOURNALS):
+        return JournalStorage(JournalFileBackend(url))
+    waits = {"connect_args": {"timeout": SQLITE_SECONDS}} if url.startswith("sqlite") else None
+    return RDBStorage(url, engine_kwargs=waits)
 
 
 def _halving() -> Any:
@@ -85,13 +108,14 @@ def _halving() -> Any:
     from optuna.trial import TrialState
 
     class Counted:
-        """A study without its failed trials."""
+        """A study without its failed trials, and attempts that failed."""
 
         def __init__(self, study: optuna.Study):
             self._study, self._storage, self.direction = study, study._storage, study.direction
 
         def get_trials(self, deepcopy: bool = False) -> list[FrozenTrial]:
-            return [t for t in self._study.get_trials(deepcopy=deepcopy) if t.state != TrialState.FAIL]
+            trials = self._study.get_trials(deepcopy=deepcopy)
+            return [t for t in trials if t.state != TrialState.FAIL and FAILURE not in t.user_attrs]
 
     class Halving(optuna.pruners.SuccessiveHalvingPruner):
         """As its base, on such a study."""

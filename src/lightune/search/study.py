@@ -25,7 +25,7 @@ from lightune.artifact.claimed import ELSEWHERE, read_object
 from lightune.artifact.folder import alone, is_locked, lock
 from lightune.search.folder import CLOSED
 from lightune.search.space import Space
-from lightune.search.storage import file_url, open_study, quiet_optuna
+from lightune.search.storage import FAILURE, NO_STORAGE, file_url, open_study, quiet_optuna
 
 if TYPE_CHECKING:
     import optuna
@@ -105,11 +105,7 @@ class Study:
         self.seen()
         url = storage or file_url(folder / DATABASE)
         prefix = f"lightune-{name}-" if storage else ""  # of the search, wherever its folder is moved to
-        of = (
-            (f"search.storage = {url!r}", "Leave it out for a file.")
-            if storage
-            else (str(folder / DATABASE), ELSEWHERE)
-        )
+        of = (f"search.storage = {url!r}", NO_STORAGE) if storage else (str(folder / DATABASE), ELSEWHERE)
         with self._alone(), quiet_optuna():
             self._trials, self._finals = open_study(url, prefix + NAME, *of), open_study(url, prefix + FINALS, *of)
 
@@ -199,11 +195,13 @@ class Study:
         self.seen()
         with self._alone(), quiet_optuna():
             before = [t for t in self._trials.get_trials(deepcopy=False) if our_number(t) == attempt.number]
-            n_failed = sum("failure" in t.user_attrs for t in before) + 1
-            attempt.trial.set_user_attr("failure", why)
+            n_failed = sum(FAILURE in t.user_attrs for t in before) + 1
+            is_settled = not again or n_failed >= ATTEMPTS
+            attempt.trial.set_user_attr(FAILURE, why)
             attempt.trial.set_user_attr("seconds", seconds)
-            attempt.trial.set_user_attr(SETTLED, not again or n_failed >= ATTEMPTS)
-            self._trials.tell(attempt.trial, state=TrialState.FAIL)
+            attempt.trial.set_user_attr(SETTLED, is_settled)
+            # as one that was stopped, the sampler keeps away from it; what fails to Optuna it passes over
+            self._trials.tell(attempt.trial, state=TrialState.PRUNED if is_settled else TrialState.FAIL)
 
     def settled(self) -> list[Trial]:
         """The trials that are over, by number; once the finalists are chosen, those that were over then."""
@@ -215,7 +213,8 @@ class Study:
 
     def _told(self, trial: FrozenTrial) -> Trial:
         noted = trial.user_attrs
-        state: Any = {"COMPLETE": "complete", "PRUNED": "stopped"}.get(trial.state.name, "failed")
+        state: Any = {"COMPLETE": "complete", "PRUNED": "stopped"}.get(trial.state.name)
+        state = "failed" if FAILURE in noted else state
         return Trial(
             our_number(trial),
             {key: self.space[key].as_value(given) for key, given in trial.params.items()},
@@ -225,7 +224,7 @@ class Study:
             dict(trial.intermediate_values),
             noted.get("seconds", 0.0),
             noted.get("trained"),
-            noted.get("failure", ""),
+            noted.get(FAILURE, ""),
         )
 
     def importances(self) -> dict[str, float]:
@@ -303,14 +302,14 @@ class Study:
 
         self.seen()
         with self._alone(), quiet_optuna():
-            noted = {NUMBER: number, "seed": seed, "failure": why}
+            noted = {NUMBER: number, "seed": seed, FAILURE: why}
             self._finals.add_trial(create_trial(value=value, user_attrs=noted))
 
     def why_finals_failed(self) -> list[str]:
         """What is wrong with finals that failed, each thing once."""
         with quiet_optuna():
             found = self._finals.get_trials(deepcopy=False)
-        return sorted({why for trial in found if (why := trial.user_attrs.get("failure"))})
+        return sorted({why for trial in found if (why := trial.user_attrs.get(FAILURE))})
 
     def finals(self) -> dict[tuple[int, int], float]:
         """(number, seed) -> the loss that was found."""
@@ -338,11 +337,12 @@ class Study:
             if self._is_alive(trial.user_attrs.get(WORKER)):
                 continue
             same = [t for t in self._trials.get_trials(deepcopy=False) if our_number(t) == our_number(trial)]
+            is_settled = bool(trial.user_attrs.get(SETTLED))
             if len(same) >= MOST_DEATHS:  # it ends whoever tries it: no memory, most likely
-                storage = self._trials._storage
-                storage.set_trial_user_attr(trial._trial_id, "failure", f"its process ended {len(same)} times")
+                storage, is_settled = self._trials._storage, True
+                storage.set_trial_user_attr(trial._trial_id, FAILURE, f"its process ended {len(same)} times")
                 storage.set_trial_user_attr(trial._trial_id, SETTLED, True)
-            self._trials.tell(trial.number, state=TrialState.FAIL)
+            self._trials.tell(trial.number, state=TrialState.PRUNED if is_settled else TrialState.FAIL)
 
     def _is_alive(self, worker: str | None) -> bool:
         if worker == self._me:

@@ -567,7 +567,7 @@ class Weighed(Journal):
     seen = []
 
     def say(self, text=""):
-        if text.startswith("  trial "):
+        if text.startswith("  trial ") and " of 110" in text:
             lines = open("/proc/self/status").read().splitlines()
             self.seen.append(int(next(line for line in lines if line.startswith("VmRSS")).split()[1]))
 

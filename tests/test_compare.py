@@ -646,11 +646,12 @@ def test_a_run_that_fails_says_why_in_its_last_line(tmp_path, reviews, monkeypat
         assert not runner.is_left_alone(cell)  # this process lives
         assert "no/such/folder" in runner.run(cell, held, lambda line: None)
     lock = tmp_path / "cells" / f"{cell.name}.lock"
-    for gone in ("4000000 1.00", f"{os.getpid()} 1.00"):  # no such process, and a later one of the same number
+    for gone in ("4000000", "4000000 1.00", f"{os.getpid()} 1.00"):  # none, and a later one of the same number
         lock.write_text(f"{platform.node()} {gone}")
         assert runner.is_left_alone(cell)
-    lock.write_text("elsewhere 4000000 1.00")
-    assert not runner.is_left_alone(cell)
+    for here in ("elsewhere 4000000 1.00", f"{platform.node()} {os.getpid()}"):
+        lock.write_text(here)
+        assert not runner.is_left_alone(cell)
 
 
 def test_nothing_starts_beside_a_run_that_was_left_alone(tmp_path, monkeypatch):
@@ -695,6 +696,19 @@ def test_a_comparison_too_short_or_with_values_that_nothing_reads_is_told_before
     with pytest.raises(UserError, match=r"search.method.rank: nothing is searched here. lightune tune does that"):
         lightune.run(reviews, settings=searched, output=tmp_path / "r")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_is_over_when_nothing_of_it_is_missing(tmp_path):
+    is_whole = sys.modules["lightune.compare"]._is_whole
+    rows = [{"name": "lora", "is_baseline": False, "failed": ""}, {"name": "b", "is_baseline": True, "failed": ""}]
+    assert not is_whole(tmp_path, {"rows": rows})
+    for name in ("compare.html", "runs/lora/results.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert is_whole(tmp_path, {"rows": rows})
+    for i in range(2):
+        failed = [row | {"failed": "no memory" * (i == j)} for j, row in enumerate(rows)]
+        assert not is_whole(tmp_path, {"rows": failed})
 
 
 @pytest.mark.parametrize("budget", [None, "2m"])

@@ -31,7 +31,7 @@ from lightune.search.outcome import best_by_mean, expected_luck
 from lightune.search.plan import Parts, SearchPlan, first_trials, time_parts
 from lightune.search.record import Made, _n_others, _trial
 from lightune.search.space import Choices, Range, default_space, read_space, with_values
-from lightune.search.storage import check_storage, quiet_optuna, storage_errors
+from lightune.search.storage import check_storage, quiet_optuna, storage_errors, without_password
 from lightune.search.study import ATTEMPTS, MOST_DEATHS, Study, covered, seed_of
 from lightune.search.trials import Finalist, choose_finalists, train_finalists, try_all
 from lightune.settings import load_recipe
@@ -147,10 +147,14 @@ def test_a_mistake_in_the_table_is_told_before_the_work(capsys, tmp_path, monkey
     assert "search.trials = 0: should be greater" in capsys.readouterr().err
     assert main(["tune", "--set", "search.rows=0"]) == 2
     assert "search.rows = 0: should be 'auto', or should be greater" in capsys.readouterr().err
+    assert main(["tune", "--set", "search.trails=5"]) == 2
+    assert "search.trails: no such key. Did you mean 'trials'? Known: trials" in capsys.readouterr().err
+    assert main(["tune", "--set", "search.learning_rate.low=1"]) == 2
+    assert "give the range whole" in capsys.readouterr().err
     assert main(["tune", "--set", "search=5"]) == 2
     assert "search: is a table. Set a key of it" in capsys.readouterr().err
     assert main(["tune", "--set", "search.learning_rate=[1e-3,1e-4]"]) == 2
-    assert "Did you mean search.train.learning_rate?" in capsys.readouterr().err
+    assert "Did you mean 'search.train.learning_rate'?" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -714,6 +718,9 @@ def test_a_storage_that_cannot_be_opened_is_one_message(tmp_path):
         ("postgresql//me:SECRET@host/db", "'***@host/db'"),
         ("me:SECRET@host", "'***@host'"),
         ("mysql://me:SE@CRET@host/db", "'mysql://me:***@host/db'"),
+        ("postgresql://me:SE\\CRET@host:abc/db", "'postgresql://me:***@host:abc/db'"),
+        ("nosuch://host/db?user=me&password=SECRET", "'nosuch://host/db?user=me&password=***'"),
+        ("nosuch/me@corp/x", "'nosuch/me@corp/x'"),
         ("nosuch://me:s@host/db", "'nosuch://me:***@host/db'"),
     ],
 )
@@ -724,6 +731,53 @@ def test_the_password_of_a_storage_is_not_told(url, shown, tmp_path):
     assert not any(secret in str(told.value) for secret in ("SECRET", "CRET@", ":s@"))
     with pytest.raises(UserError, match="cannot be opened"):
         check_storage(url)
+
+
+def test_what_a_driver_says_of_a_password_is_not_told():
+    url = "mysql://me:SE@CRET@host/db"
+    assert without_password('no such host "CRET@host"', url) == 'no such host "***@host"'
+    assert without_password(f"cannot open {url!r}", url) == "cannot open 'mysql://me:***@host/db'"
+    assert without_password("access denied for 's e c' at host", "mysql://me:s%20e%20c@host") == (
+        "access denied for '***' at host"
+    )
+    assert without_password("a search storage", "mysql://me:s@host") == "a search storage"
+
+
+def _checks(url: str) -> None:
+    check_storage(url)
+    Study(Path(url.removeprefix("sqlite:///")).parent, url, SPACE, 3, [], 0).close()
+
+
+@pytest.mark.hard
+def test_processes_that_start_at_once_make_one_database(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    for place in (tmp_path / str(i) for i in range(3)):
+        place.mkdir()
+        workers = [context.Process(target=_checks, args=(f"sqlite:///{place}/shared.db",)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(120)
+        assert [worker.exitcode for worker in workers] == [0] * 4
+
+
+@pytest.mark.parametrize("name", ["trials.log", "sqlite:///{}/a.db", "sqlite:///{}/a.log"])
+def test_the_check_of_a_storage_makes_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_storage(name.format(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="there is no folder"):
+        check_storage(name.replace("trials", "nowhere/trials").format(tmp_path / "nowhere"))
+
+
+def test_a_database_may_have_the_name_of_a_journal(tmp_path):
+    (tmp_path / "redis-x").mkdir()
+    for url in (f"sqlite:///{tmp_path}/a.log", str(tmp_path / "redis-x" / "b.log")):
+        run_trials(study := Study(tmp_path / "s", url, SPACE, 3, [], 0))
+        assert study.is_over
+        study.close()
+    assert (tmp_path / "a.log").read_bytes().startswith(b"SQLite")
+    assert (tmp_path / "redis-x" / "b.log").read_bytes().startswith(b"{")
 
 
 @pytest.mark.parametrize("ending", ["log", "journal"])
@@ -740,8 +794,8 @@ def test_a_journal_file_is_a_storage_as_a_database_is(ending, tmp_path):
 
 
 def test_a_redis_that_is_not_there_is_one_message(tmp_path):
-    pytest.importorskip("redis")
-    with pytest.raises(UserError, match=r"search.storage = 'redis://127.0.0.1:1'.*Leave it out for a file"):
+    """Neither the library, where it is not installed, nor a server."""
+    with pytest.raises(UserError, match=r"search.storage = 'redis://127.0.0.1:1': cannot.*redis.*Leave it out for"):
         Study(tmp_path, "redis://127.0.0.1:1", SPACE, 3, [], 0)
 
 
@@ -921,7 +975,7 @@ def test_the_gain_in_words():
     assert "that may be chance; keep the recipe" in outcome.in_words(unsure, unsure.gain, 12)
     one_sided = compare(np.zeros(100, int), np.zeros(100, int), {"other": np.arange(100) < 5}, seed=0)["other"]
     assert one_sided.gain.low > 0  # the exact test of five rows is not that sure
-    assert "that may be chance; keep the recipe" in outcome.in_words(one_sided, one_sided.gain, 12)
+    assert "(p = 0.06): that may be chance; keep the recipe" in outcome.in_words(one_sided, one_sided.gain, 12)
     worse = replace(compared, gain=Score(-0.01, -0.03, 0.01))
     assert outcome.in_words(worse, worse.gain, 12).startswith("tuning gained nothing: -1.0 points of accuracy")
     assert "), in 125 times the" in outcome.in_words(compared, compared.gain, 12, times=125.2)

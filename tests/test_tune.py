@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,7 +100,7 @@ def test_trials_have_the_time_that_is_left_of_theirs(bench):
     recipe, space = with_values(bench.recipe, {"train.epochs": 50.0}), {"train.learning_rate": Range(1e-4, 1e-2)}
     asked, parts = SearchRecipe(trials=2), Parts(1000.0, 1000.0, None)
     fresh = plan_search(asked, space, recipe, bench, parts)
-    late = plan_search(asked, space, recipe, bench, parts, spent=999.9)
+    late = plan_search(asked, space, recipe, bench, parts, time.monotonic() - 999.9)
     assert late.trial_rows < fresh.trial_rows == len(bench.splits.train)
 
 
@@ -433,6 +434,10 @@ def test_values_are_checked_with_the_methods_that_are_tried(bench):
     blocks = read_space({"method.block_size": [7, 8]}, odd)
     with pytest.raises(UserError, match=r"method.block_size = 7 does not divide"):
         plan_search(SearchRecipe(trials=2, rows=32), blocks, odd, bench, Parts())
+    own = with_values(recipe, {"method.name": "oft", "method.block_size": 7})  # which no trial has
+    space = read_space({"method.block_size": [4, 8], "method.dropout": [0.0, 0.1]}, own)
+    assert plan_search(SearchRecipe(trials=2, rows=32), space, own, bench, Parts()).space == space
+    assert plan_search(SearchRecipe(trials=2, rows=32), blocks, odd, bench, Parts(), builds=False).space == blocks
     long = read_space({"data.max_tokens": [16, 9000]}, recipe)
     with pytest.raises(UserError, match="this model reads 64 tokens at most"):
         plan_search(SearchRecipe(trials=2, rows=32), long, recipe, bench, Parts())

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightune.artifact.claimed import Claim, read_object, shown_folder
+from lightune.artifact.claimed import SETTINGS, Claim, read_object, shown_folder
 from lightune.artifact.finished import read_finished
 from lightune.artifact.folder import ADAPTER, disk_errors, write_json
 from lightune.artifact.folder import RESULTS as RUN_RESULTS
@@ -100,13 +100,13 @@ def follow(
     recipe = checked.recipe
     metrics, _, requirements = check_asked(recipe)
     budget = None if recipe.time_budget is None else seconds_of(recipe.time_budget)
-    if budget is not None and budget < LEAST_RUN:
+    claim = Claim("comparison", _settings(checked, asked), RESULTS, f"{checked.name}-compare", output, _is_whole)
+    folder = claim.find()
+    if budget is not None and budget < LEAST_RUN and not (folder / SETTINGS).is_file():
         raise UserError(
             f"time budget: {duration(budget)} for each run is too little to start, read, train and score in. "
             f"Ask for {duration(LEAST_RUN)} or more."
         )
-    claim = Claim("comparison", _settings(checked, asked), RESULTS, f"{checked.name}-compare", output, _is_whole)
-    folder = claim.find()
     with journal.phase("read", "Reading the data"):
         for model in asked.models:
             locate(model)  # one that is not there is told before the work
@@ -160,9 +160,10 @@ def _settings(checked: Checked, asked: Asked) -> dict[str, Any]:
 
 def _is_whole(folder: Path, results: dict[str, Any]) -> bool:
     """Whether no run is missing, which the same command would try once more, nor the page."""
-    tuned = [row for row in results.get("rows", ()) if not row["is_baseline"]]
-    made = [(folder / RUNS / row["name"] / RUN_RESULTS).is_file() and not row["failed"] for row in tuned]
-    return bool(made) and all(made) and (folder / PAGE).is_file()
+    rows = results.get("rows", ())
+    runs = [folder / RUNS / row["name"] / RUN_RESULTS for row in rows if not row["is_baseline"]]
+    is_made = bool(runs) and all(path.is_file() for path in (*runs, folder / PAGE))
+    return is_made and not any(row["failed"] for row in rows)
 
 
 def _in_words(cells: Sequence[Cell]) -> str:

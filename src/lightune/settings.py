@@ -17,7 +17,6 @@ from lightune.recipe import (
     Checked,
     MethodRecipe,
     Recipe,
-    SearchRecipe,
     check_recipe,
     check_search,
     flatten,
@@ -190,11 +189,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML: {error}. Texts need quotes, tables [brackets].") from None
 
 
-def _full_key(key: str, values: dict[str, Any], before: str = "") -> str:
+def _full_key(key: str, values: dict[str, Any]) -> str:
     """`method` is short for method.name, `lora.rank` for method.rank where the method is lora.
 
-    before: what stood before it. UserError for a table that a recipe does not have, with the tables that have such a
-    key.
+    UserError for a table that a recipe does not have, with the tables that have such a key.
     """
     method = values.setdefault("method", {})
     if not isinstance(method, dict):
@@ -203,21 +201,22 @@ def _full_key(key: str, values: dict[str, Any], before: str = "") -> str:
     if key == "search":
         raise UserError("--set search: is a table. Set a key of it, such as search.trials or search.train.epochs.")
     if rest and first == "search":
-        is_own = rest.partition(".")[0] in SearchRecipe.model_fields
-        return key if is_own else f"search.{_full_key(rest, values, 'search.')}"
+        table, _, option = rest.partition(".")
+        is_short = option and table == method.get("name", MethodRecipe().name)
+        return f"search.method.{option}" if is_short else "search.method.name" if rest == "method" else key
     if key in ("method", "method.name"):
         return "method.name"
     if rest and first not in Recipe.model_fields:
         name = str(method.get("name", MethodRecipe().name))
         if first != name:
             raise UserError(
-                f"--set {before}{key}: no table '{first}' in a recipe, and the method is '{name}'."
+                f"--set {key}: no table '{first}' in a recipe, and the method is '{name}'."
                 f"{near_match(first, [*Recipe.model_fields, name])} Set method={first} before it."
             )
         return f"method.{rest}"
     if not rest and first not in Recipe.model_fields:
         tables = {name: section_of(Recipe, name) for name in Recipe.model_fields}
         full = [f"{name}.{first}" for name, table in tables.items() if table and first in table.model_fields]
-        hint = f" Did you mean {before}{full[0]}?" if full else near_match(first, Recipe.model_fields)
-        raise UserError(f"--set {before}{key}: no such key in a recipe.{hint}")
+        hint = f" Did you mean {full[0]}?" if full else near_match(first, Recipe.model_fields)
+        raise UserError(f"--set {key}: no such key in a recipe.{hint}")
     return key

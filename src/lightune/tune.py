@@ -127,7 +127,7 @@ def follow(checked: Checked, journal: Journal, *, output: str | Path | None = No
     with journal.phase("plan", "Planning the search"):
         bench = Bench(data, pinned(recipe, splits), splits, hardware)
         journal.decide(*bench.decisions)
-        plan = plan_search(search, written, bench.recipe, bench, parts, time.monotonic() - started)
+        plan = plan_search(search, written, bench.recipe, bench, parts, started, builds=not (folder / PLAN).is_file())
         folder, name, is_begun = claim.take(folder, data.digest)
         plan = plan.settled_in(folder / PLAN)
         journal.decide(*plan.decisions)

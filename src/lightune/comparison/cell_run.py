@@ -24,6 +24,7 @@ from lightune.search.folder import BEST, STORAGE_VARIABLE
 from lightune.search.folder import RESULTS as FOUND
 
 LOOK_SECONDS = 0.5  # between looks at a process
+SAME_SECONDS = 2.0  # within which two readings of when a process began are of the same one
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ class Runner:
         path = self._lock_of(cell)
         host, _, who = path.read_text(encoding="utf-8").partition(" ") if path.is_file() else ("", "", "")
         pid, _, began = who.partition(" ")
-        return host == platform.node() and pid.isdigit() and _began(int(pid)) != began
+        if host != platform.node() or not pid.isdigit():
+            return False
+        now = _began(int(pid))
+        return now is None or bool(began and abs(now - float(began)) > SAME_SECONDS)
 
     def _lock_of(self, cell: Cell) -> Path:
         return self.folder / CELLS / f"{cell.name}.lock"
@@ -153,14 +157,17 @@ class Runner:
         return told or f"its process ended with {code}"
 
 
-def _began(pid: int) -> str:
-    """When a process began, which tells it from a later one of the same number; "" if there is none."""
+def _began(pid: int) -> float | None:
+    """Seconds from the start of the machine to that of a process, which tell it from a later one; None: it is gone.
+
+    A clock that is set moves both ends.
+    """
     import psutil
 
     try:
-        return f"{psutil.Process(pid).create_time():.2f}"
+        return float(psutil.Process(pid).create_time() - psutil.boot_time())
     except psutil.NoSuchProcess:
-        return ""
+        return None
 
 
 def _add_search(search: SearchRecipe, path: Path) -> None:

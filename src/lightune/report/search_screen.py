@@ -142,7 +142,11 @@ def show_finals(journal: Journal, chosen: Chosen) -> None:
 def show_outcome(journal: Journal, results: Mapping[str, Any], folder: Path) -> None:
     """The verdict and where everything is."""
     own: Mapping[str, Any] = next((trial["values"] for trial in results["trials"] if trial["is_as_it_is"]), {})
-    found = [f"  {key} = {value}" for key, value in results["winner"]["values"].items() if own.get(key) != value]
+    found = [
+        f"  {key} = {value}"
+        for key, value in results["winner"]["values"].items()
+        if key not in own or own[key] != value
+    ]
     journal.say("\n" + ("\n".join(found) or "  the recipe as it is"))
     journal.say(f"\nverdict: {results['verdict']}")
     if results["runs"]:

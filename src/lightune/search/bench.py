@@ -16,7 +16,7 @@ from lightune.data.prepare import Prepared, split_prepared
 from lightune.errors import UserError, first_line
 from lightune.evidence.calibration import calibrate
 from lightune.evidence.decisions import scale_of, task_of
-from lightune.hardware import Hardware, in_fp32
+from lightune.hardware import Hardware, in_fp32, is_out_of_memory
 from lightune.journal import Journal
 from lightune.model import methods
 from lightune.model.anatomy import Anatomy, hidden_size, inspect, top_layers
@@ -132,9 +132,12 @@ class Bench:
             try:
                 self._adapted(recipe, "all" if recipe.train.layers == "auto" else recipe.train.layers)
             except (ValueError, TypeError, RuntimeError) as error:
-                options = ", ".join(f"{key} = {value!r}" for key, value in method.options.items())
-                told = f"method.name = {method.name!r}, {options}: {recipe.model} does not take it"
-                raise UserError(f"{told} ({first_line(error)}).") from None
+                if is_out_of_memory(error):
+                    raise
+                told = ", ".join(
+                    f"method.{key} = {v!r}" for key, v in {"name": method.name, **method.options}.items()
+                )
+                raise UserError(f"{told}: {recipe.model} does not take it ({first_line(error)}).") from None
 
     def plan(self, recipe: Recipe, n_rows: int) -> Plan:
         """The plan of a recipe on so many rows, with the epochs that it would have on all of them."""

@@ -64,8 +64,10 @@ def in_words(
     if gain.value <= 0:
         return f"tuning gained nothing: {told}; keep the recipe as it is"
     told = f"tuning gained: {told}"
-    if gain.low > 0 and compared.p_value <= LEVEL:  # the test of these two runs counts no seeds, but is exact
+    if gain.low > 0 and compared.p_value <= LEVEL:
         return f"{told}; take the recipe found"
+    if gain.low > 0:  # the test of these two runs counts no seeds, but is exact
+        told += f" (p = {compared.p_value:.2f})"
     return f"{told}: that may be chance; keep the recipe as it is, unless more test rows tell the two apart"
 
 

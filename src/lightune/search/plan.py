@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -111,20 +113,22 @@ def pinned(recipe: Recipe, splits: Splits) -> Recipe:
 
 
 def plan_search(
-    search: SearchRecipe, written: Space, recipe: Recipe, bench: Bench, parts: Parts, spent: float = 0.0
+    search: SearchRecipe,
+    written: Space,
+    recipe: Recipe,
+    bench: Bench,
+    parts: Parts,
+    started: float = math.inf,
+    *,
+    builds: bool = True,
 ) -> SearchPlan:
     """The plan of a search around a pinned recipe. written: the space that was given, else there is one of our own.
 
-    spent: seconds, of those for the trials. UserError for what no trial could take, and for more rows than there are.
+    started: the search, in monotonic time; builds: each method and option is tried on the network. UserError for what
+    no trial could take, and for more rows than there are.
     """
-    n_rows, final_rows = _rows(search, bench, recipe, parts, spent)
-    named = written.get("method.name")
-    names = named.values if isinstance(named, Choices) else (recipe.method.name,)
-    for key, domain in written.items():  # what no trial could take is told before the work
-        for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
-            for name in names:
-                tried = with_values(recipe, {"method.name": name, key: as_whole(value)})
-                bench.check(tried, builds=key.startswith("method."))
+    _check_values(written, recipe, bench, builds=builds)
+    n_rows, final_rows = _rows(search, bench, recipe, parts, max(0.0, time.monotonic() - started))
     base = bench.base(recipe.model)
     anatomy = inspect(base.model, base.missing_keys)
     rate = methods.METHODS[recipe.method.name].rate_for(anatomy.hidden_size)
@@ -139,6 +143,18 @@ def plan_search(
     as_it_is = Decision("the recipe as it is", f"{epochs}, layers {plan.layers}", "in trials and runs")
     decisions = (as_it_is, *(Decision(f"tries {key}", domain.in_words(), why) for key, domain in space.items()))
     return SearchPlan(recipe, space, first_trials(own, space, rate, alone=not written), n_rows, final_rows, decisions)
+
+
+def _check_values(written: Space, recipe: Recipe, bench: Bench, *, builds: bool) -> None:
+    """What no trial could take is told before the work: each value, beside the first ones of other options."""
+    ends = {key: d.values if isinstance(d, Choices) else (d.low, d.high) for key, d in written.items()}
+    first = {key: as_whole(values[0]) for key, values in ends.items() if key.startswith("method.")}
+    for key, values in ends.items():
+        names = ends.get("method.name", (recipe.method.name,)) if key != "method.name" else (None,)
+        for name, value in product(names, values):
+            own = {} if name is None else {"method.name": name}
+            tried = with_values(recipe, {**first, **own, key: as_whole(value)})
+            bench.check(tried, builds=builds and key.startswith("method."))
 
 
 def _rows(search: SearchRecipe, bench: Bench, recipe: Recipe, parts: Parts, spent: float) -> tuple[int, int]:

@@ -142,7 +142,8 @@ def _check_name(key: str) -> None:
     if whole and end in RANGE:
         raise UserError(f"search.{key}: give the range whole, such as search.{whole} = {{low = 1, high = 3}}.")
     if key.split(".")[0] not in Recipe.model_fields:
-        hint = near_match(key, SearchRecipe.model_fields)
+        full = [each for each in flatten(Recipe().model_dump()) if each.endswith(f".{key}")]
+        hint = f" Did you mean 'search.{full[0]}'?" if full else near_match(key, SearchRecipe.model_fields)
         raise UserError(
             f"search.{key}: no such key.{hint} Known: {', '.join(SearchRecipe.model_fields)}, and keys to try."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,10 @@ FAILURE = "failure"  # noted at an attempt: what failed
 REDUCTION = 2  # of the trials that came as far as this one, half may go on
 SQLITE_SECONDS = 120.0  # that one process waits for another
 JOURNALS = ".log", ".journal"  # what a file ends in that is no database
+REDIS = "redis://", "rediss://", "unix://"
 NO_STORAGE = "Leave it out for a file."
+PASSWORD_OPTION = re.compile(r"((?:password|passwd|pwd)=)[^&\s'\"]+", re.IGNORECASE)
+LEAST_SECRET = 4  # letters of a password that is looked for wherever it stands
 
 
 def failures_of_storage() -> tuple[type[Exception], ...]:
@@ -39,14 +43,19 @@ def file_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
-def _without_password(text: str, url: str) -> str:
+def without_password(text: str, url: str) -> str:
     """A text about a storage that does not tell its password, nor what may be one in what is no URL."""
-    _, mark, rest = url.partition("://")
-    who, at, _ = (rest if mark else url).rpartition("@")
+    told = PASSWORD_OPTION.sub(r"\1***", text)
+    start, mark, rest = url.rpartition("://")
+    who, at, _ = rest.rpartition("@")
     user, colon, password = who.partition(":")
-    shown = f"{user}:***@" if mark and colon else f"{user}@" if mark else "***@"
-    told = text.replace(f"{who}@", shown) if at else text
-    return told.replace(f":{unquote(password)}@", ":***@") if password else told
+    if not (at and colon):
+        return told
+    told = told.replace(f"{start}{mark}{who}@", f"{start}{mark}{user}:***@" if mark else "***@")
+    for part in {password, unquote(password), *password.split("@")} - {""}:  # as a driver may quote it
+        told = told.replace(f"{part}@", "***@")
+        told = told.replace(part, "***") if len(part) >= LEAST_SECRET else told
+    return told
 
 
 @contextmanager
@@ -55,7 +64,7 @@ def storage_errors(url: str | None = None) -> Iterator[None]:
     try:
         yield
     except failures_of_storage() as error:
-        told = _without_password(first_line(error.__cause__ or error), url or "")
+        told = without_password(first_line(error.__cause__ or error), url or "")
         raise GateError(
             f"the search's storage failed ({told}). What is done is kept; the same command goes on once it can be "
             f"used."
@@ -74,9 +83,35 @@ def open_study(url: str, name: str, shown: str, mend: str) -> optuna.Study:
 
 
 def check_storage(url: str) -> None:
-    """UserError for what is no storage, or one that cannot be used here, before anything is read."""
-    with _opening(url, f"search.storage = {url!r}", NO_STORAGE):
-        _storage(url)
+    """UserError for what is no storage, or one that cannot be used here, before anything is read; makes nothing."""
+    with quiet_optuna(), _opening(url, told_storage(url), NO_STORAGE):
+        if url.startswith(REDIS):
+            _storage(url)  # which looks for the library alone
+            return
+        file = Path(url) if _is_journal(url) else _file_of(url)
+        if file is None:
+            from sqlalchemy import create_engine
+
+            create_engine(url).connect().close()
+        elif not file.absolute().parent.is_dir():
+            raise OSError(f"there is no folder {file.parent}")
+
+
+def told_storage(url: str) -> str:
+    """How a storage is named in a message."""
+    return f"search.storage = {without_password(url, url)!r}"
+
+
+def _is_journal(url: str) -> bool:
+    return "://" not in url and url.endswith(JOURNALS)
+
+
+def _file_of(url: str) -> Path | None:
+    """The file of a database that is one."""
+    from sqlalchemy import make_url
+
+    read = make_url(url)
+    return Path(read.database) if read.drivername.startswith("sqlite") and read.database else None
 
 
 @contextmanager
@@ -85,8 +120,8 @@ def _opening(url: str, shown: str, mend: str) -> Iterator[None]:
     try:
         yield
     except failures as error:
-        told = f"{shown}: cannot be opened ({first_line(error)}). {mend}"
-        raise UserError(_without_password(told, url)) from None
+        why = without_password(first_line(error), url)
+        raise UserError(f"{shown}: cannot be opened ({why}). {mend}") from None
 
 
 def _storage(url: str) -> Any:
@@ -94,9 +129,9 @@ def _storage(url: str) -> Any:
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 
-    if url.startswith("redis"):
+    if url.startswith(REDIS):
         return JournalStorage(JournalRedisBackend(url))
-    if url.endswith(JOURNALS):
+    if _is_journal(url):
         return JournalStorage(JournalFileBackend(url))
     waits = {"connect_args": {"timeout": SQLITE_SECONDS}} if url.startswith("sqlite") else None
     return RDBStorage(url, engine_kwargs=waits)

@@ -25,7 +25,7 @@ from lightune.artifact.claimed import ELSEWHERE, read_object
 from lightune.artifact.folder import alone, is_locked, lock
 from lightune.search.folder import CLOSED
 from lightune.search.space import Space
-from lightune.search.storage import FAILURE, NO_STORAGE, file_url, open_study, quiet_optuna
+from lightune.search.storage import FAILURE, NO_STORAGE, file_url, open_study, quiet_optuna, told_storage
 
 if TYPE_CHECKING:
     import optuna
@@ -105,7 +105,7 @@ class Study:
         self.seen()
         url = storage or file_url(folder / DATABASE)
         prefix = f"lightune-{name}-" if storage else ""  # of the search, wherever its folder is moved to
-        of = (f"search.storage = {url!r}", NO_STORAGE) if storage else (str(folder / DATABASE), ELSEWHERE)
+        of = (told_storage(url), NO_STORAGE) if storage else (str(folder / DATABASE), ELSEWHERE)
         with self._alone(), quiet_optuna():
             self._trials, self._finals = open_study(url, prefix + NAME, *of), open_study(url, prefix + FINALS, *of)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -87,7 +87,13 @@ def test_a_full_disk_is_one_message(tmp_path, monkeypatch):
     with pytest.raises(GateError, match=r"plan.json: cannot be written \(No space left on device\)"):
         write_once(tmp_path / "plan.json", {"rows": 1})
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(json, "dump", refuse(errno.ENOSPC))  # as soon as a letter is written
+    monkeypatch.undo()
+
+    def half(path: Path, text: str, **more: object) -> None:
+        path.write_bytes(text[:1].encode())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(GateError, match="cannot be written"):
         write_once(tmp_path / "plan.json", {"rows": 1})
     assert list(tmp_path.iterdir()) == []

@@ -202,8 +202,9 @@ def _full_key(key: str, values: dict[str, Any]) -> str:
         raise UserError("--set search: is a table. Set a key of it, such as search.trials or search.train.epochs.")
     if rest and first == "search":
         table, _, option = rest.partition(".")
-        is_short = option and table == method.get("name", MethodRecipe().name)
-        return f"search.method.{option}" if is_short else "search.method.name" if rest == "method" else key
+        if option and table == method.get("name", MethodRecipe().name):
+            return f"search.method.{option}"
+        return "search.method.name" if rest == "method" else key
     if key in ("method", "method.name"):
         return "method.name"
     if rest and first not in Recipe.model_fields:

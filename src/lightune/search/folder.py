@@ -48,10 +48,10 @@ def claim_of(checked: Checked, output: str | Path | None = None, *, with_runs: b
     search["search.storage"] = "elsewhere" if storage_of(checked.search) else "in the folder"
     settings = flatten(checked.recipe.model_dump()) | search | ({} if with_runs else {"runs": False})
     name = f"{checked.name}-search"
-    return Claim("search", settings, RESULTS, name, output, is_whole)
+    return Claim("search", settings, RESULTS, name, output, _is_whole)
 
 
-def is_whole(folder: Path, results: Mapping[str, Any]) -> bool:
+def _is_whole(folder: Path, results: Mapping[str, Any]) -> bool:
     """Whether all that the results tell of is still there."""
     files = [BEST, PAGE, *(f"{name}/{RUN_RESULTS}" for name in results.get("runs", ()))]
     return "refused" in results and all((folder / each).is_file() for each in files)

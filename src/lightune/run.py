@@ -149,6 +149,7 @@ def follow(
             patient = of_corpus(data.corpus, data.other, data.text, data.label, pair=data.pair, task=data.task)
             diagnosis = glance(patient, seed=seed)
             del patient
+            hardware.release()
             show_faults(journal, diagnosis, recipe.data.model_dump(include={"task", "test", "encoding", "delimiter"}))
 
     with journal.phase("load", "Loading the model"):

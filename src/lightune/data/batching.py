@@ -34,6 +34,7 @@ T = TypeVar("T")
 # Batches of up to so many tokens a text -> the multiple to which that length is rounded up: every new shape costs
 # kernels, which take time to make and memory to keep.
 LENGTH_STEPS = {64: 8, 256: 16, 10**9: 32}
+FEW_TOKENS = 64  # a text of no more that is alone is not padded: answered sooner, and in few shapes all the same
 CHUNK_STEPS = 50  # optimizer steps whose texts are sorted by length together
 TOKENISE_ROWS = 1024
 MOST_UNKNOWN = 0.5  # share of the training tokens that the vocabulary may lack
@@ -192,15 +193,9 @@ def padded_length(length: int) -> int:
     return -(-length // step) * step
 
 
-def _width(lengths: Ints, max_tokens: int) -> int:
-    """Tokens a text, padding included, of a batch of texts of these lengths."""
-    return min(padded_length(int(lengths.max())), max_tokens)
-
-
-def collate(tokens: Tokens, rows: Ints, frame: Frame, max_tokens: int, device: str) -> dict[str, torch.Tensor]:
+def collate(tokens: Tokens, rows: Ints, frame: Frame, width: int, device: str) -> dict[str, torch.Tensor]:
     """The model's inputs for `rows`: input_ids and attention_mask (B, T), token_type_ids where it uses them."""
     lengths = tokens.lengths[rows]
-    width = _width(lengths, max_tokens)
     ids = np.full((len(rows), width), frame.pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)
     types = np.full_like(ids, frame.pad_type)
@@ -256,9 +251,11 @@ class Encoder:
         found = self.tokenizer.mask_token_id, self.frame.pad_id, self.tokenizer.unk_token_id
         return list(dict.fromkeys(int(token) for token in found if token is not None))
 
-    def width(self, lengths: Ints) -> int:
-        """Tokens a text, padding included, of a batch of texts of these lengths."""
-        return _width(lengths, self.max_tokens)
+    def width(self, tokens: Tokens, rows: Ints) -> int:
+        """Tokens a text, padding included, of a batch of `rows`; a short text keeps its length where it is alone."""
+        if len(tokens) == 1 and tokens.n_tokens <= FEW_TOKENS:
+            return tokens.n_tokens
+        return min(padded_length(int(tokens.lengths[rows].max())), self.max_tokens)
 
     def own(self, tokens: Tokens, row: int, width: int) -> Ints:
         """The places (n,) of the texts' own tokens of a row of `tokens` in its row of a batch (B, width)."""
@@ -272,7 +269,7 @@ class Encoder:
 
     def batch(self, tokens: Tokens, rows: Ints, device: str) -> dict[str, torch.Tensor]:
         """The model's inputs for `rows` of `tokens`."""
-        return collate(tokens, rows, self.frame, self.max_tokens, device)
+        return collate(tokens, rows, self.frame, self.width(tokens, rows), device)
 
     def batches(self, tokens: Tokens, memory_tokens: int) -> Iterator[Ints]:
         """All rows, longest first, in batches of at most memory_tokens padded tokens."""

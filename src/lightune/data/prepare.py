@@ -13,6 +13,7 @@ from lightune.data.batching import MAX_TOKENS
 from lightune.data.columns import choose_columns, used_columns
 from lightune.data.examples import examples, is_unlabelled
 from lightune.data.label_sets import label_columns
+from lightune.data.scratch import rows_at
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.splits import split
 from lightune.data.targets import find_task
@@ -179,7 +180,7 @@ def metadata(data: Prepared, rows: Sequence[int], asked: Sequence[str] | str) ->
         if name not in data.test_table.column_names:
             hint = near_match(name, others)
             raise UserError(f"evidence.slices: the test rows have no column {name!r}.{hint} There are: {others}.")
-    mine = data.test_table.select(names).take(list(rows))
+    mine = rows_at(data.test_table.select(names), np.asarray(rows, np.int64))
     found = {name: _as_words(mine[name]) for name in names}
     return {name: values for name, values in found.items() if not is_auto or 2 <= len(set(values)) <= MOST_VALUES}
 

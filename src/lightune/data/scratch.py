@@ -101,6 +101,26 @@ def _put_aside(tables: Iterable[pa.Table]) -> list[pa.Table]:
     return parts
 
 
+def rows_at(table: pa.Table, places: NDArray[np.int64]) -> pa.Table:
+    """The rows at `places` (M,), in that order, in bounded memory.
+
+    Arrow's `take` copies every column whole before it takes anything, and fails on one of more than 2 GiB of text.
+    GateError if many rows find no room.
+    """
+    import pyarrow as pa
+
+    if not len(places):
+        return table.slice(0, 0)
+    parts = (places[start : start + CHUNK_ROWS] for start in range(0, len(places), CHUNK_ROWS))
+    return gathered(pa.concat_tables(list(_runs(table, part))).combine_chunks() for part in parts)
+
+
+def _runs(table: pa.Table, places: NDArray[np.int64]) -> Iterator[pa.Table]:
+    """The rows at `places`, those that follow each other at once."""
+    for run in np.split(places, np.flatnonzero(np.diff(places) != 1) + 1):
+        yield table.slice(run[0], len(run))
+
+
 def joined(arrays: Iterable[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
     """One array (N,) of all of them, one after the other, in bounded memory; a mapped one cannot be written to.
 

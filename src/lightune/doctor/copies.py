@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightune.data.scratch import CHUNK_ROWS
+from lightune.data.scratch import CHUNK_ROWS, rows_at
 from lightune.doctor.exam import Exam, Symptom, share
 from lightune.doctor.reading import FEWEST_WORDS, Readings, shingles, words_of
 
@@ -110,7 +110,7 @@ def whole_rows(table: pa.Table, keys: NDArray[np.generic], among: Bools, repeate
     seen: set[int] = set()
     n_repeats = 0
     for start in range(0, len(involved), CHUNK_ROWS):
-        for row in table.take(involved[start : start + CHUNK_ROWS]).to_pylist():
+        for row in rows_at(table, involved[start : start + CHUNK_ROWS]).to_pylist():
             key = hash(repr(row))  # lists have no hash, and NaN is not itself
             n_repeats += key in seen
             seen.add(key)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightune import __version__
+from lightune.data.values import Texts
 from lightune.doctor.checks import CHECKS, chosen, finding, look
 from lightune.doctor.exam import Exam, Symptom
 from lightune.doctor.findings import MOST_ROWS, ROWS_ONLY, Diagnosis
@@ -84,7 +85,7 @@ def glance(patient: Patient, *, seed: int) -> Diagnosis:
         found = [(exam, list(look(exam, names)))]
         return _diagnosis(patient, found, NO_GLANCE | exam.left_out, started)
     few = patient.sample(SAMPLE_ROWS, np.random.default_rng(seed))
-    whole, part = Exam(patient, read_through(patient.texts[:0]), seed), Exam(few, few.read(), seed)
+    whole, part = Exam(patient, read_through(Texts.of([])), seed), Exam(few, few.read(), seed)
     by_label = [name for name in names if name in (*BY_LABEL, "encoding")]
     by_sample = [name for name in names if CHECKS[name].by_sample]
     found = [(whole, list(look(whole, by_label))), (part, list(look(part, by_sample)))]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.data.columns import used_columns
+from lightune.data.scratch import rows_at
 from lightune.doctor.exam import SHOWN, Exam, Symptom, quoted, share
 from lightune.doctor.reading import words_of
 
@@ -176,7 +177,7 @@ def telling_columns(
     for name in table.column_names:
         if name in used:
             continue
-        values = _kinds(table.column(name).take(places))
+        values = _kinds(rows_at(table.select([name]), places).column(name))
         if values is not None and (score := _predicts(values, codes, n_classes, rng)) >= GIVEN_AWAY:
             found.append((name, score))
     return sorted(found, key=lambda each: -each[1])

@@ -13,6 +13,7 @@ from lightune.data.columns import choose_columns
 from lightune.data.examples import render, stripped_labels
 from lightune.data.files import WrongEncoding
 from lightune.data.label_sets import label_columns, members, read_sets
+from lightune.data.scratch import rows_at
 from lightune.data.sources import read, split_for, training_split
 from lightune.data.targets import classes_in, find_task
 from lightune.data.values import Names, Texts
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
 class Patient:
     """N rows of all splits, one after the other.
 
-    texts: those of the text column or template, None where a cell is missing, or pairs, joined; labels: without white
-    space around them, "" where one is missing; tables: split -> its table, the training split first.
-    encoding: of the file, where it is not UTF-8 and nobody said so. numbers: split -> the rows' numbers in the
+    labels: without white space around them, "" where one is missing; tables: split -> its table, the training split
+    first. encoding: of the file, where it is not UTF-8 and nobody said so. numbers: split -> the rows' numbers in the
     source, where these are a sample. task: what a label is, see `data/targets.py`.
     """
 
@@ -42,7 +42,6 @@ class Patient:
     digest: str
     text: str
     label: str
-    texts: Texts
     labels: Names
     tables: dict[str, pa.Table]
     encoding: str | None = None
@@ -51,7 +50,16 @@ class Patient:
     pair: str | None = None
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.labels)
+
+    @cached_property
+    def texts(self) -> Texts:
+        """(N,) those of the text column or template, None where a cell is missing, or pairs, joined."""
+        import pyarrow as pa
+
+        columns = [render(table, self.text, self.pair)[0] for table in self.tables.values()]
+        chunks = [chunk for column in columns for chunk in column.chunks]
+        return Texts.of_column(pa.chunked_array(chunks, pa.string()), np.arange(len(self)))
 
     def classes(self, places: Ints | None = None) -> dict[str, int]:
         """Rows of each class among those at `places`, or among all; those without a label left out."""
@@ -92,7 +100,7 @@ class Patient:
             name: np.sort(rng.permutation(table.num_rows)[:most]).astype(np.int64)
             for name, table in self.tables.items()
         }
-        tables = {name: table.take(numbers[name]) for name, table in self.tables.items()}
+        tables = {name: rows_at(table, numbers[name]) for name, table in self.tables.items()}
         return replace(self.with_tables(tables), numbers=numbers)
 
     def with_tables(self, tables: dict[str, pa.Table]) -> Patient:
@@ -172,11 +180,6 @@ def _of_tables(
     encoding: str | None,
     pair: str | None,
 ) -> Patient:
-    import pyarrow as pa
-
-    columns = [render(table, text, pair)[0] for table in tables.values()]
-    chunks = [chunk for column in columns for chunk in column.chunks]
-    texts = Texts.of_column(pa.chunked_array(chunks, pa.string()), np.arange(sum(map(len, chunks))))
     several = task == "multi_label"
     labels = [
         read_sets(table, label, None) if several else stripped_labels(table.column(label))
@@ -186,4 +189,4 @@ def _of_tables(
     offsets = np.cumsum([0, *(len(each.names) for each in labels)])
     codes = np.concatenate([merged.codes[each.codes + start] for each, start in zip(labels, offsets, strict=False)])
     names = Names(codes, merged.names)
-    return Patient(source, digest, text, label, texts, names, tables, encoding, task=task, pair=pair)
+    return Patient(source, digest, text, label, names, tables, encoding, task=task, pair=pair)

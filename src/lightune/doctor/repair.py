@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.data.columns import used_columns
+from lightune.data.scratch import rows_at
 from lightune.doctor.checks import dropping, look
 from lightune.doctor.exam import Exam, Symptom
 from lightune.doctor.patient import Patient
@@ -55,7 +56,7 @@ def repair(patient: Patient, symptoms: Found, path: Path, *, checks: Sequence[st
     changes += [{"row": row, "check": check, "change": "dropped"} for row, check in dropped.items()]
     changes.sort(key=lambda change: change["row"])
     with written(path, log_of(path)) as (copy, log):
-        _write(table.take(kept), copy)
+        _write(rows_at(table, kept), copy)
         log.write_text("".join(json.dumps(change) + "\n" for change in changes), encoding="utf-8")
     return dict(Counter(change["change"] for change in changes))
 
@@ -118,7 +119,7 @@ def _retexted(table: pa.Table, texts: Sequence[str | None], places: Ints) -> tup
     """The table with the texts at `places` mended, and the places where that changed something."""
     changed: set[int] = set()
     for name in used_columns(table, *texts):
-        cells = table.column(name).take(places).to_pylist()
+        cells = rows_at(table.select([name]), places).column(name).to_pylist()
         mended = [cell if cell is None else _mended(cell) for cell in cells]
         differ = [i for i, (old, new) in enumerate(zip(cells, mended, strict=True)) if old != new]
         changed |= {int(places[i]) for i in differ}
@@ -142,9 +143,13 @@ def _with_cells(table: pa.Table, name: str, places: Ints, values: Sequence[str])
     order = np.argsort(places)
     mask = np.zeros(table.num_rows, bool)
     mask[places] = True
-    column = table.column(name).combine_chunks()
-    replaced = pc.replace_with_mask(column, pa.array(mask), pa.array([values[i] for i in order], column.type))
-    return table.set_column(table.column_names.index(name), name, replaced)
+    chunks, start, done = [], 0, 0
+    for chunk in table.column(name).chunks:  # one after the other: together they may be larger than memory
+        own = mask[start : start + len(chunk)]
+        new = pa.array([values[i] for i in order[done : done + int(own.sum())]], chunk.type)
+        chunks.append(pc.replace_with_mask(chunk, pa.array(own), new) if len(new) else chunk)
+        start, done = start + len(chunk), done + len(new)
+    return table.set_column(table.column_names.index(name), name, pa.chunked_array(chunks))
 
 
 def _is_unfit(kind: pa.DataType, ending: str) -> bool:

@@ -208,7 +208,7 @@ class _Way:
         """(B, T): a value for each row's own tokens, which are at these places, and 1 for those around them."""
         import torch
 
-        width = self.encoder.width(self.tokens.lengths[rows])
+        width = self.encoder.width(self.tokens, rows)
         own = [self.encoder.own(self.tokens, int(row), width) for row in rows]
         share = torch.ones((len(rows), width), device=self.hardware.device)
         for i, value in enumerate(values):

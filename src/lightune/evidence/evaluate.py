@@ -60,7 +60,7 @@ def predict(
     """All that the model puts out, else like `predict_logits`."""
     import torch
 
-    if any(module.training for module in model.modules()):  # eval() visits each module and each of its names
+    if model.training:  # eval() visits each module and each of its names, which a short text would wait for
         model.eval()
     rows_done: list[Ints] = []
     outputs: list[Floats] = []

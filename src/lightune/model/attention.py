@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Tensors = list[torch.Tensor]
 
 # tokens a text for which torch's fused attention is the faster one on a CPU, forward: in bf16 up to SHORT, in fp32
-# from LONG
+# from LONG, and of a text alone
 SHORT, LONG = 48, 64
 
 
@@ -51,7 +51,7 @@ class Fused:
         heads = n_texts, -1, *self._heads
         k, v = (part.view(heads).transpose(1, 2) for part in kv.chunk(2, dim=1))
         attend = torch.nn.functional.scaled_dot_product_attention
-        return attend(q.view(heads).transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2).reshape(len(q), -1)
+        return attend(q.view(heads).transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2).reshape(q.shape[0], -1)
 
 
 class Products(Fused):
@@ -67,8 +67,9 @@ class Products(Fused):
         """The context, and the scaled q, k, v (B·H, M / B or T, d) and weights p (B·H, M / B, T) behind it."""
         import torch
 
-        n_tokens = len(kv) // n_texts
-        if not keeps and (n_tokens >= LONG if q.dtype.itemsize == 4 else n_tokens <= SHORT):
+        n_tokens = kv.shape[0] // n_texts
+        is_short, is_long = n_tokens <= SHORT, n_tokens >= LONG or n_texts == 1
+        if not keeps and (is_long if q.dtype.itemsize == 4 else is_short):
             return super().forward(q, kv, mask, n_texts, keeps=False)
         (q,), (k, v) = self._to_heads(q, n_texts), self._to_heads(kv, n_texts)
         scores = torch.bmm(q.mul_(self._scale), k.transpose(1, 2))  # (B·H, M / B, T)
@@ -93,7 +94,7 @@ class Products(Fused):
         width, size = self._width, self._size
         n_parts = x.shape[1] // width
         heads = x.view(n_texts, -1, n_parts, width // size, size).permute(2, 0, 3, 1, 4)
-        return heads.reshape(n_parts, -1, len(x) // n_texts, size)
+        return heads.reshape(n_parts, -1, x.shape[0] // n_texts, size)
 
     def _to_rows(self, heads: Tensors, n_texts: int) -> torch.Tensor:
         """(B·T, P·D) of P times (B·H, T, d)."""

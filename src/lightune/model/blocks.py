@@ -9,6 +9,7 @@ that the products read in 16 bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,7 @@ class FastBlock:
         self.is_used = True
         mask = None if attention_mask is None else _additive(attention_mask[:, :, :1], self.dtype)
         if not torch.is_grad_enabled():
-            with torch.autocast(device, enabled=False):
+            with _without_autocast(device):
                 return self.forward(hidden.to(self.dtype), mask, keeps=False)[0]
         return _differentiable()(hidden.to(self.dtype), mask, self, *self.trained)
 
@@ -196,6 +197,13 @@ class FastBlock:
         return g_x, trained
 
 
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Without it inside; nothing where it is off, which is told sooner than switched."""
+    import torch
+
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
 def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A mask that is added to scores, from one that says which tokens are read, or from one of any precision."""
     import torch
@@ -215,7 +223,7 @@ def _differentiable() -> Any:
         def forward(  # type: ignore[override]
             ctx: Any, hidden: torch.Tensor, mask: torch.Tensor | None, block: FastBlock, *trained: torch.Tensor
         ) -> torch.Tensor:
-            with torch.autocast(hidden.device.type, enabled=False):
+            with _without_autocast(hidden.device.type):
                 y, kept = block.forward(hidden, mask, keeps=True)
             ctx.block = block
             ctx.save_for_backward(*kept)
@@ -223,7 +231,7 @@ def _differentiable() -> Any:
 
         @staticmethod
         def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
-            with torch.autocast(grad.device.type, enabled=False):
+            with _without_autocast(grad.device.type):
                 g_hidden, of_trained = ctx.block.backward(ctx.saved_tensors, grad, ctx.needs_input_grad[0])
             return g_hidden, None, None, *of_trained
 

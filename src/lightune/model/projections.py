@@ -68,7 +68,7 @@ class Projection:
         """(N, out), the outputs of the layers side by side, from x (N, in). packs: the weight may be kept packed."""
         import torch
 
-        if packs and self._packs and len(x) <= FEW:
+        if packs and self._packs and x.shape[0] <= FEW:
             return self._packed_product(x)
         # to compare, the CPU would wait for a GPU: there the sum is made every time
         if self._adapted and not (self._is_on_cpu and self._seen and all(map(torch.equal, self.trained, self._seen))):

@@ -211,8 +211,6 @@ class Loop:
         """One optimizer step on `rows` of `tokens`, in as many passes as memory asks for; the mean loss, ()."""
         import torch
 
-        for module in self.in_training:
-            module.training = True  # evaluations switch it off
         mine, weight = self._my_share(rows)
         batches = within_budget(mine, tokens.lengths, self.plan.memory_tokens)
         forward_and_backward = self.recorded or self._forward_and_backward
@@ -222,7 +220,8 @@ class Loop:
             inputs = self.encoder.batch(tokens, batch, self.hardware.device)
             inputs["labels"] = to_device(self.y[batch], self.hardware.device)  # (B,)
             inputs["weight"] = to_device(np.array(weight / len(rows), np.float32), self.hardware.device)  # ()
-            with self.accelerator.no_sync(self.wrapped) if waits else nullcontext():
+            exchange = self.accelerator.no_sync(self.wrapped) if waits else nullcontext()
+            with exchange, _training(self.in_training):
                 total += forward_and_backward(inputs)
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.trainable, self.clip)
@@ -390,6 +389,18 @@ def modules_in_training(model: nn.Module, checkpointing: bool) -> list[nn.Module
                     setattr(block, name, 0.0)
         found += blocks
     return found
+
+
+@contextmanager
+def _training(modules: list[nn.Module]) -> Iterator[None]:
+    """The modules are in training mode inside, and not in it outside, where the model may be asked for answers."""
+    for module in modules:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = False
 
 
 def score_dev(logits: Floats, rows: Labelled, scale: Scale) -> dict[str, float]:

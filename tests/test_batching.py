@@ -59,6 +59,17 @@ def test_a_batch_is_what_the_tokenizer_would_pad(tokenizer):
         assert tensor.tolist() == padded[name].tolist(), name
 
 
+def test_a_short_text_alone_is_as_long_as_it_is(tokenizer):
+    own = encoder(tokenizer, 500)
+    short, long = own.tokenise([TEXTS[0]]), own.tokenise([TEXTS[2]])
+    assert short.n_tokens % 8
+    assert short.n_tokens < 64 < long.n_tokens
+    (batch,) = own.batches(short, 1024)
+    assert own.batch(short, batch, "cpu")["input_ids"].tolist() == [short.ids.tolist()]
+    assert own.batch(own.tokenise([TEXTS[0]] * 2), batch, "cpu")["input_ids"].shape[1] % 8 == 0
+    assert own.batch(long, batch, "cpu")["input_ids"].shape[1] % 16 == 0
+
+
 @pytest.mark.parametrize(
     ("truncation", "kept"), [("head", [0, 1, 2, 3, 4]), ("tail", [5, 6, 7, 8, 9]), ("head+tail", [0, 1, 7, 8, 9])]
 )

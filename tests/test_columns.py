@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -225,6 +226,24 @@ def test_a_table_in_many_parts_on_disk_gives_the_same_examples(text, monkeypatch
     monkeypatch.setattr(scratch, "HELD_BYTES", 0)
     parts = scratch.gathered(rows.slice(start, 777) for start in range(0, n, 777))
     assert examples(parts, text=text, label="y") == (whole, notes)
+
+
+@pytest.mark.parametrize("held", [0, 2**26])
+def test_rows_are_taken_in_any_order_and_again(held, monkeypatch):
+    monkeypatch.setattr(scratch, "HELD_BYTES", held)
+    part = pa.table({"text": ["a", None, "c"], "n": [1, 2, None]})
+    table = pa.concat_tables([part, part.slice(0, 0), part, part.slice(1)])
+    for places in ([7, 0, 1, 2, 3, 3, 3, 6], [], [4], [5, 4, 3], list(range(8)) * 600):
+        assert scratch.rows_at(table, np.array(places, np.int64)).equals(table.take(pa.array(places, pa.int64())))
+
+
+def test_rows_are_taken_from_more_text_than_fits_one_array():
+    mebibyte = pa.array(["x" * 2**20] * 64)
+    table = pa.table({"text": pa.chunked_array([mebibyte] * 40)})  # 2.5 GiB, of which 64 MiB are there
+    before = pa.total_allocated_bytes()
+    taken = scratch.rows_at(table, np.array([2559, 64]))
+    assert pa.total_allocated_bytes() - before < 2**23
+    assert taken.num_rows == 2
 
 
 def test_one_number_in_several_spellings_is_a_warning():

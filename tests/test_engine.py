@@ -143,7 +143,7 @@ def test_in_bf16_written_out_blocks_are_as_near_to_fp32_as_autocast_is(architect
 @pytest.mark.parametrize("n_tokens", [attention.SHORT // 2, (attention.SHORT + attention.LONG) // 2, attention.LONG])
 @pytest.mark.parametrize("architecture", sorted(WRITTEN_OUT))
 def test_without_gradients_the_answers_are_the_same(architecture, n_tokens, precision, merged, bases):
-    """Short texts take torch's fused attention in bf16, long ones in fp32; weights without adapters are packed."""
+    """Short texts take torch's fused attention in bf16, long ones and one alone in fp32; plain weights are packed."""
     import torch
 
     plain, *_ = adapted(bases[architecture], "lora")
@@ -153,7 +153,9 @@ def test_without_gradients_the_answers_are_the_same(architecture, n_tokens, prec
     ids = torch.arange(3 * n_tokens).view(3, n_tokens) % 20 + 5
     mask = torch.ones_like(ids)
     mask[1, n_tokens // 2 :] = 0
-    for inputs in ({"input_ids": ids}, {"input_ids": ids, "attention_mask": mask}):
+    # one text's logits of an untrained head are too small to be compared in bf16, where it takes no way of its own
+    alone = [{"input_ids": ids[:1]}] if precision == "fp32" else []
+    for inputs in (*alone, {"input_ids": ids}, {"input_ids": ids, "attention_mask": mask}):
         with torch.no_grad():
             expected = plain(**inputs).logits
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -146,6 +146,7 @@ def test_the_frozen_network_runs_without_dropout(tiny_bert, rows, hardware):
     dropout = [(name, training) for name, kind, training in states if kind is torch.nn.Dropout]
     assert any("lora_dropout" in name and training for name, training in dropout)
     assert not any(training for name, training in dropout if "lora_dropout" not in name)
+    assert not any(module.training for module in model.modules())  # so that its answers afterwards are its own
 
 
 def test_the_head_can_have_a_rate_of_its_own(tiny_bert):

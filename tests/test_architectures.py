@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import Any
 
 import pytest
 
+from lightune.data.batching import make_encoder
 from lightune.errors import UserError
+from lightune.evidence.evaluate import predict_logits
+from lightune.hardware import choose_hardware
 from lightune.model import adapters, methods
 from lightune.model import anatomy as anatomies
+from lightune.model.backbones import load_base, locate
 from tests import tiny
 
 N_CLASSES = 3
@@ -266,3 +271,23 @@ def test_a_tokenizer_without_any_special_token_is_refused(root, runs):
     tokenizer.pad_token = tokenizer.eos_token = tokenizer.unk_token = tokenizer.bos_token = None
     with pytest.raises(UserError, match="no padding token and no end, unknown or start token"):
         anatomies.ensure_pad_token(tokenizer, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("gpt2", "right"), ("bert", "right"), ("llama", "left"), ("xlnet", "left")]
+)
+def test_a_tokenizer_that_pads_left_does_so_only_where_the_answers_stay(name, side, tmp_path):
+    """GPT-2 and BERT count places from the start of the row, padding included."""
+    folder = tiny.make(name, tmp_path)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
+    base = load_base(locate(str(folder)), ["negative", "positive"], seed=0)
+    assert base.tokenizer.padding_side == side
+    assert ("padding" in {decision.what for decision in base.decisions}) == (side == "right")
+    base.tokenizer.save_pretrained(tmp_path / "saved")
+    encoder = make_encoder(tiny.load_tokenizer(tmp_path / "saved"), 32, "head", 64)
+    tokens = encoder.tokenise([text for text, _ in tiny.EXAMPLES[2]])
+    hardware = choose_hardware("cpu", "fp32")
+    together = predict_logits(base.model, encoder, tokens, hardware)
+    alone = predict_logits(base.model, encoder, encoder.tokenise([tiny.EXAMPLES[2][0][0]]), hardware)
+    assert together[0] == pytest.approx(alone[0], abs=1e-5)

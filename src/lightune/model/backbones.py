@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lightune.errors import UserError, first_line, near_match
 from lightune.hardware import seed_everything
 from lightune.libraries import is_offline, quiet_transformers
-from lightune.model.anatomy import check_backbone, ensure_pad_token, n_positions
+from lightune.model.anatomy import check_backbone, ensure_pad_token, made_up_text, n_positions
 from lightune.recipe import Task
 from lightune.records import Decision
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FROM_HUB = "from the Hugging Face Hub"
+PADDING_TOLERANCE = 1e-3  # of the largest logit
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
@@ -135,6 +136,7 @@ def load_base(
     try:
         check_backbone(model, missing)
         ensure_pad_token(tokenizer, model)
+        padding = settle_padding(tokenizer, model)
         most_tokens = longest_input(model, tokenizer)
     except UserError as error:
         raise UserError(f"model = {reference.name!r}: {error}") from None
@@ -152,8 +154,30 @@ def load_base(
         digest,
         missing,
         most_tokens,
-        (Decision("base model", what, why),),
+        (Decision("base model", what, why), *padding),
     )
+
+
+def settle_padding(tokenizer: Any, model: nn.Module) -> list[Decision]:
+    """Pads after the text where a network counts its tokens from the first of a row, whatever its tokenizer says.
+
+    Padded before it, GPT-2, as BERT, answers a text otherwise beside a longer one than alone.
+    """
+    import torch
+
+    if tokenizer.padding_side != "left":
+        return []
+    alone, after = made_up_text(model)
+    n_tokens = alone["input_ids"].shape[1]
+    before = {name: row.roll(row.shape[1] - n_tokens, 1) for name, row in after.items()}
+    with torch.inference_mode():
+        answer, left, right = (model(**inputs).logits for inputs in (alone, before, after))
+    bound = PADDING_TOLERANCE * float(answer.abs().max())
+    differ_left, differ_right = (float((other - answer).abs().max()) > bound for other in (left, right))
+    if not differ_left or differ_right:
+        return []
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "right"
+    return [Decision("padding", "after the text", "before it, as the tokenizer says, this network answers otherwise")]
 
 
 def copy_of(base: Base, *, seed: int) -> Base:

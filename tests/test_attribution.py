@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
@@ -387,6 +388,27 @@ def test_a_text_without_a_word_and_no_text_at_all(classifier):
     assert empty.gap == pytest.approx(0, abs=1e-6)
     assert empty.log_odds == pytest.approx(empty.blank)
     assert classifier.explain([]) == []
+
+
+def test_one_thread_explains_while_others_ask_for_answers(classifier):
+    texts = ["the lamp is lovely", "a broken kettle , i think"]
+    expected = classifier.predict_proba(texts)
+    found, done = [], threading.Event()
+
+    def ask():
+        while not done.is_set():
+            found.append(classifier.predict_proba(texts))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(5):
+            classifier.explain(texts)
+    finally:
+        done.set()
+        asking.join()
+    assert found
+    assert all(np.allclose(each, expected, atol=1e-6) for each in found)
 
 
 def test_a_decoder_reads_an_empty_text_as_padding(root):

@@ -355,6 +355,22 @@ def test_wrong_attention_of_answers_is_noticed(precision, n_tokens, bases, monke
     assert max(asked) >= n_tokens
 
 
+def test_a_network_that_was_moved_is_computed_where_it_is(bases):
+    """What a block keeps beside the network's own weights does not move with them."""
+    import torch
+
+    model, inputs, _ = adapted(bases["bert"], "lora")
+    quicken(model, "fp32")
+    layers = anatomies.find_layers(engine.plain_network(model))
+    fast = [vars(engine.plain_network(model).get_submodule(name))["fast"] for name in layers]
+    with torch.inference_mode():
+        expected = model(**inputs).logits
+        for block in fast:
+            block._device, block.is_used = torch.device("meta"), False
+        assert torch.allclose(model(**inputs).logits, expected, atol=1e-5)
+    assert not any(block.is_used for block in fast)
+
+
 def test_a_sum_that_memory_had_no_room_for_is_made_again(bases, monkeypatch):
     """A batch is halved then and asked again: it must not meet weights without the adapter."""
     import torch

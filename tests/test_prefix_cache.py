@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from lightune.data.batching import make_encoder
+from lightune.data.framing import join_pair
 from lightune.errors import UserError
 from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import choose_hardware
 from lightune.model import anatomy as anatomies
 from lightune.model import methods
-from lightune.model.engine import quicken
+from lightune.model.engine import plain_network, quicken
 from lightune.model.methods import METHODS
 from lightune.recipe import TrainRecipe
+from lightune.training import prefix_cache
 from lightune.training.prefix_cache import PrefixCache, frozen_blocks, open_cache
 from tests import tiny
 
@@ -177,6 +179,31 @@ def test_a_full_disk_costs_time_and_no_answer(bases, hardware):
         assert predict_logits(model, encoder, tokens, hardware) == pytest.approx(expected, abs=2e-5)
     assert cache.n_read == 0
     assert "no room left" in cache.trouble
+
+
+def test_pairs_of_the_same_tokens_are_told_apart_by_their_types(bases, hardware):
+    model, encoder, *_ = adapted(bases["bert"])
+    encoder = make_encoder(encoder.tokenizer, 24, "head", 64, pair=True)
+    one, other = (join_pair("the lamp [SEP] a chair", "i think"), join_pair("the lamp", "a chair [SEP] i think"))
+    tokens = encoder.tokenise([one, other])
+    assert np.array_equal(*np.split(tokens.ids, 2))
+    expected = predict_logits(model, encoder, tokens, hardware)
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3
+    PrefixCache(1, [tokens], BYTES).attach(model)
+    for _ in range(2):
+        for row, text in enumerate((one, other)):
+            alone = predict_logits(model, encoder, encoder.tokenise([text]), hardware)
+            assert alone[0] == pytest.approx(expected[row], abs=2e-5)
+
+
+def test_a_cache_that_is_refused_leaves_the_blocks_as_they_were(bases, monkeypatch):
+    model, _, tokens, _ = adapted(bases["bert"])
+    quicken(model, "fp32")
+    blocks = [plain_network(model).get_submodule(name) for name in anatomies.find_layers(plain_network(model))]
+    before = [block.forward for block in blocks]
+    monkeypatch.setattr(prefix_cache, "is_close", lambda *_, **__: False)
+    assert PrefixCache(1, [tokens], BYTES).attach(model).choice == "computed each time"
+    assert [block.forward for block in blocks] == before
 
 
 def test_texts_that_do_not_fit_as_a_whole_are_left_out(bases, hardware):

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import lightune
 from lightune.artifact.contract import read_contract, seal_of
@@ -25,7 +26,9 @@ from lightune.errors import GateError, UserError
 from lightune.evidence.metrics import HEADLINE
 from lightune.journal import Journal
 from lightune.libraries import is_offline, network_off, settle_libraries
+from lightune.model import adapters
 from lightune.model.backbones import locate
+from lightune.model.projections import can_pack
 from lightune.report.card import write_card
 from lightune.use.files import evaluate_file, predict_file
 from lightune.use.inputs import open_input
@@ -51,6 +54,25 @@ def test_a_batch_answers_like_one_text_at_a_time(classifier):
     together = classifier.predict_proba(TEXTS)
     alone = np.concatenate([classifier.predict_proba([text]) for text in TEXTS])
     assert np.allclose(together, alone, atol=1e-6)
+
+
+def test_a_merge_that_changes_the_answers_is_refused(tiny_run, monkeypatch):
+    merge = adapters.merge
+
+    def changed(model):
+        merged = merge(model)
+        merged.classifier.bias.data += 1
+        return merged
+
+    monkeypatch.setattr(adapters, "merge", changed)
+    with pytest.raises(UserError, match="it answers a fixed text otherwise"):
+        lightune.Classifier.load(tiny_run.folder)
+
+
+def test_a_loaded_classifier_has_its_weights_packed(tiny_run):
+    classifier = lightune.Classifier.load(tiny_run.folder, precision="fp32")
+    blocks = classifier.model.bert.encoder.layer
+    assert [block.fast.up._packed is not None for block in blocks] == [can_pack(torch.float32)] * len(blocks)
 
 
 def test_merged_and_unmerged_adapters_agree(tiny_run, classifier):

@@ -64,7 +64,7 @@ def load_adapter(path: str | Path, *, base: str | None = None, seed: int | None 
     # heads and adapters are drawn before they are loaded: that is no business of the caller's random numbers
     with torch.random.fork_rng(devices=[], enabled=seed is None):
         model = _load_model(contract, adapter, base, seed)
-    _check_fingerprint(model.eval(), contract, adapter)
+    check_fingerprint(model.eval(), contract, adapter)
     return Loaded(model.eval(), encoder, contract)
 
 
@@ -96,7 +96,8 @@ def _find_base(contract: Contract, adapter: Path, base: str | None) -> Reference
     return locate(contract.base.name + at)
 
 
-def _check_fingerprint(model: nn.Module, contract: Contract, adapter: Path) -> None:
+def check_fingerprint(model: nn.Module, contract: Contract, adapter: Path) -> None:
+    """UserError unless the network answers a fixed text as it did when the run ended."""
     answers = adapters.fingerprint(model)
     scale = max(1.0, *map(abs, contract.fingerprint)) if contract.fingerprint else 1.0
     differences = [abs(now - then) for now, then in zip(answers, contract.fingerprint, strict=False)]

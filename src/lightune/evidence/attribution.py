@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -233,7 +234,7 @@ def _blended(model: nn.Module, input_ids: torch.Tensor, blank: torch.Tensor, sha
     plain: Any = plain_network(model)
     weight = plain.get_input_embeddings().weight
     tables = [table for table in plain.modules() if isinstance(table, torch.nn.Embedding) and table.weight is weight]
-    blend = partial(_blend, input_ids, blank, share)
+    blend = partial(_blend, get_ident(), input_ids, blank, share)
     hooks = [table.register_forward_hook(blend) for table in tables]
     try:
         yield
@@ -243,6 +244,7 @@ def _blended(model: nn.Module, input_ids: torch.Tensor, blank: torch.Tensor, sha
 
 
 def _blend(
+    thread: int,
     input_ids: torch.Tensor,
     blank: torch.Tensor,
     share: torch.Tensor,
@@ -250,7 +252,9 @@ def _blend(
     given: tuple[torch.Tensor, ...],
     output: torch.Tensor,
 ) -> torch.Tensor:
-    """A hook of a table of embeddings, whose output is (B, T, D), or (T, B, D) in XLNet."""
+    """A hook of a table of embeddings, whose output is (B, T, D), or (T, B, D) in XLNet, for one thread alone."""
+    if get_ident() != thread:
+        return output  # another one, which asks the same network for something else
     start = table.forward(_as_given(blank, input_ids, given[0]))
     return start + _as_given(share, input_ids, given[0]).unsqueeze(-1) * (output - start)  # type: ignore[no-any-return]
 

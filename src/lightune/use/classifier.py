@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.contract import Contract
-from lightune.artifact.loading import Loaded, load_adapter
-from lightune.data.framing import SEPARATOR, join_pair
+from lightune.artifact.loading import Loaded, adapter_folder, check_fingerprint, load_adapter
+from lightune.data.framing import SEPARATOR, WORDS, join_pair
 from lightune.errors import GateError, UserError, near_match
 from lightune.evidence.attribution import attribute, weigh_words
 from lightune.evidence.calibration import is_answered, label_sets
@@ -90,6 +90,16 @@ class Classifier:
         Raises UserError if the folder or the base is not what it should be.
         """
         settle_libraries()
+        classifier = cls._loaded(folder, base, device, precision, merge)
+        encoder = classifier.encoder
+        made_up = encoder.tokenise([SEPARATOR.join(WORDS[: encoder.frame.n_texts])])
+        predict_logits(
+            classifier.model, encoder, made_up, classifier.hardware
+        )  # packs weights: no text waits for that
+        return classifier
+
+    @classmethod
+    def _loaded(cls, folder: str | Path, base: str | None, device: str, precision: str, merge: bool) -> Classifier:
         loaded = load_adapter(folder, base=base)
         hardware = choose_hardware(device, precision)
         if precision == "auto" and hardware.precision != loaded.contract.precision:
@@ -101,6 +111,7 @@ class Classifier:
         suits = hardware.precision == "fp32" or can_be_written_out(loaded.model, hardware.precision)
         if merge and suits and adapters.can_merge(loaded.model):
             loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)
+            check_fingerprint(loaded.model, loaded.contract, adapter_folder(folder))
             classifier = cls(loaded, hardware)
             if hardware.precision == "fp32" or is_written_out(classifier.model):
                 return classifier

@@ -1,9 +1,9 @@
 """Whole jobs, from a CSV of raw text to a saved model, with accuracy on the same held-out rows.
 
 Each contender is a process; its seconds start before Python does. A peer's end when its model is saved. lightune's
-are those of the command `lightune run`, which also evaluates before and after, proves the adapter in a fresh process
-and draws the report: `seconds` counts it all, `seconds_bare` leaves out what the peers' time has none of (the two
-evaluations and the report), not the proof.
+are those of the command `lightune run`, which also evaluates before and after, proves the adapter in a fresh process,
+draws the report, looks for faults in the data and trains baselines: `seconds` counts it all, `seconds_bare` leaves
+out what the peers' time has none of, not the proof.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import turns
 from setting import RATE, Job, Setting, attention_targets, reviews, run_command, write_rows
 
+APART = ("check", "before", "after", "baselines", "labels", "report")  # phases of a run that no peer has
 PEERS = ("tutorial", "best stock", "full", "tfidf")
 LESS = "lightune, less to read"
 CONTENDERS = (*PEERS, "lightune", LESS)
@@ -88,7 +89,7 @@ def run_peer(name: str, job: Job, test: Path) -> turns.Turn:
 def run_lightune(job: Job, test: Path, settings: Mapping[str, Any]) -> turns.Turn:
     """The command line, with everything a run does."""
     done, results = run(job.model, Path(job.rows), test, Path(job.folder, "run"), settings)
-    apart = sum(results["seconds"][phase] for phase in ("before", "after", "report"))
+    apart = sum(results["seconds"].get(phase, 0.0) for phase in APART)
     cells = results["confusion"]["after"]
     right = sum(row[i] for i, row in enumerate(cells))
     figures = {"seconds": done.seconds, "seconds_bare": done.seconds - apart, "peak_bytes": done.peak_bytes}

@@ -73,6 +73,7 @@ def test_a_loaded_classifier_has_its_weights_packed(tiny_run):
     classifier = lightune.Classifier.load(tiny_run.folder, precision="fp32")
     blocks = classifier.model.bert.encoder.layer
     assert [block.fast.up._packed is not None for block in blocks] == [can_pack(torch.float32)] * len(blocks)
+    assert {each.what: each.choice for each in classifier.decisions}["blocks"] == "written out in fp32"
 
 
 def test_merged_and_unmerged_adapters_agree(tiny_run, classifier):

@@ -64,13 +64,16 @@ class Explanation(Attribution):
 
 
 class Classifier:
-    """`Classifier.load("runs/imdb").predict(["a text", "another"])`; of pairs, `predict([("a", "b")])`."""
+    """`Classifier.load("runs/imdb").predict(["a text", "another"])`; of pairs, `predict([("a", "b")])`.
+
+    decisions: the device, the precision, and which fast paths its network takes, or why not, as a run prints them.
+    """
 
     def __init__(self, loaded: Loaded, hardware: Hardware):
         self.contract: Contract = loaded.contract
         self.labels: list[str] = loaded.contract.labels
         self.model = loaded.model.to(hardware.device)
-        quicken(self.model, hardware.precision)
+        self.decisions = (*hardware.decisions, *quicken(self.model, hardware.precision))
         self.encoder, self.hardware = loaded.encoder, hardware
 
     @classmethod

@@ -244,15 +244,18 @@ def test_only_what_no_training_changes_counts_as_frozen(method, bases, hardware)
     assert n_frozen == 0 or torch.equal(*states)
 
 
-@pytest.mark.parametrize(("epochs", "evaluations", "n_splits"), [(1.0, 1, 1), (1.0, 2, 2), (2.0, 1, 3)])
-def test_only_texts_that_come_again_are_kept(epochs, evaluations, n_splits, bases):
+@pytest.mark.parametrize(
+    ("epochs", "evaluations", "trainings", "n_splits"),
+    [(1.0, 1, 1, 1), (1.0, 2, 1, 2), (2.0, 1, 1, 3), (1.0, 1, 2, 3), (0.4, 1, 2, 2)],
+)
+def test_only_texts_that_come_again_are_kept(epochs, evaluations, trainings, n_splits, bases):
     from lightune.data.batching import Labelled
 
     model, encoder, _, y = adapted(bases["bert"])
     texts = {"test": ["a"], "dev": ["b", "c"], "train": [text for text, _ in tiny.EXAMPLES[2]]}
     rows = {name: Labelled(encoder.tokenise(some), y[: len(some)]) for name, some in texts.items()}
     recipe = TrainRecipe(evaluations=evaluations)
-    cache = open_cache(model, rows, recipe, epochs, "cpu")
+    cache = open_cache(model, rows, recipe, epochs, "cpu", trainings)
     assert cache.n_tokens == sum(rows[name].n_tokens for name in list(texts)[:n_splits])
     assert open_cache(model, rows, recipe, epochs, "cuda") is None
     assert open_cache(adapted(bases["bert"], layers="all")[0], rows, recipe, epochs, "cpu") is None

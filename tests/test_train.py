@@ -299,6 +299,8 @@ def test_only_what_is_kept_saves_time():
     assert work.known(2.0) == pytest.approx((500, 100, 0.6 * 1000))
     assert work.known(10.0) == pytest.approx((500, 900, 7 * 1000 + 1 * 3000))
     assert replace(work, room=650).known(10.0) == pytest.approx((500, 900, 0))  # test and dev rows leave room for 50
+    shared = replace(work, trainings=2)  # with another seed the same texts come again
+    assert shared.known(1.0) == pytest.approx((500, 50, 0.6 * 1000 / 2))
     half = COST.with_depth(3)
     assert half.training(replace(work, room=0), 2.0) == pytest.approx(2 * 1400 * 0.02 + 2 * 100 * 0.01)
 

@@ -55,7 +55,10 @@ def fine_tune(
         base.model, anatomy, recipe.method.name, options, layers=plan.layers, train_pooler=recipe.train.pooler
     )
     journal.decide(*quicken(model.to(hardware.device), hardware.precision))
-    cache = find_cache(model) if find_cache else open_cache(model, rows, recipe.train, plan.epochs, hardware.device)
+    if find_cache is None:
+        cache = open_cache(model, rows, recipe.train, plan.epochs, hardware.device, recipe.seeds)
+    else:
+        cache = find_cache(model)
     if cache:
         journal.decide(cache.attach(model, hardware.precision))
     history = train(

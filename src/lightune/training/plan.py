@@ -65,17 +65,18 @@ class Work:
         return max(1.0, epochs * self.evaluations)
 
     def known(self, epochs: float) -> tuple[float, float, float]:
-        """Tokens of the test, dev and training passes that come again, of what `open_cache` keeps, in its order."""
-        passes = [
-            (self.test, 2.0),
-            (self.dev, self.looks(epochs)),
-            *((n, epochs * share) for n, share in self.readings),
-        ]
+        """Tokens of test, dev and training passes that come again, of what `open_cache` keeps, in its order.
+
+        Those of one training; of what comes again in a later one only, as much as falls to each.
+        """
+        n = self.trainings
+        passes = [(self.test, 2.0, 1), (self.dev, n * self.looks(epochs), n)]
+        passes += [(n_tokens, n * epochs * share, n) for n_tokens, share in self.readings]
         again, left = [], self.room
-        for n_tokens, times in passes:
+        for n_tokens, times, parts in passes:
             is_kept = times > 1 and n_tokens <= left
             left -= n_tokens if is_kept else 0
-            again.append(n_tokens * (times - 1) if is_kept else 0.0)
+            again.append(n_tokens * (times - 1) / parts if is_kept else 0.0)
         test, dev, *train = again
         return test, dev, sum(train)
 

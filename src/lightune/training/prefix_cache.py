@@ -208,16 +208,22 @@ class PrefixCache:
 
 
 def open_cache(
-    model: nn.Module, rows: Mapping[str, Labelled], recipe: TrainRecipe, epochs: float, device: str
+    model: nn.Module,
+    rows: Mapping[str, Labelled],
+    recipe: TrainRecipe,
+    epochs: float,
+    device: str,
+    trainings: int = 1,
 ) -> PrefixCache | None:
     """The cache of a run whose adapted model this is, for it and for its base.
 
-    None where there is nothing to keep, or no use: a GPU computes faster than a disk reads.
+    trainings: with other seeds, which share it. None where there is nothing to keep, or no use: a GPU computes faster
+    than a disk reads.
     """
     again = [rows["test"].tokens]  # before and after
-    if epochs * recipe.evaluations > 1:
+    if trainings * max(1.0, epochs * recipe.evaluations) > 1:
         again.append(rows["dev"].tokens)
-    again += [tokens for tokens, share in reading(rows["train"], recipe) if epochs * share > 1]
+    again += [tokens for tokens, share in reading(rows["train"], recipe) if trainings * epochs * share > 1]
     n_blocks = frozen_blocks(model)
     if not recipe.cache or device != "cpu" or n_blocks == 0:
         return None

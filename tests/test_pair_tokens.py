@@ -93,7 +93,7 @@ def test_a_batch_is_what_the_tokenizer_would_pad(family, limit):
 
 def test_the_second_text_has_token_types_of_its_own_where_there_are_any(tmp_path):
     own = encoder(tiny.load_tokenizer(tiny.make("bert", tmp_path / "bert")))
-    batch = own.batch(own.tokenise([join_pair("the lamp", "a chair")]), np.arange(1), "cpu")
+    batch = own.batch(own.tokenise(2 * [join_pair("the lamp", "a chair")]), np.arange(1), "cpu")
     assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1, 0]]  # the last is padding
 
 

@@ -1,8 +1,9 @@
 """What leaves the frozen lower blocks, kept on disk: a text that comes again enters the network above them.
 
-A text is known by its tokens, so the cache serves every pass over it: the evaluations of the same rows before and
-after, each evaluation of the dev rows, each epoch. It lies in a nameless file that ends with the process, so that
-none can be stale; what is read back is checked. Read and written, not mapped: mapped pages would count as memory.
+A text is known by its tokens and their types, so the cache serves every pass over it: the evaluations of the same
+rows before and after, each evaluation of the dev rows, each epoch. It lies in a nameless file that ends with the
+process, so that none can be stale; what is read back is checked. Read and written, not mapped: mapped pages would
+count as memory.
 """
 
 from __future__ import annotations
@@ -142,12 +143,12 @@ class PrefixCache:
             return
         found = [_where(row) for row in mask.numpy()]
         places = [self._places.get(_key(row[at])) for row, at in zip(ids.numpy(), found, strict=True)]
-        kinds = ids.new_zeros(ids.shape) if (types := given.get("token_type_ids")) is None else types
-        for i, (row, at) in enumerate(zip(kinds.numpy(), found, strict=True)):
-            if (place := places[i]) is not None:
-                own = zlib.crc32(row[at].tobytes())
-                place.types = own if place.types is None else place.types
-                places[i] = place if place.types == own else None
+        if (types := given.get("token_type_ids")) is not None:
+            for i, (row, at) in enumerate(zip(types.numpy(), found, strict=True)):
+                if (place := places[i]) is not None:
+                    own = zlib.crc32(row[at].tobytes())
+                    place.types = own if place.types is None else place.types
+                    places[i] = place if place.types == own else None
         if any(place is None or place.checksum is None for place in places) or not self._feed(places, found, ids):
             self._recorded = [
                 (place, i, at)

@@ -96,9 +96,8 @@ class Classifier:
         classifier = cls._loaded(folder, base, device, precision, merge)
         encoder = classifier.encoder
         made_up = encoder.tokenise([SEPARATOR.join(WORDS[: encoder.frame.n_texts])])
-        predict_logits(
-            classifier.model, encoder, made_up, classifier.hardware
-        )  # packs weights: no text waits for that
+        # weights are packed where they are first needed: no text of the caller's is to wait for that
+        predict_logits(classifier.model, encoder, made_up, classifier.hardware)
         return classifier
 
     @classmethod

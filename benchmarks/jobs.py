@@ -4,18 +4,23 @@ Each contender is a process; its seconds start before Python does. A peer's end 
 are those of the command `lightune run`, which also evaluates before and after, proves the adapter in a fresh process,
 draws the report, looks for faults in the data and trains baselines: `seconds` counts it all, `seconds_bare` leaves
 out what the peers' time has none of, not the proof.
+
+Tokens per second are the tokens of the job, its training rows cut as the tutorial cuts them, over `seconds_bare`:
+loading, tokenising and saving included, whatever the contender read of them. "of peak" as in steps.py.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import steps
 import turns
-from setting import RATE, Job, Setting, attention_targets, reviews, run_command, write_rows
+from setting import RATE, Job, Setting, attention_targets, read_rows, reviews, run_command, token_lengths, write_rows
 
 APART = ("check", "before", "after", "baselines", "labels", "report")  # phases of a run that no peer has
 PEERS = ("tutorial", "best stock", "full", "tfidf")
@@ -39,18 +44,31 @@ def measure(setting: Setting) -> dict[str, Any]:
     train, test = reviews(sizes.train_rows, sizes.test_rows, tuning=setting.tuning)
     paths = [write_rows(setting.folder / f"{name}.csv", rows) for name, rows in (("train", train), ("test", test))]
     job = Job(setting.model, str(paths[0]), str(setting.folder), sizes.max_tokens)
-    return {"contenders": race(job, paths[1], len(train.y), setting.of(CONTENDERS), sizes.job_rounds)}
+    return race(job, paths[1], len(train.y), setting.of(CONTENDERS), sizes.job_rounds)
 
 
 def race(job: Job, test: Path, n_rows: int, names: Sequence[str], n_rounds: int) -> dict[str, Any]:
     """Figures of each contender; n_rows: of the training file."""
     runs = contenders(job, test, n_rows)
     measured: dict[str, list[turns.Turn]] = {name: [] for name in names}
+    peaks = []
     for number in range(1, n_rounds + 1):
+        peaks.append(steps.matrix_peak(job))
         for name in names:
             measured[name].append(runs[name]())
             turns.say(f"round {number}", name, measured[name][-1])
-    return {name: _medians(done) for name, done in measured.items()}
+    peak = statistics.median(peaks)
+    lengths = token_lengths(job.model, read_rows(job.rows).texts, job.max_tokens)
+    figures = {name: _medians(done) for name, done in measured.items()}
+    figures = {name: done | _speed(name, done["seconds_bare"], job, lengths, peak) for name, done in figures.items()}
+    return {"contenders": figures, "matrix_peak_flops": peak}
+
+
+def _speed(name: str, seconds: float, job: Job, lengths: list[int], peak: float) -> dict[str, float | None]:
+    """of_peak: None without a network."""
+    speed = job.epochs * sum(lengths) / seconds
+    flops = steps.flops_per_token(job.model, lengths, all_weights=name == "full")
+    return {"tokens_per_second": speed, "of_peak": None if name == "tfidf" else speed * flops / peak}
 
 
 def contenders(job: Job, test: Path, n_rows: int) -> dict[str, Callable[[], turns.Turn]]:

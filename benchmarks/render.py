@@ -101,9 +101,11 @@ def _steps(figures: Record) -> str:
         "of peak",
         "peak memory",
     ]
-    return (
-        _table(head, rows) + f"\nMatrix peak in the same race: {figures['matrix_peak_flops'] / 1e9:,.0f} GFLOP/s.\n"
-    )
+    return _table(head, rows) + _peak(figures)
+
+
+def _peak(figures: Record) -> str:
+    return f"\nMatrix peak in the same race: {figures['matrix_peak_flops'] / 1e9:,.0f} GFLOP/s.\n"
 
 
 def _jobs(figures: Record) -> str:
@@ -114,11 +116,14 @@ def _jobs(figures: Record) -> str:
             f"{f['low']:.3f} to {f['high']:.3f}",
             f"{f['seconds']:,.1f} s",
             f"{f['seconds_bare']:,.1f} s",
+            f"{f['tokens_per_second']:,.0f}",
+            "" if f["of_peak"] is None else f"{f['of_peak']:.0%}",
             f"{f['peak_bytes'] / MIB:,.0f} MiB",
         ]
         for name, f in figures["contenders"].items()
     ]
-    return _table(["", "accuracy", "95 % interval", "time", "without evaluations", "peak memory"], rows)
+    head = ["", "accuracy", "95 % interval", "time", "to the saved model", "tokens/s to it", "of peak", "peak memory"]
+    return _table(head, rows) + _peak(figures)
 
 
 def _answers(figures: Record) -> str:

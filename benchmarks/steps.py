@@ -53,6 +53,15 @@ def _medians(measured: Sequence[turns.Turn], peak: float) -> dict[str, Any]:
     return figures | {"of_peak": of_peak, "lowest": min(speeds), "highest": max(speeds)}
 
 
+def matrix_peak(job: Job) -> float:
+    """FLOP/s, in a process of its own as in a race."""
+    contender = turns.Contender([__file__, PEAK, job.word()])
+    try:
+        return float(contender.turn()["flops"])
+    finally:
+        contender.end()
+
+
 def work(name: str, word: str) -> None:
     """One worker: takes its turns until it is stopped."""
     job = Job.of(word)

@@ -98,6 +98,11 @@ def test_a_gpu_is_asked_for_where_there_is_none(monkeypatch):
         gpu.main([])
 
 
+def again(folder: Path) -> Path:
+    """A test file for `job`."""
+    return setting.write_rows(folder / "test.csv", Rows([f"{t} again" for t, _ in tiny.EXAMPLES[2]], [0, 1] * 21))
+
+
 def test_a_whole_job_of_a_peer_ends_with_its_accuracy(job):
     done = jobs.run_peer("tfidf", job, Path(job.rows))
     assert 0 < done["low"] < done["accuracy"] <= done["high"] <= 1
@@ -105,8 +110,20 @@ def test_a_whole_job_of_a_peer_ends_with_its_accuracy(job):
     assert done["peak_bytes"] > 2**20
 
 
+def test_jobs_are_raced_on_the_same_tokens(job, tmp_path):
+    race = jobs.race(job, again(tmp_path), 42, ["tfidf", "lightune"], 1)
+    of_words, ours = (race["contenders"][name] for name in ("tfidf", "lightune"))
+    n_tokens = sum(setting.token_lengths(job.model, setting.read_rows(job.rows).texts, job.max_tokens))
+    for done in (of_words, ours):
+        assert done["tokens_per_second"] * done["seconds_bare"] == pytest.approx(n_tokens)
+    assert of_words["of_peak"] is None
+    assert 0 < ours["of_peak"] < 1
+    assert race["matrix_peak_flops"] > 1e8
+    assert "| tfidf | " in render.table("jobs", {"figures": race})
+
+
 def test_a_whole_job_of_lightune_is_its_command_line(job, tmp_path):
-    test = setting.write_rows(tmp_path / "test.csv", Rows([f"{t} again" for t, _ in tiny.EXAMPLES[2]], [0, 1] * 21))
+    test = again(tmp_path)
     done = jobs.run_lightune(job, test, {**jobs.as_the_tutorial(job), "data.dev_rows": 4})
     assert 0 < done["seconds_bare"] < done["seconds"]
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
@@ -272,12 +289,14 @@ def _figures() -> dict[str, dict]:
         "peak_bytes": 2**30,
     }
     job = {"accuracy": 0.85, "low": 0.83, "high": 0.87, "seconds": 600.0, "seconds_bare": 600.0, "peak_bytes": 2**30}
+    job |= {"tokens_per_second": 300.0, "of_peak": 0.12}
+    ours = {"seconds": 60.0, "accuracy": 0.86}
     answer = {"tokens_per_second": 1e3, "milliseconds_single": 9.0, "equal": 1.0, "accuracy": 0.8}
     answer |= {"way": "fp32", "way_single": "fp32"}
     faster = {"tokens_per_second": 850.0, "ratio": 8.5}
     figures = {
         "steps": {"contenders": {"tutorial": step, "lightune": step | faster}, "matrix_peak_flops": 1.6e11},
-        "jobs": {"contenders": {"tutorial": job, "lightune": job | {"seconds": 60.0, "accuracy": 0.86}}},
+        "jobs": {"contenders": {"tutorial": job, "lightune": job | ours}, "matrix_peak_flops": 1.6e11},
         "answers": {"contenders": {"pipeline": answer, "lightune": answer}, "left_out": {"onnx": "not here"}},
         "scaling": {"points": [{"rows": n, "tokens": 9 * n, "seconds": n} for n in (1, 4)], "power": 1.0},
     }
@@ -291,6 +310,7 @@ def test_the_section_and_the_picture_come_from_the_file_alone(tmp_path):
     render.render(path)
     text = path.with_suffix(".md").read_text()
     assert "| lightune | 850 | 90 to 110 | 8.5x |" in text
+    assert "| tutorial | 0.8500 | 0.830 to 0.870 | 600.0 s | 600.0 s | 300 | 12% | 1,024 MiB |" in text
     assert "in 60 s against 600 s: 10.0 times as fast" in text
     assert "not here" in text
     assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"

@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = arguments.results or RESULTS / ("quick.json" if arguments.quick else "bench.json")
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is downloaded while a clock runs
     wanted = {"all": list(PARTS), "render": []}.get(arguments.part, [arguments.part])
+    others = {name: record for name, record in read(path).items() if name not in wanted}
+    render.markdown(others, "")  # what cannot be rendered is refused before hours of work
     for name in wanted:
         with tempfile.TemporaryDirectory() as folder:
             sizes = QUICK if arguments.quick else FULL
@@ -65,11 +67,15 @@ def measure(name: str, setting: Setting, command: Sequence[str]) -> dict[str, An
     return describe(command, setting.sizes) | {"figures": figures}
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The parts that were measured, by their names."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def write(path: Path, name: str, record: dict[str, Any]) -> None:
     """Puts one part into the file, the others stay."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps(parts | {name: record}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(read(path) | {name: record}, indent=1) + "\n", encoding="utf-8")
 
 
 def _model_folder(model: str) -> str:

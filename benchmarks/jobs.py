@@ -5,8 +5,10 @@ are those of the command `lightune run`, which also evaluates before and after, 
 draws the report, looks for faults in the data and trains baselines: `seconds` counts it all, `seconds_bare` leaves
 out what the peers' time has none of, not the proof.
 
-Tokens per second are the tokens of the job, its training rows cut as the tutorial cuts them, over `seconds_bare`:
-loading, tokenising and saving included, whatever the contender read of them. "of peak" as in steps.py.
+lightune holds back some training rows to choose its best state by; the peers train on all and choose nothing. Tokens
+per second are those trained on, over `seconds_bare`, so that loading,
+tokenising and saving count; of contenders that read parts of the texts, or have no network, there are none. "of peak"
+as in steps.py.
 """
 
 from __future__ import annotations
@@ -65,16 +67,23 @@ def race(job: Job, test: Path, n_rows: int, names: Sequence[str], n_rounds: int)
 
 
 def _speed(name: str, seconds: float, job: Job, lengths: list[int], peak: float) -> dict[str, float | None]:
-    """of_peak: None without a network."""
-    speed = job.epochs * sum(lengths) / seconds
+    """None for who reads parts of the texts, or has no network."""
+    if name in ("tfidf", LESS):
+        return {"tokens_per_second": None, "of_peak": None}
+    share = 1 - _dev_rows(len(lengths)) / len(lengths) if name == "lightune" else 1.0
+    speed = job.epochs * share * sum(lengths) / seconds
     flops = steps.flops_per_token(job.model, lengths, all_weights=name == "full")
-    return {"tokens_per_second": speed, "of_peak": None if name == "tfidf" else speed * flops / peak}
+    return {"tokens_per_second": speed, "of_peak": speed * flops / peak}
+
+
+def _dev_rows(n_rows: int) -> int:
+    return max(2, min(100, n_rows // 10))
 
 
 def contenders(job: Job, test: Path, n_rows: int) -> dict[str, Callable[[], turns.Turn]]:
     """Name -> one whole job of it."""
     runs: dict[str, Callable[[], turns.Turn]] = {name: partial(run_peer, name, job, test) for name in PEERS}
-    dev = {"data.dev_rows": max(2, min(100, n_rows // 10))}
+    dev = {"data.dev_rows": _dev_rows(n_rows)}
     for name, settings in (("lightune", as_the_tutorial(job)), (LESS, LESS_TO_READ)):
         runs[name] = partial(run_lightune, job, test, {**settings, **dev})
     return runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +71,27 @@ LISTS = [["b", "a"], ["a"], [], ["b"]]
 )
 def test_label_sets_are_read_from_lists_and_from_columns(cells):
     assert list(labels_of(cells)) == ["a|b", "a", NOTHING, "b"]
+
+
+@pytest.mark.parametrize("kind", ["lists", "columns", "cells"])
+def test_label_sets_of_many_rows_take_a_few_bytes_each(kind):
+    n = 60_000
+    columns = {
+        "lists": {"tags": pa.array([["b", "a"], ["a"]] * (n // 2))},
+        "columns": {"a": pa.array(["1", "0"] * (n // 2)), "b": pa.array(["0", "1"] * (n // 2))},
+        "cells": {"tags": pa.array(["b;a", "a"] * (n // 2))},
+    }[kind]
+    table = pa.table(columns)
+    read_sets(table.slice(0, 10), ",".join(columns), None)
+    tracemalloc.start()
+    try:
+        found = read_sets(table, ",".join(columns), None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found) == n
+    assert found[:2] == (["a", "b"] if kind == "columns" else ["a|b", "a"])
+    assert peak < 40 * n
 
 
 def test_a_row_without_any_flag_is_not_labelled():

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightune.data.scratch import CHUNK_ROWS
 from lightune.data.values import Names
 from lightune.errors import UserError
 
@@ -66,21 +67,27 @@ def read_sets(table: pa.Table, label: str, class_names: Sequence[str] | None) ->
     columns = label_columns(table, label)
     if len(columns) > 1:
         return _of_flags(table, columns)
-    cells = table.column(label).to_pylist()
     if is_label_lists(table, label):
-        lists = [json.loads(cell) if isinstance(cell, str) else cell for cell in cells]
+        lists = (json.loads(cell) if isinstance(cell, str) else cell for cell in _cells(table, label))
         ids = dict(enumerate(class_names or []))
-        return Names.of(
-            ["" if each is None else written(_name(label, value, ids) for value in each) for each in lists]
-        )
-    if not {(cell or "").strip().lower() for cell in cells} - {*YES, *NO}:
+        return Names.of("" if each is None else written(_name(label, value, ids) for value in each) for each in lists)
+    cells = Names.of((cell or "").strip() for cell in _cells(table, label))
+    if not {cell.lower() for cell in cells.names} - {*YES, *NO}:
         raise UserError(
             f"column {label!r}: holds yes and no, and so one label. Name several such columns, with commas between "
             f"them, or leave data.task out (--task)."
         )
-    between = next((mark for mark in IN_CELLS if any(mark in (cell or "") for cell in cells)), IN_CELLS[0])
-    parts = [[part.strip() for part in (cell or "").split(between)] for cell in cells]
-    return Names.of([written(_name(label, part, {}) for part in each if part) for each in parts])
+    between = next((mark for mark in IN_CELLS if any(mark in cell for cell in cells.names)), IN_CELLS[0])
+    parts = {cell: [part.strip() for part in cell.split(between)] for cell in cells.names}
+    return cells.renamed(
+        {cell: written(_name(label, part, {}) for part in each if part) for cell, each in parts.items()}
+    )
+
+
+def _cells(table: pa.Table, name: str) -> Iterator[Any]:
+    """The cells of a column, few of them at a time as Python objects."""
+    for start in range(0, table.num_rows, CHUNK_ROWS):
+        yield from table.column(name).slice(start, CHUNK_ROWS).to_pylist()
 
 
 def empty_flags(table: pa.Table, label: str) -> int:
@@ -115,10 +122,13 @@ def _of_flags(table: pa.Table, columns: Sequence[str]) -> Names:
 
 def _flags(table: pa.Table, name: str) -> NDArray[np.int8]:
     """(N,) GIVEN, or not, or MISSING."""
-    cells = [str(cell or "").strip().lower() for cell in table.column(name).to_pylist()]
-    odd = next((cell for cell in cells if cell not in YES and cell not in NO), None)
-    if odd is not None:
+    return np.fromiter((_flag(name, str(cell or "").strip().lower()) for cell in _cells(table, name)), np.int8)
+
+
+def _flag(name: str, cell: str) -> int:
+    if cell not in YES and cell not in NO:
         raise UserError(
-            f"column {name!r}: {odd!r} is neither yes nor no. A column of one label holds 1 and 0, or true and false."
+            f"column {name!r}: {cell!r} is neither yes nor no. "
+            f"A column of one label holds 1 and 0, or true and false."
         )
-    return np.array([MISSING if not cell else GIVEN if cell in YES else 0 for cell in cells], np.int8)
+    return MISSING if not cell else GIVEN if cell in YES else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -110,13 +110,13 @@ class Names(Values[str]):
     names: Sequence[str]
 
     @classmethod
-    def of(cls, labels: Sequence[str]) -> Names:
+    def of(cls, labels: Iterable[str]) -> Names:
         """The same labels."""
         if isinstance(labels, Names):
             return labels
         places: dict[str, int] = {}
-        codes = [places.setdefault(label, len(places)) for label in labels]
-        return cls(np.array(codes, dtype=np.int32), list(places))
+        codes = np.fromiter((places.setdefault(label, len(places)) for label in labels), np.int32)
+        return cls(codes, list(places))
 
     def __len__(self) -> int:
         return len(self.codes)

@@ -23,7 +23,8 @@ from lightune.evidence.score import headline_of
 from lightune.hardware import choose_hardware, tune_process
 from lightune.journal import Journal
 from lightune.libraries import is_offline
-from lightune.records import Evaluation
+from lightune.model.engine import PLAIN
+from lightune.records import Decision, Evaluation
 from lightune.report.screen import promises_in_words, show_scores, units_in
 from lightune.use.classifier import Classifier, NumberPrediction, Prediction
 from lightune.use.inputs import Row, open_input, scored_split
@@ -64,7 +65,7 @@ def evaluate_file(
         rows, dropped = examples(
             table, text=text, label=label, pair=pair, class_names=names, fewest_classes=1, task=task
         )
-    journal.decide(*decisions, *dropped)
+    journal.decide(*plain_paths(classifier), *decisions, *dropped)
     if corpus.digest == classifier.contract.trained_on and name == training_split(corpus):
         journal.warn(f"{data}: is what this classifier was trained on; its scores there say nothing about new texts")
     labels = Names.of(rows.labels or [])
@@ -129,8 +130,8 @@ def predict_file(
     """Labels every row of `data` (- is stdin) into `output` (- is stdout): label, score and p_<name> beside it.
 
     Of a source with several splits, those of its test split. Input columns are kept as they are. A file appears
-    under its name only when it is complete. say: told how the input is read, before it is. Returns what was done:
-    the numbers of rows and of rows without a text, and the same notes.
+    under its name only when it is complete. say: told how the input is read, before it is, and which fast paths do
+    not suit the network. Returns what was done: the numbers of rows and of rows without a text, and the same notes.
     """
     with ExitStack() as stack:
         stack.enter_context(words_of_options())
@@ -139,7 +140,8 @@ def predict_file(
         wanted = text_columns(classifier, text, pair)
         how = Options(encoding, delimiter, offline=is_offline())
         source = stack.enter_context(open_input(data, wanted, how, given=text is not None or pair is not None))
-        for note in source.notes:
+        notes = [*source.notes, *(f"{path.what}: {path.choice} ({path.why})" for path in plain_paths(classifier))]
+        for note in notes:
             say(note)
         kept = free_names(source.columns, classifier)
         write = stack.enter_context(open_output(output, source, kept, classifier))
@@ -150,7 +152,7 @@ def predict_file(
             write([row | _answer(answer) for row, answer in zip(renamed, answers, strict=True)])
             n_rows += len(rows)
             n_empty += sum(map(classifier.encoder.frame.is_blank, texts))
-    return {"rows": n_rows, "empty": n_empty, "output": output, "labels": classifier.labels, "notes": source.notes}
+    return {"rows": n_rows, "empty": n_empty, "output": output, "labels": classifier.labels, "notes": notes}
 
 
 def text_columns(classifier: Classifier, text: str | None = None, pair: str | None = None) -> TextColumns:
@@ -168,6 +170,11 @@ def load_alone(run: str, base: str | None, device: str, precision: str) -> Class
     """The classifier, in a process that does nothing else."""
     tune_process(choose_hardware(device))  # first: kernels are made, and their number read, as it is loaded
     return Classifier.load(run, base=base, device=device, precision=precision)
+
+
+def plain_paths(classifier: Classifier) -> list[Decision]:
+    """What of the network is computed as transformers does it, since no fast path suits it."""
+    return [decision for decision in classifier.decisions if decision.choice == PLAIN]
 
 
 @contextmanager

@@ -99,6 +99,12 @@ def test_every_architecture_answers_and_learns_the_same(architecture, fast, base
         assert torch.allclose(found[name], slope, atol=2e-5 * max(1.0, float(slope.abs().max()))), name
 
 
+@pytest.mark.parametrize(("architecture", "keeps"), [("bert", True), ("xlnet", False), ("albert", False)])
+def test_what_a_cache_will_save_is_planned_for_networks_that_suit_it(architecture, keeps, bases):
+    model, _, tokens, _ = adapted(bases[architecture], layers="all")
+    assert prefix_cache.can_keep(model, tokens, "fp32") == keeps
+
+
 @pytest.mark.parametrize("architecture", ["bert", "distilbert"])
 def test_in_bf16_half_the_bytes_are_kept(architecture, bases):
     """What written-out blocks put out in 16 bits, read back by them, gives the answers and gradients it gave."""
@@ -189,11 +195,13 @@ def test_pairs_of_the_same_tokens_are_told_apart_by_their_types(bases, hardware)
     assert np.array_equal(*np.split(tokens.ids, 2))
     expected = predict_logits(model, encoder, tokens, hardware)
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
-    PrefixCache(1, [tokens], BYTES).attach(model)
+    cache = PrefixCache(1, [tokens], BYTES)
+    assert cache.attach(model).choice == "computed once a text"
     for _ in range(2):
         for row, text in enumerate((one, other)):
             alone = predict_logits(model, encoder, encoder.tokenise([text]), hardware)
             assert alone[0] == pytest.approx(expected[row], abs=2e-5)
+    assert cache.n_read == 1  # the first of them: the other has its place, and is computed each time
 
 
 def test_a_cache_that_is_refused_leaves_the_blocks_as_they_were(bases, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lightune
-from lightune.training.plan import Cost, Plan, Work, fit
+from lightune.training.plan import AUTO_EPOCHS, Cost, Plan, Work, fit
 
 SETTINGS = ["train.epochs=2", "data.max_tokens=16", "evidence.doctor=false", "evidence.baselines=[]"]
 
@@ -47,7 +47,24 @@ def test_the_time_for_all_trainings_is_planned():
     one, _ = fit(plan, False, cost, work, 100.0)
     three, why = fit(plan, False, cost, replace(work, trainings=3), 100.0)
     assert one.seconds == pytest.approx(100 - 2 * 0.1)
-    assert three.seconds == pytest.approx((100 - 4 * 0.1) / 3)
-    assert "each of 3 trainings" in why.why
+    assert (three.seconds, three.seconds_later) == (pytest.approx((100 - 4 * 0.1) / 3),) * 2
+    assert "for 3 trainings" in why.why
     assert cost.estimate(replace(work, trainings=3), 2.0, 0.0).train == pytest.approx(6.0)
     assert cost.estimate(replace(work, trainings=3), 2.0, 0.0).after == pytest.approx(0.3)
+
+
+def test_trainings_that_find_a_full_cache_get_less_time_for_as_many_steps():
+    """Three epochs of 1,000 tokens in the top of two blocks: 2 ms a token, and 1.5 where the lower one is known."""
+    cost = Cost(forward=1e-3, step=2e-3, depth=1, n_blocks=2, keeps=True)
+    work = Work(readings=((1000, 1.0),), dev=0.0, test=0.0, evaluations=1, rest=0.0, trainings=3)
+    budget = (2.0 + 2 * 1.5) + 2 * (3 * 1.5)
+    plan, _ = fit(Plan(3.0, 1e-3, 1024, False), False, cost, work, budget)
+    assert (plan.epochs, plan.seconds, plan.seconds_later) == (3.0, pytest.approx(5.0), pytest.approx(4.5))
+    ample, why = fit(Plan(3.0, 1e-3, 1024, False), False, cost, work, 2 * budget)
+    assert (ample.seconds, ample.seconds_later, why.choice) == (pytest.approx(10.0), pytest.approx(9.0), "enough")
+    untrained, _ = fit(Plan(0.0, 1e-3, 1024, False), False, cost, work, budget)
+    assert (untrained.seconds, untrained.seconds_later) == (pytest.approx(budget / 3),) * 2
+    auto, _ = fit(Plan(1.0, 1e-3, 1024, False), True, cost, work, 1000.0)
+    assert (auto.epochs, auto.seconds / auto.seconds_later) == (AUTO_EPOCHS, pytest.approx((2 + 5 * 1.5) / (6 * 1.5)))
+    no_room, _ = fit(Plan(3.0, 1e-3, 1024, False), False, cost, replace(work, room=0), budget)
+    assert no_room.seconds == pytest.approx(no_room.seconds_later)

@@ -299,8 +299,11 @@ def test_only_what_is_kept_saves_time():
     assert work.known(2.0) == pytest.approx((500, 100, 0.6 * 1000))
     assert work.known(10.0) == pytest.approx((500, 900, 7 * 1000 + 1 * 3000))
     assert replace(work, room=650).known(10.0) == pytest.approx((500, 900, 0))  # test and dev rows leave room for 50
+
     shared = replace(work, trainings=2)  # with another seed the same texts come again
-    assert shared.known(1.0) == pytest.approx((500, 50, 0.6 * 1000 / 2))
+    assert shared.known(1.0) == pytest.approx((500, 0, 0))
+    assert shared.known(1.0, is_later=True) == pytest.approx((500, 100, 0.8 * 0.8 * 1000))
+    assert shared.known(10.0, is_later=True) == pytest.approx((500, 1000, 8 * 1000 + 2 * 3000))
     half = COST.with_depth(3)
     assert half.training(replace(work, room=0), 2.0) == pytest.approx(2 * 1400 * 0.02 + 2 * 100 * 0.01)
 
@@ -370,7 +373,7 @@ def test_fp16_on_a_cpu_is_refused_and_bf16_is_not(tiny_bert, rows):
 
 def test_every_choice_has_a_reason(hardware):
     decisions = [*hardware.decisions, *tune_process(hardware)]
-    assert {d.what for d in decisions} >= {"device", "precision", "optimizer", "threads", "allocator"}
+    assert {d.what for d in decisions} >= {"device", "precision", "optimizer", "threads", "kernels", "allocator"}
     assert all(d.choice and d.why for d in decisions)
 
 
@@ -533,6 +536,19 @@ def test_a_runs_randomness_is_its_own():
         assert torch.are_deterministic_algorithms_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
     assert (random.random(), np.random.random(), float(torch.rand(()))) == expected
+
+
+def test_torch_that_a_run_brought_along_is_as_it_was_made():
+    code = """
+from lightune.hardware import Hardware, own_randomness, seed_everything, tune_process
+with own_randomness():
+    seed_everything(5)
+    tune_process(Hardware("cuda", "fp32", 0, 0, ()))
+import torch
+assert torch.backends.cuda.cudnn_sdp_enabled()
+assert not torch.are_deterministic_algorithms_enabled()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 SHARED = """

@@ -80,6 +80,7 @@ class Plan:
 
     memory_tokens: padded tokens per pass; layers: the top blocks that are adapted; seconds: when training ends
     whatever has been read by then, evaluations on dev rows but for the last included; None without a time budget.
+    seconds_later: the same for trainings with other seeds, after the first; None if there are none.
     """
 
     epochs: float
@@ -88,6 +89,7 @@ class Plan:
     checkpointing: bool
     layers: int | Literal["all"] = "all"
     seconds: float | None = None
+    seconds_later: float | None = None
 
 
 @dataclass(frozen=True)

@@ -210,9 +210,9 @@ def follow(
         with journal.phase("train", f"Fine-tuning with {method}"):
             del base  # the rehearsal used it up
             hardware.release()
-            tune = partial(fine_tune, recipe, plan.plan, options, encoder, rows, hardware, journal)
+            tune = partial(fine_tune, recipe, options, encoder, rows, hardware, journal)
             base = load()
-            model, history, cache = tune(base, seed=seed, on_log=watchers.log)
+            model, history, cache = tune(plan.plan, base, seed=seed, on_log=watchers.log)
 
         with journal.phase("before", "Before: the base model with an untrained head"):
             model.to("cpu")  # the base needs the room
@@ -230,18 +230,19 @@ def follow(
         with journal.phase("after", "After: the same rows"):
             calibration = calibrate(rows["dev"].y, history.dev_logits, recipe.evidence, scale)
             after = measure("after", model.to(hardware.device), calibration)
-            if cache and cache.trouble:
-                journal.warn(cache.trouble)
 
         with journal.phase("seeds", f"Other seeds: {recipe.seeds - 1}") if recipe.seeds > 1 else nullcontext():
             model.to("cpu")
+            later = replace(plan.plan, seconds=plan.plan.seconds_later)
             by_seed = {seed: after}
             for other in range(seed + 1, seed + recipe.seeds):
                 hardware.release()
-                tuned, told, _ = tune(load(seed=other), seed=other, find_cache=lambda network: cache)
+                tuned, told, _ = tune(later, load(seed=other), seed=other, find_cache=lambda network: cache)
                 taught = calibrate(rows["dev"].y, told.dev_logits, recipe.evidence, scale)
                 by_seed[other] = measure(f"seed {other}", tuned, taught)
                 del tuned
+        if cache and cache.trouble:
+            journal.warn(cache.trouble)
 
         with journal.phase("baselines", "Baselines: the same rows"):
             hardware.release()

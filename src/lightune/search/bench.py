@@ -204,12 +204,12 @@ class Bench:
         quiet = Journal(io.StringIO(), quiet=True)
         model, history, _ = fine_tune(
             recipe.model_copy(update={"train": train}),
-            plan,
             options,
             encoder,
             rows,
             self.hardware,
             quiet,
+            plan,
             base,
             seed=seed,
             find_cache=lambda network: self._cache(network, recipe, n_rows),

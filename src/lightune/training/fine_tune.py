@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 def fine_tune(
     recipe: Recipe,
-    plan: Plan,
     options: dict[str, Any],
     encoder: Encoder,
     rows: Mapping[str, Labelled],
     hardware: Hardware,
     journal: Journal,
+    plan: Plan,
     base: Base,
     *,
     seed: int,

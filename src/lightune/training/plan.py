@@ -64,20 +64,24 @@ class Work:
         """How often the dev rows are scored in so many epochs."""
         return max(1.0, epochs * self.evaluations)
 
-    def known(self, epochs: float) -> tuple[float, float, float]:
-        """Tokens of test, dev and training passes that come again, of what `open_cache` keeps, in its order.
+    def known(self, epochs: float, *, is_later: bool = False) -> tuple[float, float, float]:
+        """Tokens of test, dev and training passes that find what was kept, in one training, in `open_cache`'s order.
 
-        Those of one training; of what comes again in a later one only, as much as falls to each.
+        is_later: a training with another seed, after the first, which kept what it read.
         """
-        n = self.trainings
-        passes = [(self.test, 2.0, 1), (self.dev, n * self.looks(epochs), n)]
-        passes += [(n_tokens, n * epochs * share, n) for n_tokens, share in self.readings]
-        again, left = [], self.room
-        for n_tokens, times, parts in passes:
-            is_kept = times > 1 and n_tokens <= left
-            left -= n_tokens if is_kept else 0
-            again.append(n_tokens * (times - 1) / parts if is_kept else 0.0)
-        test, dev, *train = again
+        n, looks = self.trainings, self.looks(epochs)
+        # how often all trainings pass through a text, and how often this one finds what an earlier pass kept
+        passes = [(self.test, 2.0, 1.0), (self.dev, n * looks, looks if is_later else looks - 1)]
+        for n_tokens, share in self.readings:
+            times = epochs * share
+            found = times * min(1.0, times) if is_later else max(0.0, times - 1)
+            passes.append((n_tokens, n * times, found))
+        known, left = [], self.room
+        for tokens, times, found in passes:
+            is_kept = times > 1 and tokens <= left
+            left -= tokens if is_kept else 0
+            known.append(tokens * found if is_kept else 0.0)
+        test, dev, *train = known
         return test, dev, sum(train)
 
 
@@ -104,30 +108,34 @@ class Cost:
         """Seconds a token that a text saves when it comes again."""
         return self.forward * (self.n_blocks - self.depth) / self.n_blocks if self.keeps else 0.0
 
-    def training(self, work: Work, epochs: float) -> float:
-        """Seconds of so many epochs and of the evaluations of the dev rows in them."""
+    def training(self, work: Work, epochs: float, *, is_later: bool = False) -> float:
+        """Seconds of so many epochs and of the evaluations of the dev rows in them; is_later: as in `Work.known`."""
         if not epochs:
             return 0.0
-        _, dev, train = work.known(epochs)
+        _, dev, train = work.known(epochs, is_later=is_later)
         all_of_it = work.train * epochs * self.step + work.dev * work.looks(epochs) * self.forward
         return all_of_it - (dev + train) * self.saved
 
+    def trainings(self, work: Work, epochs: float) -> float:
+        """Seconds of all trainings, of so many epochs each."""
+        later = self.training(work, epochs, is_later=True)
+        return self.training(work, epochs) + (work.trainings - 1) * later
+
     def epochs_in(self, work: Work, seconds: float) -> float:
-        """The epochs for which so many seconds are enough; the inverse of `training`."""
+        """The epochs for which so many seconds are enough; the inverse of `trainings`."""
         low, high = 0.0, 1.0
-        while self.training(work, high) < seconds and high < 1e4:
+        while self.trainings(work, high) < seconds and high < 1e4:
             high *= 2
         for _ in range(50):
             middle = (low + high) / 2
-            low, high = (middle, high) if self.training(work, middle) <= seconds else (low, middle)
+            low, high = (middle, high) if self.trainings(work, middle) <= seconds else (low, middle)
         return low
 
     def estimate(self, work: Work, epochs: float, memory: float) -> Estimate:
         """What a run will take from here on."""
         test, (again, _, _) = work.test * self.forward, work.known(epochs)
         before, after = test + work.probe * self.forward, test - again * self.saved
-        n = work.trainings
-        return Estimate(before, n * self.training(work, epochs), n * after, work.rest, memory)
+        return Estimate(before, self.trainings(work, epochs), work.trainings * after, work.rest, memory)
 
 
 def choose_depth(cost: Cost, work: Work, epochs: float, budget: float | None) -> tuple[int, Decision]:
@@ -135,7 +143,7 @@ def choose_depth(cost: Cost, work: Work, epochs: float, budget: float | None) ->
     choices = sorted({cost.n_blocks, math.ceil(cost.n_blocks / 2), min(2, cost.n_blocks)}, reverse=True)
     rooms = {k: math.inf if budget is None else _room(cost.with_depth(k), work, budget) for k in choices}
     limits = {k: AUTO_LAYERS_SECONDS if budget is None else rooms[k] / work.trainings for k in choices}
-    takes = {k: cost.with_depth(k).training(work, min(1.0, epochs)) for k in choices}
+    takes = {k: cost.with_depth(k).trainings(work, min(1.0, epochs)) / work.trainings for k in choices}
     depth = next((k for k in choices if takes[k] <= limits[k]), choices[-1])
     told = ", ".join(f"{k}: {duration(takes[k])}" for k in choices)
     limit = duration(max(0.0, limits[depth]))
@@ -148,22 +156,26 @@ def fit(plan: Plan, is_auto: bool, cost: Cost, work: Work, budget: float) -> tup
 
     UserError if the evaluations alone leave no time for training.
     """
-    last = work.dev * cost.forward  # the evaluation that follows the last step
-    room = _room(cost, work, budget) / work.trainings - last  # for each of them
-    if room * work.trainings < LEAST_TRAINING * budget:
-        rest = duration(max(0.0, budget - room * work.trainings))
+    n, last = work.trainings, work.dev * cost.forward  # the evaluation that follows the last step of each
+    room = _room(cost, work, budget) - n * last
+    if room < LEAST_TRAINING * budget:
+        rest = duration(max(0.0, budget - room))
         raise UserError(
             f"time budget: of the {duration(max(0.0, budget))} that are left, everything but training takes {rest}. "
             f"Ask for more time, or for fewer rows with data.test_rows or data.dev_rows."
         )
-    fits = cost.epochs_in(work, room)
+    fits, epochs = cost.epochs_in(work, room), float(AUTO_EPOCHS) if is_auto else plan.epochs
+    # of the same length, but the first fills the cache that the others find full
+    alike = min(fits, epochs)
+    first = room * cost.training(work, alike) / cost.trainings(work, alike) if alike and n > 1 else room / n
+    later = (room - first) / (n - 1) if n > 1 else None
     # the clock ends the training in any case; while the steps are ahead of it, it changes nothing
-    plan = replace(plan, epochs=float(AUTO_EPOCHS) if is_auto else plan.epochs, seconds=room)
+    plan = replace(plan, epochs=epochs, seconds=first, seconds_later=later)
     if fits >= plan.epochs:
         return plan, Decision("time budget", "enough", f"{plan.epochs:g} epochs need less")
     choice = f"{fits:.2f} epochs"
-    each = "training" if work.trainings == 1 else f"each of {work.trainings} trainings"
-    why = f"{duration(room)} for {each}; the clock ends it, so that the same seed need not give the same bits"
+    ends = "training; the clock ends it" if n == 1 else f"{n} trainings; the clock ends each"
+    why = f"{duration(room)} for {ends}, so that the same seed need not give the same bits"
     return replace(plan, epochs=min(plan.epochs, MARGIN * fits)), Decision("time budget", choice, why)
 
 

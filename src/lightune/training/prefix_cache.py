@@ -24,7 +24,7 @@ import numpy as np
 from lightune.data.batching import Labelled, Tokens
 from lightune.data.scratch import scratch_folder
 from lightune.hardware import GIB
-from lightune.model.anatomy import find_layers, hidden_size, made_up_text, text_config
+from lightune.model.anatomy import find_layers, hidden_size, is_sparse, made_up_text, text_config
 from lightune.model.engine import TOLERANCE, TOLERANCE_16, bytes_of_a_number, is_close, plain_network
 from lightune.recipe import TrainRecipe
 from lightune.records import Decision
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 LIMIT_BYTES = 8 * GIB
 SHARE_OF_FREE = 0.5  # of the disk
+ONCE, EACH_TIME = "computed once a text", "computed each time"
 OWN_TEXT = 14  # the first token of the text it is tried on: another than the engine's, whose paths must be compared
 
 
@@ -91,13 +92,15 @@ class PrefixCache:
         precision: of the run, in which it is tried.
         """
         if not self.n_tokens:
-            return Decision("lower blocks", "computed each time", f"no room for {self._size(self.n_left_out)}")
+            return Decision("lower blocks", EACH_TIME, f"no room for {self._size(self.n_left_out)}")
+        if is_sparse(model):
+            return Decision("lower blocks", EACH_TIME, "a short text changes this network: none is tried on it")
         plain: Any = plain_network(model)
         names = find_layers(plain)
         core = getattr(plain, plain.base_model_prefix, None)
         blocks = [plain.get_submodule(name) for name in names[: self.n_blocks]]
         if core is None or len(names) < (getattr(text_config(plain), "num_hidden_layers", None) or 0):
-            return Decision("lower blocks", "computed each time", "this network is built otherwise")
+            return Decision("lower blocks", EACH_TIME, "this network is built otherwise")
         before = _answers(model, precision)
         takes = inspect.signature(core.forward)
         fast = [vars(block).get("forward") for block in blocks]
@@ -120,10 +123,10 @@ class PrefixCache:
                 del block.forward
                 if forward is not None:
                     block.forward = forward
-            return Decision("lower blocks", "computed each time", self.trouble or "this network is built otherwise")
+            return Decision("lower blocks", EACH_TIME, self.trouble or "this network is built otherwise")
         rest = f"; no room for {self._size(self.n_left_out)} more" if self.n_left_out else ""
         why = f"{len(blocks)} blocks no training changes; {self._size(self.n_tokens)}; same answers, checked{rest}"
-        return Decision("lower blocks", "computed once a text", why)
+        return Decision("lower blocks", ONCE, why)
 
     def _size(self, n_tokens: int) -> str:
         return f"{n_tokens * self._bytes_per_token / GIB:.2f} GiB in {scratch_folder()}"
@@ -229,6 +232,12 @@ def open_cache(
     if not recipe.cache or device != "cpu" or n_blocks == 0:
         return None
     return PrefixCache(n_blocks, again, bytes_of_a_number(model) * hidden_size(model))
+
+
+def can_keep(model: nn.Module, tokens: Tokens, precision: str) -> bool:
+    """Whether there is room for such texts, and the network answers the same with a cache; it is used up by that."""
+    n_bytes = bytes_of_a_number(model) * hidden_size(model)
+    return PrefixCache(max(1, frozen_blocks(model)), [tokens], n_bytes).attach(model, precision).choice == ONCE
 
 
 def frozen_blocks(model: nn.Module) -> int:

@@ -22,7 +22,7 @@ from lightune.model.methods import METHODS, apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Plan, Rehearsal
 from lightune.training.plan import Besides, Cost, Work, choose_depth, fit, make_plan, memory_needed, probe_rows_in
-from lightune.training.prefix_cache import frozen_blocks, room_bytes
+from lightune.training.prefix_cache import can_keep, frozen_blocks, room_bytes
 from lightune.training.train import Loop, count_steps, reading, training_tokens
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def rehearse(
         reason = f"about {memory / GIB:.1f} GiB needed; lower train.memory_tokens or data.max_tokens if it fails"
         decisions.append(Decision("free memory", f"only {hardware.free / GIB:.1f} GiB", reason))
     estimate = cost.estimate(work, plan.epochs, memory)
-    limit = math.inf if plan.seconds is None else plan.seconds * work.trainings
+    limit = math.inf if plan.seconds is None else plan.seconds + (work.trainings - 1) * (plan.seconds_later or 0.0)
     return Rehearsal(
         plan=plan,
         n_steps=count_steps(len(rows["train"]), train.batch_size, plan.epochs),
@@ -152,7 +152,7 @@ def measure(
                     step(tokens, batch)
         trained = _mean_speed(step, steps, train, recipe)
     n_frozen = frozen_blocks(model)
-    keeps = recipe.cache and hardware.device == "cpu"
+    keeps = recipe.cache and hardware.device == "cpu" and can_keep(model, test, hardware.precision)
     return Cost(1 / predict, 1 / trained, len(anatomy.layers) - n_frozen, len(anatomy.layers), keeps)
 
 

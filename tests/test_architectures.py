@@ -16,7 +16,7 @@ from lightune.evidence.evaluate import predict_logits
 from lightune.hardware import choose_hardware
 from lightune.model import adapters, methods
 from lightune.model import anatomy as anatomies
-from lightune.model.backbones import load_base, locate
+from lightune.model.backbones import load_base, locate, settle_padding
 from tests import tiny
 
 N_CLASSES = 3
@@ -257,6 +257,18 @@ def test_a_missing_weight_among_pretrained_layers_is_refused(root, runs):
     model.bert.encoder.gate = torch.nn.Parameter(torch.zeros(3))
     with pytest.raises(UserError, match=r"lacks \['bert.encoder.gate'\], which sits among pretrained layers"):
         anatomies.inspect(model, missing | {"bert.encoder.gate"})
+
+
+def test_a_network_that_short_texts_change_is_tried_on_none(tmp_path):
+    from transformers import BigBirdConfig, BigBirdForSequenceClassification
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = BigBirdConfig(vocab_size=60, block_size=4, num_random_blocks=1, **sizes)
+    model = BigBirdForSequenceClassification(config).eval()
+    tokenizer = tiny.load_tokenizer(tiny.make("bert", tmp_path))
+    tokenizer.padding_side = "left"
+    assert settle_padding(tokenizer, model) == []
+    assert model.bert.attention_type == "block_sparse"
 
 
 def test_a_network_without_blocks_is_refused():

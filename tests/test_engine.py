@@ -366,9 +366,13 @@ def test_a_network_that_was_moved_is_computed_where_it_is(bases):
     with torch.inference_mode():
         expected = model(**inputs).logits
         for block in fast:
-            block._device, block.is_used = torch.device("meta"), False
+            block.device, block.is_used = torch.device("meta"), False
         assert torch.allclose(model(**inputs).logits, expected, atol=1e-5)
     assert not any(block.is_used for block in fast)
+    assert quicken(model, "fp32")[0].choice == "written out in fp32"  # where it is now
+    with torch.inference_mode():
+        assert torch.allclose(model(**inputs).logits, expected, atol=1e-5)
+    assert all(vars(engine.plain_network(model).get_submodule(name))["fast"].is_used for name in layers)
 
 
 def test_a_sum_that_memory_had_no_room_for_is_made_again(bases, monkeypatch):
@@ -509,7 +513,8 @@ def test_what_a_network_cannot_compute_in_is_told(bases):
     model, _missing = tiny.load_base(bases["bert"], N_CLASSES, seed=1)
     assert engine.can_compute(model, "bf16") == ""
     bf16 = choose_hardware("cpu", "bf16")
-    assert in_fp32(bf16, "auto", "it overflows").precision == "fp32"
+    told = in_fp32(bf16, "auto", "it overflows")
+    assert (told.precision, told.decisions[-1].why) == ("fp32", "this network cannot compute in bf16 (it overflows)")
     with pytest.raises(UserError, match=r"hardware\.precision = 'bf16': this network cannot compute in it \(it over"):
         in_fp32(bf16, "bf16", "it overflows")
 

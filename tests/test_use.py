@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import PeftModel
 
 import lightune
 from lightune.artifact.contract import read_contract, seal_of
@@ -24,11 +25,14 @@ from lightune.data.columns import TextColumns
 from lightune.data.sources import Options
 from lightune.errors import GateError, UserError
 from lightune.evidence.metrics import HEADLINE
+from lightune.hardware import choose_hardware
 from lightune.journal import Journal
 from lightune.libraries import is_offline, network_off, settle_libraries
 from lightune.model import adapters
 from lightune.model.backbones import locate
+from lightune.model.engine import PLAIN
 from lightune.model.projections import can_pack
+from lightune.records import Decision
 from lightune.report.card import write_card
 from lightune.use.files import evaluate_file, predict_file
 from lightune.use.inputs import open_input
@@ -56,17 +60,34 @@ def test_a_batch_answers_like_one_text_at_a_time(classifier):
     assert np.allclose(together, alone, atol=1e-6)
 
 
-def test_a_merge_that_changes_the_answers_is_refused(tiny_run, monkeypatch):
+def test_a_merge_that_changes_the_answers_is_not_used(tiny_run, monkeypatch):
     merge = adapters.merge
 
     def changed(model):
         merged = merge(model)
-        merged.classifier.bias.data += 1
+        merged.classifier.bias.data[0] += 1
         return merged
 
+    expected = lightune.Classifier.load(tiny_run.folder, merge=False).predict_proba(TEXTS)
     monkeypatch.setattr(adapters, "merge", changed)
-    with pytest.raises(UserError, match="it answers a fixed text otherwise"):
-        lightune.Classifier.load(tiny_run.folder)
+    classifier = lightune.Classifier.load(tiny_run.folder)
+    assert np.allclose(classifier.predict_proba(TEXTS), expected, atol=1e-6)
+    assert {each.what: each.choice for each in classifier.decisions}["adapter"] == "not merged"
+    assert isinstance(classifier.model, PeftModel)
+
+
+def test_the_precision_of_a_classifier_is_told_with_its_reason(tiny_run, monkeypatch):
+    machine = choose_hardware("cpu", "bf16")  # one that is fast in bf16; the run was in fp32
+    monkeypatch.setattr("lightune.use.classifier.choose_hardware", lambda device, precision: machine)
+    told = {each.what: each for each in lightune.Classifier.load(tiny_run.folder).decisions}
+    assert (told["precision"].choice, told["precision"].why) == ("fp32", "the run was in fp32")
+    assert "optimizer" not in told
+
+
+def test_a_network_that_short_texts_change_meets_none_when_it_is_loaded(tiny_run, monkeypatch):
+    monkeypatch.setattr("lightune.use.classifier.is_sparse", lambda model: True)
+    monkeypatch.setattr("lightune.use.classifier.predict_logits", None)
+    lightune.Classifier.load(tiny_run.folder)
 
 
 def test_a_loaded_classifier_has_its_weights_packed(tiny_run):
@@ -74,6 +95,18 @@ def test_a_loaded_classifier_has_its_weights_packed(tiny_run):
     blocks = classifier.model.bert.encoder.layer
     assert [block.fast.up._packed is not None for block in blocks] == [can_pack(torch.float32)] * len(blocks)
     assert {each.what: each.choice for each in classifier.decisions}["blocks"] == "written out in fp32"
+
+
+def test_a_network_without_a_fast_path_is_told_of(tiny_run, tmp_path, journal, monkeypatch):
+    """By a file's predictions and by scores, as a run tells it."""
+    plain = Decision("last block", PLAIN, "no fast path for OddLayer yet")
+    monkeypatch.setattr("lightune.use.classifier.quicken", lambda model, precision: [plain])
+    (tmp_path / "in.csv").write_text("text,sentiment\nthe lamp is lovely,positive\n")
+    said: list[str] = []
+    summary = predict_file(tiny_run.folder, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), say=said.append)
+    assert said == summary["notes"] == ["last block: plain (no fast path for OddLayer yet)"]
+    evaluate_file(tiny_run.folder, str(tmp_path / "in.csv"), journal=journal)
+    assert plain in journal.decisions
 
 
 def test_merged_and_unmerged_adapters_agree(tiny_run, classifier):

@@ -87,7 +87,12 @@ def in_fp32(hardware: Hardware, asked: str, why: str) -> Hardware:
     """The same for a network that cannot compute in its precision. UserError if that is what was asked for."""
     if asked != "auto":
         raise UserError(f"hardware.precision = {asked!r}: this network cannot compute in it ({why}). Set it to fp32.")
-    instead = Decision("precision", "fp32", f"this network cannot compute in {hardware.precision} ({why})")
+    return fp32_instead(hardware, f"this network cannot compute in {hardware.precision} ({why})")
+
+
+def fp32_instead(hardware: Hardware, why: str) -> Hardware:
+    """The same in fp32."""
+    instead = Decision("precision", "fp32", why)
     kept = (decision for decision in hardware.decisions if decision.what != "precision")
     return replace(hardware, precision="fp32", decisions=(*kept, instead))
 
@@ -114,15 +119,17 @@ def tune_process(hardware: Hardware) -> list[Decision]:
     if hardware.device != "cpu":
         return []
     # kernels that oneDNN keeps, one for each shape of a product; its own 1,024 take a quarter of a gibibyte
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    n_kept = os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    kernels = Decision("kernels", f"{n_kept} kept", "one for each shape of a product, if oneDNN has not yet begun")
     mallopt = _of_libc("mallopt")
     if mallopt is None:
-        return [Decision("allocator", "as it is", "not glibc")]
+        return [kernels, Decision("allocator", "as it is", "not glibc")]
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # the parameter numbers of malloc.h
     # one arena: each thread's own would keep what it once needed, the tokenizer's threads above all
     done = mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1) and mallopt(arena_max, 1)
     choice = "keeps freed memory" if done else "as it is"
-    return [Decision("allocator", choice, "glibc; saves page faults at every step" if done else "glibc refused")]
+    why = "glibc; saves page faults at every step" if done else "glibc refused"
+    return [kernels, Decision("allocator", choice, why)]
 
 
 def _of_libc(name: str) -> Any:
@@ -165,6 +172,13 @@ def _demand_determinism(wanted: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = not wanted  # type: ignore[attr-defined]
 
 
+def _demand_torchs_defaults() -> None:
+    import torch
+
+    _demand_determinism(False)
+    torch.backends.cuda.enable_cudnn_sdp(True)
+
+
 @contextmanager
 def own_randomness() -> Iterator[None]:
     """What a run draws and demands inside leaves the caller's random numbers and torch's settings as they were."""
@@ -177,7 +191,7 @@ def own_randomness() -> Iterator[None]:
             yield
     finally:
         if not was_loaded and "torch" in sys.modules:
-            _demand_determinism(False)
+            _demand_torchs_defaults()
         random.setstate(python)
         np.random.set_state(numpy)
 

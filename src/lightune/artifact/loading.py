@@ -98,14 +98,19 @@ def _find_base(contract: Contract, adapter: Path, base: str | None) -> Reference
 
 def check_fingerprint(model: nn.Module, contract: Contract, adapter: Path) -> None:
     """UserError unless the network answers a fixed text as it did when the run ended."""
-    answers = adapters.fingerprint(model)
-    scale = max(1.0, *map(abs, contract.fingerprint)) if contract.fingerprint else 1.0
-    differences = [abs(now - then) for now, then in zip(answers, contract.fingerprint, strict=False)]
-    if len(answers) != len(contract.fingerprint) or any(not d <= FINGERPRINT_TOLERANCE * scale for d in differences):
+    if not has_fingerprint(model, contract):
         raise UserError(
             f"{adapter}: loaded, it answers a fixed text otherwise than when the run ended. The base's config.json "
             f"or the contract was changed, or a library computes otherwise. Give the right base with --base."
         )
+
+
+def has_fingerprint(model: nn.Module, contract: Contract) -> bool:
+    """Whether the network answers a fixed text as the contract says."""
+    answers = adapters.fingerprint(model)
+    scale = max(1.0, *map(abs, contract.fingerprint)) if contract.fingerprint else 1.0
+    differences = [abs(now - then) for now, then in zip(answers, contract.fingerprint, strict=False)]
+    return len(answers) == len(contract.fingerprint) and all(d <= FINGERPRINT_TOLERANCE * scale for d in differences)
 
 
 def _check_digest(digest: str, contract: Contract, reference: Reference) -> None:

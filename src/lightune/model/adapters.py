@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightune.errors import UserError
-from lightune.model.anatomy import inside, made_up_text, text_config
+from lightune.model.anatomy import inside, is_sparse, made_up_text
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ def fingerprint(model: nn.Module) -> list[float]:
     """
     import torch
 
-    if getattr(text_config(model), "attention_type", None) == "block_sparse":
+    if is_sparse(model):
         return []
     with torch.no_grad():
         alone, _ = made_up_text(model)

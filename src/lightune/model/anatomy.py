@@ -287,6 +287,11 @@ def text_config(model: nn.Module) -> Any:
     return _config(model).get_text_config()
 
 
+def is_sparse(model: nn.Module) -> bool:
+    """Whether a short text turns it, adapted or not, into another network for good, as BigBird."""
+    return getattr(text_config(model), "attention_type", None) == "block_sparse"
+
+
 def n_positions(model: nn.Module) -> float:
     """Tokens that the network has positions for; infinite if it counts them in another way."""
     from torch import nn

@@ -69,8 +69,8 @@ class Products(Fused):
 
         n_tokens = kv.shape[0] // n_texts
         is_fp32 = q.dtype.itemsize == 4
-        is_sooner = n_tokens >= LONG or n_texts == 1 if is_fp32 else n_tokens <= SHORT
-        if is_sooner and not keeps:
+        fused_is_faster = (n_tokens >= LONG or n_texts == 1) if is_fp32 else n_tokens <= SHORT
+        if fused_is_faster and not keeps:
             return super().forward(q, kv, mask, n_texts, keeps=False)
         (q,), (k, v) = self._to_heads(q, n_texts), self._to_heads(kv, n_texts)
         scores = torch.bmm(q.mul_(self._scale), k.transpose(1, 2))  # (B·H, M / B, T)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lightune.errors import UserError, first_line, near_match
 from lightune.hardware import seed_everything
 from lightune.libraries import is_offline, quiet_transformers
-from lightune.model.anatomy import check_backbone, ensure_pad_token, made_up_text, n_positions
+from lightune.model.anatomy import check_backbone, ensure_pad_token, is_sparse, made_up_text, n_positions
 from lightune.recipe import Task
 from lightune.records import Decision
 
@@ -165,7 +165,7 @@ def settle_padding(tokenizer: Any, model: nn.Module) -> list[Decision]:
     """
     import torch
 
-    if tokenizer.padding_side != "left":
+    if tokenizer.padding_side != "left" or is_sparse(model):
         return []
     alone, after = made_up_text(model)
     n_tokens = alone["input_ids"].shape[1]

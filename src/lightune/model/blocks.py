@@ -121,7 +121,7 @@ class FastBlock:
         self.trained = [m for p in (self.q, self.kv, self.out, self.up, self.down) for m in p.trained]
         self._adapted: list[Any] = [layer for layer in parts.linears() if is_simple_lora(layer)]
         self.is_used = False  # a block that is given more than it reads never is
-        self._device = parts.query.weight.device  # type: ignore[union-attr]
+        self.device = parts.query.weight.device  # type: ignore[union-attr]
         self._norm, self._norm_after = (Norm(norm, dtype) for norm in (parts.norm, parts.norm_after))
 
     @property
@@ -143,7 +143,7 @@ class FastBlock:
         is_plain = (
             recomputes
             or wanted != self.dtype
-            or hidden.device != self._device  # the network was moved, and what is kept here beside it was not
+            or hidden.device != self.device  # the network was moved, and what is kept here beside it was not
             or any(layer.merged or layer.disable_adapters for layer in self._adapted)
         )
         if is_plain or is_given(*others, *map(named.get, MORE)):

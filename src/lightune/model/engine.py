@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightune.errors import first_line
 from lightune.hardware import is_out_of_memory
-from lightune.model.anatomy import find_layers, made_up_text, made_up_texts, n_positions, text_config
+from lightune.model.anatomy import find_layers, is_sparse, made_up_text, made_up_texts, n_positions, text_config
 from lightune.model.attention import LONG, WAYS
 from lightune.model.blocks import MORE, FastBlock, Parts, can_write_out, find_parts, is_given
 from lightune.model.projections import is_simple_lora
@@ -60,8 +60,9 @@ def write_out_blocks(what: str, model: nn.Module, precision: str) -> Decision | 
             return None
         return Decision(what, PLAIN, "more than LoRA's plain products trains in them, or a part is of another kind")
     choice, dtype = f"written out in {precision}", getattr(torch, DTYPES[precision])
-    done = {block: (fast.parts, fast.dtype) for block, fast in _fast(blocks).items()}
-    changed = [block for block in blocks if done.get(block) != (parts[block], dtype)]
+    device = next(model.parameters()).device
+    done = {block: (fast.parts, fast.dtype, fast.device) for block, fast in _fast(blocks).items()}
+    changed = [block for block in blocks if done.get(block) != (parts[block], dtype, device)]
     if not changed:
         return Decision(what, choice, "")
     _forget(changed)
@@ -90,6 +91,8 @@ def shorten_last_block(what: str, model: nn.Module) -> Decision | None:
         del block.forward  # to be compared again: an adapter may have been put in since
     if _is_shared(plain, layers):
         return Decision(what, PLAIN, "one block is used many times")
+    if is_sparse(model):
+        return Decision(what, PLAIN, "a short text changes this network: none is tried on it")
     parts = find_parts(block)
     if parts is None:
         return Decision(what, PLAIN, f"no fast path for {type(block).__name__} yet")
@@ -125,7 +128,7 @@ def can_compute(model: nn.Module, precision: str) -> str:
     import torch
 
     device = next(model.parameters()).device.type
-    if precision != "bf16" or _is_sparse(model):
+    if precision != "bf16" or is_sparse(model):
         return ""
     try:
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
@@ -173,14 +176,9 @@ def bytes_of_a_number(model: nn.Module) -> int:
     return min((fast.dtype.itemsize for fast in _fast(_blocks(model)[0]).values()), default=4)
 
 
-def _is_sparse(model: nn.Module) -> bool:
-    """BigBird, which turns into another network when it meets a short text, for good: nothing is tried on it."""
-    return getattr(text_config(plain_network(model)), "attention_type", None) == "block_sparse"
-
-
 def _suits(model: nn.Module, precision: str) -> bool:
     """Whether blocks can be written out on this device, in this precision, at all."""
-    return next(model.parameters()).device.type in WAYS and precision in DTYPES and not _is_sparse(model)
+    return next(model.parameters()).device.type in WAYS and precision in DTYPES and not is_sparse(model)
 
 
 def _blocks(model: nn.Module) -> tuple[list[Any], dict[Any, Parts]]:
@@ -223,7 +221,7 @@ def _difference(model: nn.Module, forwards: Forwards, precision: str = "fp32") -
 
     It keeps none of them.
     """
-    if _is_sparse(model):
+    if is_sparse(model):
         return "nothing is tried on it"
     outcome = partial(_outcome, model, forwards, of_blocks=precision != "fp32")
     with _away_from_start(model):

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightune.artifact.contract import Contract
-from lightune.artifact.loading import Loaded, adapter_folder, check_fingerprint, load_adapter
+from lightune.artifact.loading import Loaded, has_fingerprint, load_adapter
 from lightune.data.framing import SEPARATOR, WORDS, join_pair
 from lightune.errors import GateError, UserError, near_match
 from lightune.evidence.attribution import attribute, weigh_words
 from lightune.evidence.calibration import is_answered, label_sets
 from lightune.evidence.evaluate import predict_logits
-from lightune.hardware import Hardware, choose_hardware, in_fp32
+from lightune.hardware import Hardware, choose_hardware, fp32_instead, in_fp32
 from lightune.libraries import settle_libraries
 from lightune.model import adapters
-from lightune.model.engine import can_be_written_out, can_compute, is_written_out, quicken
-from lightune.records import Attribution
+from lightune.model.anatomy import is_sparse
+from lightune.model.engine import PLAIN, can_be_written_out, can_compute, is_written_out, quicken
+from lightune.records import Attribution, Decision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,11 +70,12 @@ class Classifier:
     decisions: the device, the precision, and which fast paths its network takes, or why not, as a run prints them.
     """
 
-    def __init__(self, loaded: Loaded, hardware: Hardware):
+    def __init__(self, loaded: Loaded, hardware: Hardware, *notes: Decision):
         self.contract: Contract = loaded.contract
         self.labels: list[str] = loaded.contract.labels
         self.model = loaded.model.to(hardware.device)
-        self.decisions = (*hardware.decisions, *quicken(self.model, hardware.precision))
+        of_machine = (decision for decision in hardware.decisions if decision.what != "optimizer")
+        self.decisions = (*of_machine, *notes, *quicken(self.model, hardware.precision))
         self.encoder, self.hardware = loaded.encoder, hardware
 
     @classmethod
@@ -95,30 +97,39 @@ class Classifier:
         settle_libraries()
         classifier = cls._loaded(folder, base, device, precision, merge)
         encoder = classifier.encoder
-        made_up = encoder.tokenise([SEPARATOR.join(WORDS[: encoder.frame.n_texts])])
-        # weights are packed where they are first needed: no text of the caller's is to wait for that
-        predict_logits(classifier.model, encoder, made_up, classifier.hardware)
+        if not is_sparse(classifier.model):
+            made_up = encoder.tokenise([SEPARATOR.join(WORDS[: encoder.frame.n_texts])])
+            # weights are packed where they are first needed: no text of the caller's is to wait for that
+            predict_logits(classifier.model, encoder, made_up, classifier.hardware)
         return classifier
 
     @classmethod
     def _loaded(cls, folder: str | Path, base: str | None, device: str, precision: str, merge: bool) -> Classifier:
         loaded = load_adapter(folder, base=base)
         hardware = choose_hardware(device, precision)
-        if precision == "auto" and hardware.precision != loaded.contract.precision:
-            hardware = choose_hardware(device, "fp32")
+        if precision == "auto" and hardware.precision not in ("fp32", loaded.contract.precision):
+            hardware = fp32_instead(hardware, f"the run was in {loaded.contract.precision}")
         if refused := can_compute(loaded.model.to(hardware.device), hardware.precision):
             hardware = in_fp32(hardware, precision, refused)
         # In 16 bits only where blocks are written out, as in the run and its proof: they round the sum from fp32.
         # Autocast would give other answers, that no proof has seen.
         suits = hardware.precision == "fp32" or can_be_written_out(loaded.model, hardware.precision)
-        if merge and suits and adapters.can_merge(loaded.model):
-            loaded = Loaded(adapters.merge(loaded.model), loaded.encoder, loaded.contract)
-            check_fingerprint(loaded.model, loaded.contract, adapter_folder(folder))
-            classifier = cls(loaded, hardware)
-            if hardware.precision == "fp32" or is_written_out(classifier.model):
-                return classifier
-            hardware = choose_hardware(device, "fp32")  # the check refused what can be written out: merged, but exact
-        return cls(loaded, hardware)
+        is_merged = merge and suits and adapters.can_merge(loaded.model)
+        notes: list[Decision] = []
+        if is_merged:
+            # on the CPU, where fp32 is fp32: a GPU may round its products
+            loaded = Loaded(adapters.merge(loaded.model.to("cpu")), loaded.encoder, loaded.contract)
+            is_merged = has_fingerprint(loaded.model, loaded.contract)
+            if not is_merged:
+                notes = [Decision("adapter", "not merged", "in the weights, it would answer a fixed text otherwise")]
+                del loaded  # before there is another: this one is used up
+                loaded = load_adapter(folder, base=base)
+        classifier = cls(loaded, hardware, *notes)
+        if not is_merged or hardware.precision == "fp32" or is_written_out(classifier.model):
+            return classifier
+        # the check refused what can be written out: merged, but exact
+        why = next((decision.why for decision in classifier.decisions if decision.choice == PLAIN), "")
+        return cls(loaded, fp32_instead(hardware, why))
 
     def predict(self, texts: Inputs) -> list[Any]:
         """One Prediction per text or pair, in order; a NumberPrediction where labels are numbers.

@@ -179,9 +179,9 @@ def draw(parts: Mapping[str, Record], path: Path) -> None:
     panels = _panels(parts)
     look = {"font.size": 8, "text.color": INK, "axes.spines.top": False, "axes.spines.right": False}
     with style.context([look, {"axes.edgecolor": SOFT, "svg.hashsalt": "lightune"}], after_reset=True):
-        n_lines = -(-len(panels) // 2)
-        sheet = Figure(figsize=(10, 2.4 * n_lines), dpi=160, layout="constrained")
-        for axes, panel in zip(sheet.subplots(n_lines, 2, squeeze=False).flat, [*panels, None], strict=False):
+        n_lines, n_columns = -(-len(panels) // 2), min(2, len(panels))
+        sheet = Figure(figsize=(5 * n_columns, 2.4 * n_lines), dpi=160, layout="constrained")
+        for axes, panel in zip(sheet.subplots(n_lines, n_columns, squeeze=False).flat, [*panels, None], strict=False):
             panel(axes) if panel else axes.set_axis_off()
         sheet.savefig(path.with_suffix(".png"), metadata={"Software": None})
         sheet.savefig(path.with_suffix(".svg"), metadata={"Date": None})
@@ -191,7 +191,6 @@ def _panels(parts: Mapping[str, Record]) -> list[Callable[[Any], None]]:
     """What there is to draw, each as a function of its axes."""
     wanted = [
         ("steps", "Training: useful tokens/s over the tutorial's", "tokens_per_second", "tutorial", False),
-        ("jobs", "Raw text to saved model: speed over the tutorial's", "seconds_bare", "tutorial", True),
         ("answers", "Many texts: tokens/s over the pipeline's", "tokens_per_second", "pipeline", False),
         ("answers", "One short text: speed over the pipeline's", "milliseconds_single", "pipeline", True),
     ]
@@ -202,6 +201,8 @@ def _panels(parts: Mapping[str, Record]) -> list[Callable[[Any], None]]:
             values = {name: figures[key] / contenders[base][key] for name, figures in contenders.items()}
             ratios = {name: 1 / value if less_is_better else value for name, value in values.items()}
             panels.append(lambda axes, title=title, ratios=ratios: _bars(axes, title, ratios))
+    if "jobs" in parts:
+        panels.insert(1, lambda axes: _over_time(axes, parts["jobs"]["figures"]["contenders"]))
     if "scaling" in parts:
         panels.append(lambda axes: _line(axes, parts["scaling"]["figures"]))
     return panels
@@ -214,6 +215,19 @@ def _bars(axes: Any, title: str, ratios: Mapping[str, float]) -> None:
     axes.set_title(title, loc="left", weight="bold", fontsize=9)
     axes.margins(x=0.12)
     axes.axvline(1, color=SOFT, linewidth=0.6)
+
+
+def _over_time(axes: Any, contenders: Record) -> None:
+    """Accuracy with its interval over the seconds to the saved model."""
+    for name, f in contenders.items():
+        color, about = OURS if _is_ours(name) else SOFT, [[f["accuracy"] - f["low"]], [f["high"] - f["accuracy"]]]
+        axes.errorbar(f["seconds_bare"], f["accuracy"], about, fmt="o", markersize=4, color=color, elinewidth=0.8)
+        at = f["seconds_bare"], f["high"]
+        axes.annotate(name, at, (0, 3), textcoords="offset points", ha="center", color=color)
+    axes.set_xscale("log")
+    axes.margins(x=0.2, y=0.15)
+    axes.set(xlabel="seconds from raw text to the saved model", ylabel="accuracy")
+    axes.set_title("Accuracy over time", loc="left", weight="bold", fontsize=9)
 
 
 def _line(axes: Any, figures: Record) -> None:

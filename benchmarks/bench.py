@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     path = arguments.results or RESULTS / ("quick.json" if arguments.quick else "bench.json")
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is downloaded while a clock runs
+    if path.suffix != ".json":
+        raise SystemExit(f"{path}: results are kept under a name that ends in .json")
+    if arguments.part == "render" and not path.exists():
+        raise SystemExit(f"{path}: no such file. Measure something first.")
     wanted = {"all": list(PARTS), "render": []}.get(arguments.part, [arguments.part])
     others = {name: record for name, record in read(path).items() if name not in wanted}
     render.markdown(others, "")  # what cannot be rendered is refused before hours of work

@@ -177,6 +177,8 @@ def draw(parts: Mapping[str, Record], path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = _panels(parts)
+    if not panels:
+        return
     look = {"font.size": 8, "text.color": INK, "axes.spines.top": False, "axes.spines.right": False}
     with style.context([look, {"axes.edgecolor": SOFT, "svg.hashsalt": "lightune"}], after_reset=True):
         n_lines, n_columns = -(-len(panels) // 2), min(2, len(panels))

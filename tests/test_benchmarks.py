@@ -326,6 +326,19 @@ def test_figures_of_an_earlier_version_are_told_to_be_measured_again(tmp_path):
         render.markdown(parts, "made.svg")
 
 
+def test_results_that_cannot_be_rendered_are_one_message(tmp_path):
+    (tmp_path / "made.md").write_text("figures")
+    with pytest.raises(SystemExit, match=r"made\.md: results are kept under a name that ends in \.json"):
+        bench.main(["render", "--results", str(tmp_path / "made.md")])
+    with pytest.raises(SystemExit, match=r"none\.json: no such file"):
+        bench.main(["render", "--results", str(tmp_path / "none.json")])
+    parts = _figures()
+    only = {"steps": parts["steps"] | {"figures": {"contenders": {}, "matrix_peak_flops": 1e9}}}
+    (tmp_path / "made.json").write_text(json.dumps(only))
+    bench.main(["render", "--results", str(tmp_path / "made.json")])
+    assert not (tmp_path / "made.svg").exists()
+
+
 def test_no_claim_is_made_where_the_tutorial_is_more_accurate():
     parts = _figures()
     parts["jobs"]["figures"]["contenders"]["lightune"]["accuracy"] = 0.84

@@ -118,6 +118,20 @@ def test_label_sets_are_read_from_cells_of_text_where_that_is_asked_for(mark):
     assert f"b {mark} a" in labels_of(cells)  # else a cell is one label
 
 
+def test_one_odd_mark_does_not_change_how_all_cells_are_read():
+    cells = ["b;a"] * 12 + ["a,b", "a"]
+    table = pa.table({"text": [f"text {i}" for i in range(14)], "tags": cells})
+    found, notes = examples(table, text="text", label="tags", task="multi_label")
+    assert set(found.labels) == {"a|b", "a,b", "a"}
+    (told,) = [note for note in notes if note.what == "between labels"]
+    assert told.choice == "';'"
+    assert told.why == "warning: in 1 rows another mark is read as part of a name, the first time in 'a,b'"
+    with pytest.raises(UserError, match=r"'a\|b' among the labels"):
+        read_sets(pa.table({"tags": [*cells, "a|b"]}), "tags", None)
+    _, notes = examples(table.slice(0, 12), text="text", label="tags", task="multi_label", fewest_classes=1)
+    assert next(note.why for note in notes if note.what == "between labels") == "in 12 of 12 rows"
+
+
 def test_numbers_in_lists_are_ids_of_the_names_that_the_source_has(tmp_path):
     cells = pa.array([[1, 0], [0], [], [1]], pa.list_(pa.int64()))
     assert list(labels_of(cells, class_names=["a", "b"])) == ["a|b", "a", NOTHING, "b"]

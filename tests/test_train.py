@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from lightune.model.backbones import load_base, locate
 from lightune.model.methods import apply
 from lightune.recipe import Recipe, TrainRecipe
 from lightune.records import Decision, Plan
-from lightune.training.plan import Cost, Work, choose_depth, make_plan, probe_rows_in
+from lightune.training.plan import OVERHEAD_SECONDS, Cost, Work, choose_depth, make_plan, probe_rows_in
 from lightune.training.plan import fit as fit_time
 from lightune.training.rehearsal import _speed, measure, rehearse
 from lightune.training.train import Best, Loop, count_steps, make_optimizer, modules_in_training, train
@@ -274,6 +275,21 @@ def test_a_method_without_layers_leaves_automatic_ones_alone(method, tiny_bert, 
     parts = {"train": labelled, "dev": labelled, "test": labelled}
     monkeypatch.setattr("lightune.training.plan.AUTO_LAYERS_SECONDS", 0.0)
     assert rehearse(load(), load, recipe, {}, encoder, parts, hardware).plan.layers == "all"
+
+
+def test_each_further_seed_is_planned_with_its_setting_up(tiny_bert, rows, hardware):
+    encoder, labelled = rows
+    parts = {"train": labelled, "dev": labelled, "test": labelled}
+    loaded = []
+
+    def load():
+        loaded.append(time.sleep(0.2))
+        return load_base(locate(str(tiny_bert)), ["negative", "positive"], seed=0)
+
+    recipe = Recipe.model_validate({"train": {"epochs": 1.0}, "seeds": 4})
+    estimate = rehearse(load(), load, recipe, {}, encoder, parts, hardware).estimate
+    assert estimate.rest > OVERHEAD_SECONDS + 3 * 0.2
+    assert len(loaded) == 2
 
 
 WORK = Work(readings=((1000, 1.0),), dev=100, test=500, evaluations=1)

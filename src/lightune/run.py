@@ -234,13 +234,19 @@ def follow(
         with journal.phase("seeds", f"Other seeds: {recipe.seeds - 1}") if recipe.seeds > 1 else nullcontext():
             model.to("cpu")
             later = replace(plan.plan, seconds=plan.plan.seconds_later)
-            by_seed = {seed: after}
+            by_seed, steps = {seed: after}, [history.n_steps]
             for other in range(seed + 1, seed + recipe.seeds):
                 hardware.release()
                 tuned, told, _ = tune(later, load(seed=other), seed=other, find_cache=lambda network: cache)
                 taught = calibrate(rows["dev"].y, told.dev_logits, recipe.evidence, scale)
                 by_seed[other] = measure(f"seed {other}", tuned, taught)
+                steps.append(told.n_steps)
                 del tuned
+            if len(set(steps)) > 1:
+                done = ", ".join(f"{n:,}" for n in steps)
+                journal.warn(
+                    f"the clock ended the trainings after {done} steps: seeds are apart by their lengths, too"
+                )
         if cache and cache.trouble:
             journal.warn(cache.trouble)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lightune.data.columns import check_label, check_texts, template, unusable
 from lightune.data.framing import SEPARATOR
-from lightune.data.label_sets import NOTHING, empty_flags, members, read_sets, written
+from lightune.data.label_sets import NOTHING, describe_marks, empty_flags, members, read_sets, written
 from lightune.data.scratch import CHUNK_ROWS, gathered
 from lightune.data.targets import classes_in, find_task, read_numbers
 from lightune.data.values import Names, Numbers, Texts
@@ -69,6 +69,7 @@ def examples(
             f"column {label!r} has a single {what}: {names[0]!r} in all {len(names):,} rows. "
             f"Add rows of another {what}, or set data.label to another column."
         )
+    decisions += describe_marks(table, label) if several else []
     if n_empty := empty_flags(table, label):
         decisions.append(
             Decision("empty cells", "no", f"{n_empty:,} cells of columns of 0 and 1, beside others filled in")

@@ -16,13 +16,15 @@ import numpy as np
 from lightune.data.scratch import CHUNK_ROWS
 from lightune.data.values import Names
 from lightune.errors import UserError
+from lightune.records import Decision
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
 SEPARATOR, NOTHING = "|", "(no label)"
-IN_CELLS = ("|", ";", ",")  # between the labels of a cell of text; the first that occurs
+IN_CELLS = ("|", ";", ",")  # between the labels of a cell of text; the first that is no rarity
+RARITY = 0.1  # of the cells that hold any of them
 GIVEN, MISSING = 1, 2
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 
@@ -71,17 +73,45 @@ def read_sets(table: pa.Table, label: str, class_names: Sequence[str] | None) ->
         lists = (json.loads(cell) if isinstance(cell, str) else cell for cell in _cells(table, label))
         ids = dict(enumerate(class_names or []))
         return Names.of("" if each is None else written(_name(label, value, ids) for value in each) for each in lists)
-    cells = Names.of((cell or "").strip() for cell in _cells(table, label))
+    cells = _texts(table, label)
     if not {cell.lower() for cell in cells.names} - {*YES, *NO}:
         raise UserError(
             f"column {label!r}: holds yes and no, and so one label. Name several such columns, with commas between "
             f"them, or leave data.task out (--task)."
         )
-    between = next((mark for mark in IN_CELLS if any(mark in cell for cell in cells.names)), IN_CELLS[0])
+    between = _between(cells)
     parts = {cell: [part.strip() for part in cell.split(between)] for cell in cells.names}
     return cells.renamed(
         {cell: written(_name(label, part, {}) for part in each if part) for cell, each in parts.items()}
     )
+
+
+def describe_marks(table: pa.Table, label: str) -> list[Decision]:
+    """What is read as the mark between the labels of a cell of text, and whether others stand there as well."""
+    if len(label_columns(table, label)) > 1 or is_label_lists(table, label):
+        return []
+    cells = _texts(table, label)
+    between = _between(cells)
+    odd = {cell: n for cell, n in cells.counts().items() if any(mark in cell for mark in IN_CELLS if mark != between)}
+    why = f"in {_rows_with(cells, between):,} of {len(cells):,} rows"
+    if odd:
+        n_rows, first = sum(odd.values()), next(iter(odd))[:60]
+        why = f"warning: in {n_rows:,} rows another mark is read as part of a name, the first time in {first!r}"
+    return [Decision("between labels", repr(between), why)]
+
+
+def _between(cells: Names) -> str:
+    n_rows = {mark: _rows_with(cells, mark) for mark in IN_CELLS}
+    least = max(1.0, RARITY * _rows_with(cells, *IN_CELLS))
+    return next((mark for mark in IN_CELLS if n_rows[mark] >= least), IN_CELLS[0])
+
+
+def _rows_with(cells: Names, *marks: str) -> int:
+    return sum(n for cell, n in cells.counts().items() if any(mark in cell for mark in marks))
+
+
+def _texts(table: pa.Table, name: str) -> Names:
+    return Names.of((cell or "").strip() for cell in _cells(table, name))
 
 
 def _cells(table: pa.Table, name: str) -> Iterator[Any]:

@@ -91,7 +91,8 @@ def show_results(journal: Journal, results: dict[str, Any], folder: Any) -> None
     for required in results["requirements"]:
         journal.say(f"required {required['what']}: {'yes' if required['passed'] else 'NO, ' + required['why']}")
     seconds = results["seconds"]
-    journal.say(f"{duration(seconds['total'])} in all, {duration(seconds['train'])} of it training")
+    of_it = f"the first of {len(results['seeds']['seeds'])} trainings" if results["seeds"] else "training"
+    journal.say(f"{duration(seconds['total'])} in all, {duration(seconds['train'])} of it {of_it}")
     journal.say(f"run folder: {folder}   (read {folder}/report.html)")
     journal.say(f"use it: lightune predict {folder} FILE")
 

@@ -162,7 +162,8 @@ def fit(plan: Plan, is_auto: bool, cost: Cost, work: Work, budget: float) -> tup
         rest = duration(max(0.0, budget - room))
         raise UserError(
             f"time budget: of the {duration(max(0.0, budget))} that are left, everything but training takes {rest}. "
-            f"Ask for more time, or for fewer rows with data.test_rows or data.dev_rows."
+            f"Ask for more time, for fewer rows with data.test_rows or data.dev_rows, "
+            f"{'for fewer seeds, ' if n > 1 else ''}or for no baselines."
         )
     fits, epochs = cost.epochs_in(work, room), float(AUTO_EPOCHS) if is_auto else plan.epochs
     # of the same length, but the first fills the cache that the others find full

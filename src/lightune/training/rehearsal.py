@@ -48,8 +48,9 @@ def rehearse(
 ) -> Rehearsal:
     """Adapts a base model, which is used up, and times a few passes on rows of this data.
 
-    load_again: another copy, for a second rehearsal once the layers are chosen; rows: those of the splits train, dev
-    and test; budget: seconds for all that follows, what is `besides` included. UserError if it is too short.
+    load_again: another copy, for a second rehearsal once the layers are chosen, and as each further seed needs one;
+    rows: those of the splits train, dev and test; budget: seconds for all that follows, what is `besides` included.
+    UserError if it is too short.
     """
     train, started = recipe.train, time.monotonic()
     anatomy = inspect(base.model, base.missing_keys)
@@ -62,11 +63,15 @@ def rehearse(
         hidden_size=anatomy.hidden_size,
         n_layers=anatomy.n_layers,
     )
+    began = time.monotonic()
     model, adapted = apply(
         base.model, anatomy, recipe.method.name, options, layers=plan.layers, train_pooler=train.pooler
     )
     model = model.to(hardware.device)
     quicken(model, hardware.precision)
+    if recipe.seeds > 1:
+        load_again()
+    set_up = time.monotonic() - began  # of a training with another seed
     readings = tuple((tokens.n_tokens, share) for tokens, share in reading(rows["train"], train))
     room = room_bytes() / (bytes_of_a_number(model) * anatomy.hidden_size)
     cost = measure(model, anatomy, encoder, rows, train, plan, hardware, recipe.seed)
@@ -81,7 +86,7 @@ def rehearse(
         evaluations=train.evaluations,
         room=room,
         probe=probe_rows * tokens_a_row,
-        rest=besides.seconds,
+        rest=besides.seconds + (recipe.seeds - 1) * set_up,
         trainings=recipe.seeds,
     )
     if train.layers == "auto" and METHODS[recipe.method.name].by_layers:

@@ -6,9 +6,8 @@ draws the report, looks for faults in the data and trains baselines: `seconds` c
 out what the peers' time has none of, not the proof.
 
 lightune holds back some training rows to choose its best state by; the peers train on all and choose nothing. Tokens
-per second are those trained on, over `seconds_bare`, so that loading,
-tokenising and saving count; of contenders that read parts of the texts, or have no network, there are none. "of peak"
-as in steps.py.
+per second are those trained on, over `seconds_bare`, so that loading, tokenising and saving count; of contenders that
+read parts of the texts, or have no network, there are none. "of peak" as in steps.py.
 """
 
 from __future__ import annotations
